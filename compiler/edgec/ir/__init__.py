@@ -1,0 +1,26 @@
+"""The types in which the stages meet. Stages import these, never each other."""
+
+from edgec.ir.compressed import CompressedModel, PackedTensor
+from edgec.ir.lowered import EntryPoint, KVLayout, LoweredModule, MemoryPlan, Region, TensorSlot, WeightPlacement
+from edgec.ir.model import DecoderFacts, ModelFacts, ModelIR, TokenizerAssets
+from edgec.ir.plan import KVPlan, Plan, Prediction, TensorPlan
+
+__all__ = [
+    "CompressedModel",
+    "DecoderFacts",
+    "EntryPoint",
+    "KVLayout",
+    "KVPlan",
+    "LoweredModule",
+    "MemoryPlan",
+    "ModelFacts",
+    "ModelIR",
+    "PackedTensor",
+    "Plan",
+    "Prediction",
+    "Region",
+    "TensorPlan",
+    "TensorSlot",
+    "TokenizerAssets",
+    "WeightPlacement",
+]

@@ -1,0 +1,88 @@
+"""`CompressedModel`: the graph plus its packed weights, in the order in which kernels read them.
+
+One group is `GROUP = 32` consecutive input features of one output row. Its codes are unsigned,
+its value is
+
+    w = scale * (q16 - zero) / 16        q16 = 16 * q for 4-bit codes q, = q for 8-bit codes
+
+so the zero point has 1/16 of a 4-bit step, and the top four bits of an 8-bit code are the 4-bit
+code of the same tensor with the same scale and zero point (nested planes).
+
+Tile order (N rows padded to a multiple of 8, K to a multiple of 32, G = K / 32):
+
+    codes  uint8   [N/8, G, 4, 2, 4, 4]   block, group, t, half, row, j
+                   low nibble  = row 8*block + 4*half + row, feature 32*group + 4*t + j
+                   high nibble = the same row,               feature 32*group + 16 + 4*t + j
+    scales float16 [N/8, G, 8]            row 8*block + i
+    zeros  uint8   [N/8, G, 8]
+
+`high` holds the upper nibbles (the whole code at 4 bits), `low` the lower nibbles of 8-bit codes.
+Padding rows and features have scale 0 (rows) or code q with q16 == zero contribution handled by
+zero activations (features): their activations are zero, so any code is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgec.ir.model import ModelIR
+from edgec.ir.plan import Plan
+
+GROUP = 32
+ROWS = 8  # rows interleaved in one tile block
+
+
+@dataclass(frozen=True)
+class PackedTensor:
+    """A quantized matrix of `rows` outputs (N) by `columns` inputs (K), in tile order."""
+
+    name: str
+    rows: int
+    columns: int
+    bits: int  # 4 or 8
+    high: npt.NDArray[np.uint8]  # [blocks, groups, 128]
+    low: npt.NDArray[np.uint8] | None  # the same shape, 8-bit only
+    scales: npt.NDArray[np.float16]  # [blocks, groups, 8]
+    zeros: npt.NDArray[np.uint8]  # [blocks, groups, 8]
+    error: Mapping[str, float] = field(default_factory=dict)  # "relative_rmse", "max_abs"
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.rows // ROWS)
+
+    @property
+    def groups(self) -> int:
+        return -(-self.columns // GROUP)
+
+    def verify(self) -> None:
+        from edgec.errors import ModelError
+
+        code_shape = (self.blocks, self.groups, 128)
+        parameter_shape = (self.blocks, self.groups, ROWS)
+        shapes = [(self.high, code_shape), (self.scales, parameter_shape), (self.zeros, parameter_shape)]
+        if self.low is not None:
+            shapes.append((self.low, code_shape))
+        for array, shape in shapes:
+            if array.shape != shape:
+                raise ModelError(f"packed tensor `{self.name}` has an array of shape {array.shape}, expected {shape}")
+        if (self.bits == 8) != (self.low is not None):
+            raise ModelError(f"packed tensor `{self.name}` has {self.bits} bits but {'a' if self.low is not None else 'no'} low plane")
+
+
+@dataclass(frozen=True)
+class CompressedModel:
+    """`packed` replaces the initializers of the same name in `model`; others stay float32."""
+
+    model: ModelIR
+    plan: Plan
+    packed: Mapping[str, PackedTensor]
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    def verify(self) -> None:
+        for tensor in self.packed.values():
+            tensor.verify()

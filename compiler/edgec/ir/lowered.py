@@ -1,0 +1,94 @@
+"""`LoweredModule`: linked wasm per ISA variant, the memory plan and how weights get into it.
+
+All addresses are absolute byte addresses in the one linear memory that a module imports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+WASM_PAGE = 65536
+Dimension = int | str  # a number, or an expression over symbolic dimensions such as "batch" or "2*sequence"
+
+
+@dataclass(frozen=True)
+class Region:
+    offset: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Regions in address order; `kv` is last so that memory can grow with the conversation."""
+
+    static: Region  # data segments of the module
+    control: Region  # barrier, doorbell and page table, see docs/runtime-abi.md
+    stacks: Region  # max_threads stacks of stack_bytes each, growing down
+    stack_bytes: int
+    max_threads: int
+    workspace: Region  # activations, inputs and outputs; also the staging area while loading
+    weights: Region
+    kv: Region
+    maximum_bytes: int  # a multiple of 65536
+
+
+@dataclass(frozen=True)
+class EntryPoint:
+    """A wasm export `name(tid, threads, *parameters)`, all i32."""
+
+    name: str
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TensorSlot:
+    """An input or output in the workspace."""
+
+    name: str
+    dtype: Literal["float32", "int32", "int64", "uint8", "int8", "bool"]
+    shape: tuple[Dimension, ...]
+    offset: int
+    bytes: int  # at the upper bounds of all dimensions
+
+
+@dataclass(frozen=True)
+class WeightPlacement:
+    """`data` goes to address `offset`.
+
+    `nibbles`: tile-ordered 4-bit codes that the bundle stores as planes of 2, 1 and 1 bits;
+    `raw`: stored and copied as it is. `rank` orders the download (0 first).
+    """
+
+    name: str
+    kind: Literal["nibbles", "raw"]
+    offset: int
+    data: npt.NDArray[np.uint8]  # one-dimensional
+    rank: int = 0
+
+
+@dataclass(frozen=True)
+class KVLayout:
+    bits: int
+    page_tokens: int
+    page_bytes: int  # one page holds page_tokens tokens of every layer
+    pages: int
+    table_offset: int  # int32[pages], address of the page table
+
+
+@dataclass(frozen=True)
+class LoweredModule:
+    kind: Literal["decoder", "graph"]
+    variants: Mapping[str, bytes]  # "relaxed-threads" -> linked wasm
+    memory: MemoryPlan
+    entry_points: tuple[EntryPoint, ...]
+    inputs: tuple[TensorSlot, ...]
+    outputs: tuple[TensorSlot, ...]
+    dims: Mapping[str, int]  # upper bounds of symbolic dimensions
+    weights: tuple[WeightPlacement, ...]
+    kv: KVLayout | None = None
+    statistics: Mapping[str, Any] = field(default_factory=dict)  # kernels, calls, bytes, seconds

@@ -1,0 +1,95 @@
+"""`ModelIR`: an ONNX graph (opset >= 23) plus the facts an ONNX graph cannot hold.
+
+Conventions for `kind == "decoder"` (built by `frontend/decoder.py`, so that onnxruntime runs it
+as it is and the lowering recognises it):
+
+    inputs   input_ids                int64 [1, n]
+             position_ids             int64 [1, n]          absolute positions past .. past + n - 1
+             past_key_values.{i}.key  float [1, kv_heads, past, head_dim]     (and .value)
+    outputs  logits                   float [1, n, vocabulary]
+             present.{i}.key          float [1, kv_heads, past + n, head_dim] (and .value)
+
+    Gather(embed) -> per layer: RMSNormalization -> MatMul(q), MatMul(k), MatMul(v) [+ Add bias]
+      -> RotaryEmbedding(q), RotaryEmbedding(k) -> Attention(is_causal, past_key, past_value)
+      -> MatMul(o) -> Add(residual) -> RMSNormalization -> MatMul(gate), MatMul(up)
+      -> Sigmoid, Mul (= SiLU) -> Mul -> MatMul(down) -> Add(residual)
+    -> RMSNormalization -> MatMul(lm_head)
+
+Linear weights are float32 initializers `[in, out]` as MatMul wants them, read lazily
+(`onnx_ir.LazyTensor`), so that a stage holds one tensor at a time. A tied lm_head is the node
+`Transpose(embed)` feeding the MatMul, never a second copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import onnx_ir
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the model is and where it came from."""
+
+    name: str
+    architecture: str  # "llama", "qwen2", "bert", "onnx"
+    source_format: Literal["hf", "gguf", "onnx", "optimum"]
+    source_sha256: str  # over the source's bytes, in file-name order
+    parameters: int
+    license: str | None = None
+
+
+@dataclass(frozen=True)
+class DecoderFacts:
+    """Shapes and constants of a decoder language model."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    context_length: int  # the longest the model was trained for, tokens
+    norm_epsilon: float
+    rope_theta: float
+    rope_inv_freq: tuple[float, ...]  # head_dim / 2 values, scaling applied, radians per token
+    rope_scale: float = 1.0  # multiplies cos and sin (yarn, longrope)
+    sliding_window: int | None = None
+    tied_embedding: bool = False
+
+
+@dataclass(frozen=True)
+class TokenizerAssets:
+    """Everything text-in, text-out needs. `tokenizer_json` is the `tokenizers` library's format."""
+
+    tokenizer_json: bytes
+    eos_token_ids: tuple[int, ...]
+    bos_token_id: int | None = None
+    pad_token_id: int | None = None
+    chat_template: str | None = None  # Jinja source
+    special_tokens: Mapping[str, str] = field(default_factory=dict)  # "bos_token" -> "<s>"
+
+
+@dataclass(frozen=True)
+class ModelIR:
+    """A model between stages. `verify()` raises `ModelError` when a convention is broken."""
+
+    model: onnx_ir.Model
+    kind: Literal["decoder", "graph"]
+    facts: ModelFacts
+    decoder: DecoderFacts | None = None
+    tokenizer: TokenizerAssets | None = None
+    generation: Mapping[str, Any] = field(default_factory=dict)  # snake_case defaults
+    task: Mapping[str, Any] | None = None  # pre/post-processing as data, see docs/bundle-format.md
+
+    def verify(self) -> None:
+        from edgec.errors import ModelError
+
+        if (self.kind == "decoder") != (self.decoder is not None):
+            raise ModelError(f"`{self.facts.name}` is a {self.kind} model with{'out' if self.decoder is None else ''} decoder facts")
+        opset = self.model.opset_imports.get("", 0)
+        if opset < 23:
+            raise ModelError(f"`{self.facts.name}` uses ONNX opset {opset}, the pipeline works on 23 and up")

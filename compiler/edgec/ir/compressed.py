@@ -64,14 +64,19 @@ class PackedTensor:
 
         code_shape = (self.blocks, self.groups, 128)
         parameter_shape = (self.blocks, self.groups, ROWS)
-        shapes = [(self.high, code_shape), (self.scales, parameter_shape), (self.zeros, parameter_shape)]
+        shapes: list[tuple[npt.NDArray[Any], tuple[int, int, int]]] = [
+            (self.high, code_shape),
+            (self.scales, parameter_shape),
+            (self.zeros, parameter_shape),
+        ]
         if self.low is not None:
             shapes.append((self.low, code_shape))
         for array, shape in shapes:
             if array.shape != shape:
                 raise ModelError(f"packed tensor `{self.name}` has an array of shape {array.shape}, expected {shape}")
         if (self.bits == 8) != (self.low is not None):
-            raise ModelError(f"packed tensor `{self.name}` has {self.bits} bits but {'a' if self.low is not None else 'no'} low plane")
+            low = "a" if self.low is not None else "no"
+            raise ModelError(f"packed tensor `{self.name}` has {self.bits} bits but {low} low plane")
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,8 @@ class ModelIR:
         from edgec.errors import ModelError
 
         if (self.kind == "decoder") != (self.decoder is not None):
-            raise ModelError(f"`{self.facts.name}` is a {self.kind} model with{'out' if self.decoder is None else ''} decoder facts")
+            have = "without" if self.decoder is None else "with"
+            raise ModelError(f"`{self.facts.name}` is a {self.kind} model {have} decoder facts")
         opset = self.model.opset_imports.get("", 0)
         if opset < 23:
             raise ModelError(f"`{self.facts.name}` uses ONNX opset {opset}, the pipeline works on 23 and up")

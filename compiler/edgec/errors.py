@@ -70,8 +70,14 @@ class DoesNotFitError(EdgecError):
 
 
 class BundleError(EdgecError):
+    """`finding` is one of the codes of docs/bundle-format.md, None when the bundle itself is sound."""
+
     exit_code = 7
     code = "bundle"
+
+    def __init__(self, message: str, *, hint: str | None = None, finding: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.finding = finding
 
 
 class AccuracyError(EdgecError):

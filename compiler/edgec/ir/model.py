@@ -9,15 +9,30 @@ as it is and the lowering recognises it):
     outputs  logits                   float [1, n, vocabulary]
              present.{i}.key          float [1, kv_heads, past + n, head_dim] (and .value)
 
-    Gather(embed) -> per layer: RMSNormalization -> MatMul(q), MatMul(k), MatMul(v) [+ Add bias]
+    Gather(embed) -> per layer: RMSNormalization -> MatMul(q), MatMul(k), MatMul(v)
       -> RotaryEmbedding(q), RotaryEmbedding(k) -> Attention(is_causal, past_key, past_value)
       -> MatMul(o) -> Add(residual) -> RMSNormalization -> MatMul(gate), MatMul(up)
       -> Sigmoid, Mul (= SiLU) -> Mul -> MatMul(down) -> Add(residual)
     -> RMSNormalization -> MatMul(lm_head)
 
+Every value between is `[1, n, features]` (Attention's 3D form, heads in the attributes). A biased
+linear is MatMul -> Add(bias `[out]`); q, k and v of Qwen2 are. RotaryEmbedding takes cos and sin
+`[1, n, head_dim / 2]`, computed once from position_ids and the initializer `rope.inv_freq` by
+Cast -> Unsqueeze -> Mul -> Cos, Sin (-> Mul(rope.scale)); a lowering takes them from
+`DecoderFacts` instead. It rotates halves (not interleaved), as all families are stored.
+
 Linear weights are float32 initializers `[in, out]` as MatMul wants them, read lazily
-(`onnx_ir.LazyTensor`), so that a stage holds one tensor at a time. A tied lm_head is the node
-`Transpose(embed)` feeding the MatMul, never a second copy.
+(`onnx_ir.LazyTensor`, a transposed view), so that a stage holds one tensor at a time. A tied
+lm_head is the node `Transpose(embed)` feeding the MatMul, never a second copy. Initializers are
+named as in Hugging Face checkpoints, whatever the source (i counts layers):
+
+    model.embed_tokens.weight                      [vocabulary, hidden]
+    model.layers.{i}.input_layernorm.weight        [hidden]
+    model.layers.{i}.self_attn.{q,k,v,o}_proj.weight   [in, out], optional .bias [out]
+    model.layers.{i}.post_attention_layernorm.weight
+    model.layers.{i}.mlp.{gate,up,down}_proj.weight    [in, out], optional .bias [out]
+    model.norm.weight
+    lm_head.weight                                 [hidden, vocabulary], absent when tied
 """
 
 from __future__ import annotations
@@ -52,12 +67,12 @@ class DecoderFacts:
     kv_heads: int
     head_dim: int
     vocabulary: int
-    context_length: int  # the longest the model was trained for, tokens
+    context_length: int  # the longest the model was trained for and computes exactly, tokens
     norm_epsilon: float
     rope_theta: float
     rope_inv_freq: tuple[float, ...]  # head_dim / 2 values, scaling applied, radians per token
     rope_scale: float = 1.0  # multiplies cos and sin (yarn, longrope)
-    sliding_window: int | None = None
+    sliding_window: int | None = None  # never shorter than context_length: inside it, windowed and full attention agree
     tied_embedding: bool = False
 
 

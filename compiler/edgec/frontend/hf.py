@@ -1,0 +1,158 @@
+"""Hugging Face directories of decoder language models: `config.json`, safetensors, tokenizer.
+
+No torch, no transformers: the configuration selects a family, the weights are checked by name and
+shape against what the family needs, and nothing else is read until a stage asks for a tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgec.errors import ModelError
+from edgec.frontend.decoder import EMBEDDING, LM_HEAD, build_decoder, check_tensors, parameter_count
+from edgec.frontend.families import DecoderConfig, config_problems, decoder_config
+from edgec.frontend.files import inside, read_json, source_sha256
+from edgec.frontend.hf_tokenizer import read_tokenizer, tokenizer_files
+from edgec.frontend.problems import Problem, refuse
+from edgec.frontend.safetensors_file import FLOAT_DTYPES, SafetensorsWeights
+from edgec.ir.model import ModelFacts, ModelIR
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+
+
+def is_decoder(config: Mapping[str, Any]) -> bool:
+    """Whether `config.json` says that the model predicts the next token."""
+    architectures = config.get("architectures") or []
+    return any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in architectures)
+
+
+def check(folder: Path) -> list[Problem]:
+    """Everything in the configuration and the tensor list that cannot be compiled; reads no weight."""
+    config = read_json(folder / "config.json")
+    problems = config_problems(config)
+    weights = SafetensorsWeights(weight_files(folder))
+    foreign = sorted({entry.dtype for entry in weights.entries.values()} - FLOAT_DTYPES)
+    if foreign:
+        problems.append(Problem("tensor dtype", ", ".join(foreign), ", ".join(sorted(FLOAT_DTYPES))))
+    return problems
+
+
+def load(folder: Path, *, name: str | None = None) -> ModelIR:
+    """Reads a directory. Raises `UnsupportedError`, `ModelError` or `CorruptFileError` before any weight is read."""
+    refuse(folder.name, check(folder))
+    config = read_json(folder / "config.json")
+    decoder = decoder_config(config)
+    files = weight_files(folder)
+    weights = SafetensorsWeights(files)
+    if decoder.facts.tied_embedding and EMBEDDING not in weights.entries and LM_HEAD in weights.entries:
+        weights.rename(LM_HEAD, EMBEDDING)  # some checkpoints store a tied matrix under the other name
+    check_tensors(decoder.facts, decoder.biases, weights.shapes(), ignored=_ignored(decoder))
+    generation = _generation_config(folder)
+    ends = _token_ids(generation.get("eos_token_id", config.get("eos_token_id")))
+    sources = [folder / "config.json", *files, *tokenizer_files(folder)]
+    if (folder / "generation_config.json").is_file():
+        sources.append(folder / "generation_config.json")
+    model_name = name or folder.resolve().name
+    model = ModelIR(
+        model=build_decoder(decoder.facts, decoder.biases, weights, name=model_name),
+        kind="decoder",
+        facts=ModelFacts(
+            name=model_name,
+            architecture=decoder.family.name,
+            source_format="hf",
+            source_sha256=source_sha256(sources),
+            parameters=parameter_count(decoder.facts, decoder.biases),
+            license=_license(folder),
+        ),
+        decoder=decoder.facts,
+        tokenizer=read_tokenizer(folder, config, eos_token_ids=ends, vocabulary=decoder.facts.vocabulary),
+        generation=sampling_defaults(generation),
+    )
+    model.verify()
+    return model
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a directory, complete according to the index if there is one."""
+    index_path = folder / INDEX
+    if not index_path.is_file():
+        single = folder / SINGLE
+        if single.is_file():
+            return [single]
+        raise ModelError(
+            f"`{folder.name}` has neither `{SINGLE}` nor `{INDEX}`",
+            hint="convert the weights to safetensors; pickled weights are not read",
+        )
+    index = read_json(index_path)
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise ModelError(f"`{INDEX}` has no `weight_map` of tensor names to file names")
+    shards = {shard: inside(folder, shard, named_by=INDEX) for shard in sorted(set(weight_map.values()))}
+    absent = [shard for shard, path in shards.items() if not path.is_file()]
+    if absent:
+        raise ModelError(
+            f"`{INDEX}` lists missing shards: {', '.join(f'`{shard}`' for shard in absent)}",
+            hint="download the missing files",
+        )
+    stored = SafetensorsWeights(list(shards.values())).entries
+    for tensor, shard in weight_map.items():
+        if tensor not in stored or stored[tensor].path != shards[shard]:
+            raise ModelError(
+                f"`{INDEX}` says that `{tensor}` is in `{shard}`, but it is not",
+                hint="download the index and the shards again",
+            )
+    return list(shards.values())
+
+
+def sampling_defaults(generation: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's own sampling defaults under the names of `docs/runtime-abi.md`."""
+    defaults: dict[str, Any] = {}
+    if generation.get("do_sample"):
+        defaults["temperature"] = float(generation.get("temperature") or 1.0)
+        for key, kind in (("top_k", int), ("top_p", float), ("min_p", float)):
+            if generation.get(key) is not None:
+                defaults[key] = kind(generation[key])
+    if generation.get("repetition_penalty") is not None:
+        defaults["repetition_penalty"] = float(generation["repetition_penalty"])
+    return defaults
+
+
+def _generation_config(folder: Path) -> dict[str, Any]:
+    path = folder / "generation_config.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def _ignored(decoder: DecoderConfig) -> Any:
+    def ignored(name: str) -> bool:
+        # Old checkpoints store the rotary frequencies, which follow from the configuration.
+        return name.endswith("rotary_emb.inv_freq") or (decoder.facts.tied_embedding and name == LM_HEAD)
+
+    return ignored
+
+
+def _token_ids(value: Any) -> tuple[int, ...]:
+    if value is None:
+        return ()
+    values = value if isinstance(value, list) else [value]
+    if not all(type(item) is int and item >= 0 for item in values):
+        raise ModelError(f"`eos_token_id` is {value!r}, expected token ids")
+    return tuple(values)
+
+
+def _license(folder: Path) -> str | None:
+    """The `license:` of the model card's front matter."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    lines = card.read_text(encoding="utf-8", errors="replace").splitlines()
+    if not lines or lines[0].strip() != "---":
+        return None
+    for line in lines[1:]:
+        if line.strip() == "---":
+            break
+        if line.startswith("license:"):
+            return line.removeprefix("license:").strip().strip("'\"") or None
+    return None

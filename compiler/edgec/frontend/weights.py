@@ -1,0 +1,16 @@
+"""Where a decoder's weights come from: one tensor at a time, never the whole model in memory."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class WeightSource(Protocol):
+    """Checkpoint tensors under the names of `decoder.tensor_shapes`."""
+
+    def read(self, name: str) -> npt.NDArray[np.float32]:
+        """The values as float32 in the checkpoint's orientation; linears are `[out, in]`."""
+        ...

@@ -1,0 +1,71 @@
+"""Small models with every kind of weight matrix, made from a seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx.helper as oh
+import onnx.numpy_helper as onh
+import onnx_ir
+from edgec.ir.model import ModelFacts, ModelIR
+from edgec.ir.plan import Plan, Prediction, TensorPlan
+
+FLOAT, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+
+
+def model_ir(nodes: list, inputs: list, outputs: list, weights: dict[str, np.ndarray]) -> ModelIR:
+    graph = oh.make_graph(nodes, "g", inputs, outputs, [onh.from_array(a, n) for n, a in weights.items()])
+    proto = oh.make_model(graph, opset_imports=[oh.make_opsetid("", 23)], ir_version=10)
+    onnx.checker.check_model(proto)
+    parameters = sum(a.size for a in weights.values())
+    facts = ModelFacts("tiny", "onnx", "onnx", "0" * 64, parameters)
+    return ModelIR(onnx_ir.serde.deserialize_model(proto), "graph", facts)
+
+
+def tied_text_model(vocabulary: int = 50, width: int = 48) -> ModelIR:
+    """Gather -> MatMul -> Gemm(transB) -> Add(bias) -> tied head, with a width that is no multiple of 32."""
+    rng = np.random.default_rng(21)
+    weights = {
+        "embed": rng.standard_normal((vocabulary, width)).astype(np.float32),
+        "linear": rng.standard_normal((width, 64)).astype(np.float32),
+        "gemm": rng.standard_normal((width, 64)).astype(np.float32),
+        "bias": rng.standard_normal(width).astype(np.float32),
+    }
+    nodes = [
+        oh.make_node("Gather", ["embed", "ids"], ["x"]),
+        oh.make_node("MatMul", ["x", "linear"], ["a"]),
+        oh.make_node("Gemm", ["a", "gemm"], ["b"], transB=1),
+        oh.make_node("Add", ["b", "bias"], ["c"]),
+        oh.make_node("Transpose", ["embed"], ["head"], perm=[1, 0]),
+        oh.make_node("MatMul", ["c", "head"], ["logits"]),
+    ]
+    inputs = [oh.make_tensor_value_info("ids", INT64, ["n"])]
+    outputs = [oh.make_tensor_value_info("logits", FLOAT, ["n", vocabulary])]
+    return model_ir(nodes, inputs, outputs, weights)
+
+
+def convolution_model() -> ModelIR:
+    """A 3x3 convolution, a depthwise one and a 1x1 one."""
+    rng = np.random.default_rng(22)
+    weights = {
+        "conv": rng.standard_normal((16, 5, 3, 3)).astype(np.float32),
+        "depthwise": rng.standard_normal((16, 1, 3, 3)).astype(np.float32),
+        "pointwise": rng.standard_normal((10, 16, 1, 1)).astype(np.float32),
+    }
+    nodes = [
+        oh.make_node("Conv", ["image", "conv"], ["a"], pads=[1, 1, 1, 1]),
+        oh.make_node("Conv", ["a", "depthwise"], ["b"], group=16, pads=[1, 1, 1, 1]),
+        oh.make_node("Conv", ["b", "pointwise"], ["y"]),
+    ]
+    inputs = [oh.make_tensor_value_info("image", FLOAT, [1, 5, 8, 8])]
+    outputs = [oh.make_tensor_value_info("y", FLOAT, [1, 10, 8, 8])]
+    return model_ir(nodes, inputs, outputs, weights)
+
+
+def plan_for(bits: dict[str, int]) -> Plan:
+    tensors = tuple(
+        TensorPlan(name, b, 0 if b == 32 else 32, "float" if b == 32 else "asymmetric", "test")
+        for name, b in bits.items()
+    )
+    nothing = Prediction(0, 0, 0, 0, 0, 0.0, 0.0)
+    return Plan("tiny", "test", tensors, None, 0, 0, {}, 1, ("simd128",), 8, nothing)

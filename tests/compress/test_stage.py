@@ -1,0 +1,145 @@
+"""`compress` and the dequantized reference graph, judged by onnxruntime."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir
+import onnxruntime
+import pytest
+from edgec.compress import compress, dequantize, dequantized_model
+from edgec.errors import ModelError
+from edgec.ir.model import ModelIR
+
+from tests.compress.graphs import convolution_model, plan_for, tied_text_model
+
+
+def run(model: ModelIR, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    proto = onnx_ir.serde.serialize_model(model.model)
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, feeds)[0]
+
+
+def relative(difference: np.ndarray, reference: np.ndarray) -> float:
+    return float(np.linalg.norm(difference) / np.linalg.norm(reference))
+
+
+def test_text_model_keeps_its_meaning() -> None:
+    model = tied_text_model()
+    ids = np.array([0, 7, 49])
+    reference = run(model, {"ids": ids})
+    for bits, tolerance in ((4, 0.2), (8, 0.015)):
+        compressed = compress(model, plan_for({"embed": bits, "linear": bits, "gemm": bits, "bias": 32}))
+        compressed.verify()
+        assert set(compressed.packed) == {"embed", "linear", "gemm"}
+        result = run(dequantized_model(compressed), {"ids": ids})
+        assert 0 < relative(result - reference, reference) < tolerance
+    assert np.array_equal(run(model, {"ids": ids}), reference), "the source model is left as it was"
+
+
+def test_orientation_rows_are_outputs() -> None:
+    model = tied_text_model()
+    packed = compress(model, plan_for({"embed": 8, "linear": 8, "gemm": 8})).packed
+    assert (packed["embed"].rows, packed["embed"].columns) == (50, 48)
+    assert (packed["linear"].rows, packed["linear"].columns) == (64, 48)
+    assert (packed["gemm"].rows, packed["gemm"].columns) == (48, 64)
+    linear = model.model.graph.initializers["linear"].const_value.numpy()
+    np.testing.assert_allclose(dequantize(packed["linear"]), linear.T, atol=0.03)
+
+
+def test_convolutions() -> None:
+    model = convolution_model()
+    image = np.random.default_rng(5).standard_normal((1, 5, 8, 8)).astype(np.float32)
+    compressed = compress(model, plan_for({"conv": 8, "depthwise": 32, "pointwise": 8}))
+    assert (compressed.packed["conv"].rows, compressed.packed["conv"].columns) == (16, 45)
+    weight = model.model.graph.initializers["conv"].const_value.numpy()
+    channels_last = weight.transpose(0, 2, 3, 1).reshape(16, 45)
+    np.testing.assert_allclose(dequantize(compressed.packed["conv"]), channels_last, atol=0.03)
+    reference = run(model, {"image": image})
+    assert relative(run(dequantized_model(compressed), {"image": image}) - reference, reference) < 0.02
+
+
+def test_dequantized_rows_are_a_slice_of_the_whole() -> None:
+    packed = compress(tied_text_model(vocabulary=1003), plan_for({"embed": 4})).packed["embed"]
+    whole = dequantize(packed)
+    assert whole.shape == (1003, 48)
+    for start, stop in ((0, 1), (5, 23), (500, 1003), (1002, 1003), (7, 7)):
+        np.testing.assert_array_equal(dequantize(packed, start, stop), whole[start:stop])
+
+
+def test_the_top_nibble_is_the_4_bit_code() -> None:
+    packed = compress(tied_text_model(), plan_for({"linear": 8})).packed["linear"]
+    coarse = type(packed)(packed.name, packed.rows, packed.columns, 4, packed.high, None, packed.scales, packed.zeros)
+    step = packed.scales.astype(np.float32).max()
+    assert np.abs(dequantize(coarse) - dequantize(packed)).max() <= step
+
+
+def test_padding_rows_have_scale_zero() -> None:
+    packed = compress(tied_text_model(), plan_for({"embed": 4})).packed["embed"]
+    assert (packed.scales[-1, :, 50 % 8 :] == 0).all()
+
+
+def test_report_states_the_measured_error() -> None:
+    model = tied_text_model()
+    compressed = compress(model, plan_for({"embed": 4, "linear": 8}))
+    embed = model.model.graph.initializers["embed"].const_value.numpy()
+    entry = compressed.report["tensors"]["embed"]
+    difference = dequantize(compressed.packed["embed"]) - embed
+    assert entry["relative_rmse"] == pytest.approx(relative(difference, embed), rel=1e-3)
+    assert entry["max_abs"] == pytest.approx(np.abs(difference).max(), rel=1e-3)
+    assert entry["bytes"] == 7 * 2 * (128 + 16 + 8)
+    assert compressed.report["worst_tensor"] == "embed"
+    assert compressed.report["quantized_parameters"] == 50 * 48 + 48 * 64
+
+
+def test_progress_ends_with_everything_done() -> None:
+    calls: list[tuple[str, int, int]] = []
+    compress(tied_text_model(), plan_for({"linear": 4}), progress=lambda *call: calls.append(call))
+    total = 50 * 48 + 2 * 48 * 64 + 48
+    assert calls[0] == ("embed", 0, total) and calls[-1] == ("", total, total)
+    assert [done for _, done, _ in calls] == sorted(done for _, done, _ in calls)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
+@pytest.mark.parametrize(
+    ("name", "bits", "index"), [("linear", 4, (33, 63)), ("embed", 8, (49, 3)), ("bias", 32, (5,))]
+)
+def test_bad_values_are_named(name: str, bits: int, index: tuple[int, ...], value: float) -> None:
+    if bits == 32 and np.isfinite(value):
+        return
+    model = tied_text_model()
+    array = model.model.graph.initializers[name].const_value.numpy().copy()
+    array[index] = value
+    model.model.graph.initializers[name].const_value = onnx_ir.Tensor(array, name=name)
+    position = ", ".join(map(str, index))
+    with pytest.raises(ModelError, match=rf"`{name}`.*\[{position}\]"):
+        compress(model, plan_for({name: bits}))
+
+
+def test_bad_values_in_convolutions_are_named_by_their_own_index() -> None:
+    model = convolution_model()
+    array = model.model.graph.initializers["conv"].const_value.numpy().copy()
+    array[7, 4, 1, 2] = np.nan
+    model.model.graph.initializers["conv"].const_value = onnx_ir.Tensor(array, name="conv")
+    with pytest.raises(ModelError, match=r"\[7, 4, 1, 2\]"):
+        compress(model, plan_for({"conv": 4}))
+
+
+def test_plans_that_do_not_match_are_refused() -> None:
+    with pytest.raises(ModelError, match="names the tensor `other`"):
+        compress(tied_text_model(), plan_for({"other": 4}))
+    with pytest.raises(ModelError, match="`bias` 4 bits"):
+        compress(tied_text_model(), plan_for({"bias": 4}))
+    with pytest.raises(ModelError, match="expected 4 or 8"):
+        compress(tied_text_model(), plan_for({"linear": 5}))
+    with pytest.raises(ModelError, match="`depthwise` 4 bits"):
+        compress(convolution_model(), plan_for({"depthwise": 4}))
+
+
+def test_half_precision_initializers() -> None:
+    model = tied_text_model()
+    array = model.model.graph.initializers["linear"].const_value.numpy().astype(np.float16)
+    model.model.graph.initializers["linear"].const_value = onnx_ir.Tensor(array, name="linear")
+    compressed = compress(model, plan_for({"linear": 8}))
+    restored = dequantized_model(compressed).model.graph.initializers["linear"].const_value
+    assert restored.dtype == onnx_ir.DataType.FLOAT16
+    np.testing.assert_allclose(restored.numpy().astype(np.float32), array.astype(np.float32), atol=0.03)

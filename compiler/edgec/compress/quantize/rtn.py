@@ -15,6 +15,7 @@ zero point to an integer, so what is stored is what was measured.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -96,10 +97,10 @@ class _Search:
         slack = (high - low) / steps - np.float32(self.levels)
         self.offer(scales, self._zeros(-low / steps - np.float32(cut) * slack))
 
-    def _zeros(self, zero_codes: Floats) -> Floats:
+    def _zeros(self, zero_codes: npt.NDArray[np.floating[Any]]) -> Floats:
         """Zero points as stored for the (fractional) codes that mean zero."""
-        zeros: Floats = np.clip(np.rint(zero_codes * self.zero_divisor), np.float32(0), np.float32(255))
-        return zeros
+        zeros: Floats = np.rint(zero_codes * self.zero_divisor).astype(np.float32)
+        return np.clip(zeros, np.float32(0), np.float32(255), out=zeros)
 
     def offer(self, scales: Floats, zeros: Floats) -> None:
         """Judge one candidate per group, its scale and zero point as they are stored."""

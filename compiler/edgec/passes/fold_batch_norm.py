@@ -1,0 +1,90 @@
+"""`BatchNormalization` goes into the weights of the `Conv` before it, or becomes `Mul` and `Add`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgec.passes.base import (
+    GraphPass,
+    add_initializer,
+    constant,
+    insert_value,
+    is_initializer,
+    is_op,
+    only_use,
+    producer,
+    replace,
+    shape_of,
+)
+
+
+class FoldBatchNorm(GraphPass):
+    name = "fold-batch-norm"
+
+    def rewrite(self, model: ir.Model) -> bool:
+        modified = False
+        for node in list(model.graph):
+            if not is_op(node, "BatchNormalization") or len(node.outputs) > 1 or node.attributes.get_int("training_mode", 0):
+                continue
+            factors = _scale_and_shift(node)
+            if factors is None:
+                continue
+            folded = _into_conv(model.graph, node, *factors)
+            if folded is None:
+                folded = _as_arithmetic(model.graph, node, *factors)
+            if folded is not None:
+                replace(node.outputs[0], folded)
+                modified = True
+        return modified
+
+
+def _scale_and_shift(node: ir.Node) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
+    arrays = [constant(value) for value in node.inputs[1:5]]
+    gamma, beta, mean, variance = arrays
+    if gamma is None or beta is None or mean is None or variance is None:
+        return None
+    scale = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + node.attributes.get_float("epsilon", 1e-5))
+    return scale, beta - mean * scale
+
+
+def _into_conv(
+    graph: ir.Graph, node: ir.Node, scale: npt.NDArray[Any], shift: npt.NDArray[Any]
+) -> ir.Value | None:
+    conv = producer(node.inputs[0], "Conv")
+    if conv is None or only_use(conv.outputs[0]) is not node or not is_initializer(conv.inputs[1]):
+        return None
+    weight = conv.inputs[1]
+    bias = conv.inputs[2] if len(conv.inputs) > 2 else None
+    old_bias = constant(bias)
+    if weight is None or weight.const_value is None or (bias is not None and old_bias is None):
+        return None
+    tensor = weight.const_value
+    factor = scale.reshape(-1, *[1] * (len(tensor.shape) - 1))
+
+    def scaled() -> ir.Tensor:
+        return ir.Tensor((tensor.numpy() * factor).astype(np.float32))
+
+    lazy = ir.LazyTensor(scaled, ir.DataType.FLOAT, ir.Shape(list(tensor.shape.numpy())))
+    new_weight = add_initializer(graph, f"{weight.name}/normalized", lazy)
+    new_bias = shift if old_bias is None else shift + old_bias * scale
+    bias_value = add_initializer(graph, f"{weight.name}/bias", new_bias.astype(np.float32))
+    attributes = {attribute.name: attribute.value for attribute in conv.attributes.values()}
+    inputs = [conv.inputs[0], new_weight, bias_value]
+    return insert_value(node, "Conv", inputs, attributes, like=node.outputs[0])
+
+
+def _as_arithmetic(
+    graph: ir.Graph, node: ir.Node, scale: npt.NDArray[Any], shift: npt.NDArray[Any]
+) -> ir.Value | None:
+    shape = shape_of(node.inputs[0])
+    if shape is None:
+        return None
+    per_channel = [-1, *[1] * (len(shape) - 2)]
+    factor = add_initializer(graph, f"{node.name}/scale", scale.astype(np.float32).reshape(per_channel))
+    offset = add_initializer(graph, f"{node.name}/shift", shift.astype(np.float32).reshape(per_channel))
+    product = insert_value(node, "Mul", [node.inputs[0], factor], like=node.outputs[0])
+    return insert_value(node, "Add", [product, offset], like=node.outputs[0])

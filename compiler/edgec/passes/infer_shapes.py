@@ -1,0 +1,127 @@
+"""Shapes and types of every value, as expressions of the model's input dimensions."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgec.passes import content_rules, shape_rules
+from edgec.passes.base import GraphPass
+from edgec.passes.shape_rules import MAX_ELEMENTS, Content, Context, Shape, Unknown
+
+CONTENT = "edgec.content"  # key of `Value.meta`: the known elements of a small integer tensor
+
+_BOOLEAN = frozenset(
+    "And Equal Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Not Or Xor".split()
+)
+_INT64 = frozenset("ArgMax ArgMin NonZero Shape Size".split())
+_SECOND = frozenset({"Where"})
+_INTEGERS = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
+
+
+class InferShapes(GraphPass):
+    """Replaces what was declared: two inputs' dimensions stay apart, everything else follows."""
+
+    name = "infer-shapes"
+
+    def rewrite(self, model: ir.Model) -> bool:
+        infer(model.graph)
+        return False
+
+
+def infer(graph: ir.Graph) -> None:
+    """Sets `shape`, `dtype` and, where known, `meta[CONTENT]` of every value of `graph`."""
+    _name_free_dimensions(graph)
+    for value in graph.initializers.values():
+        _from_constant(value)
+    for node in graph:
+        if node.domain != "":
+            continue
+        context = Context(node, [_shape(v) for v in node.inputs], [content_of(v) for v in node.inputs])
+        _infer_types(node)
+        _infer_outputs(context)
+
+
+def content_of(value: ir.Value | None) -> Content | None:
+    """The elements of a small integer tensor, or `None`."""
+    return None if value is None else value.meta.get(CONTENT)
+
+
+def _shape(value: ir.Value | None) -> Shape | None:
+    return None if value is None or value.shape is None else list(value.shape.dims)
+
+
+def _name_free_dimensions(graph: ir.Graph) -> None:
+    for value in graph.inputs:
+        if value.shape is None:
+            continue
+        dims = [
+            ir.SymbolicDim(f"{value.name}_{axis}") if isinstance(dim, ir.SymbolicDim) and dim.value is None else dim
+            for axis, dim in enumerate(value.shape.dims)
+        ]
+        value.shape = ir.Shape(dims)
+
+
+def _from_constant(value: ir.Value) -> None:
+    tensor = value.const_value
+    if tensor is None:
+        return
+    value.shape = ir.Shape(list(tensor.shape.numpy()))
+    value.dtype = tensor.dtype
+    if tensor.dtype in _INTEGERS and tensor.size <= MAX_ELEMENTS and len(tensor.shape) <= 1 and not value.is_graph_input():
+        value.meta[CONTENT] = tuple(int(element) for element in tensor.numpy().reshape(-1))
+
+
+def _infer_types(node: ir.Node) -> None:
+    attributes = node.attributes
+    first = node.inputs[0].dtype if node.inputs and node.inputs[0] is not None else None
+    dtype = first
+    if node.op_type == "Cast":
+        dtype = ir.DataType(attributes.get_int("to", int(ir.DataType.FLOAT)))
+    elif node.op_type in _BOOLEAN:
+        dtype = ir.DataType.BOOL
+    elif node.op_type in _INT64:
+        dtype = ir.DataType.INT64
+    elif node.op_type in _SECOND:
+        dtype = node.inputs[1].dtype if node.inputs[1] is not None else None
+    elif node.op_type == "OneHot":
+        dtype = node.inputs[2].dtype if node.inputs[2] is not None else None
+    elif node.op_type == "ConstantOfShape":
+        tensor = attributes.get_tensor("value")
+        dtype = ir.DataType.FLOAT if tensor is None else tensor.dtype
+    elif node.op_type not in shape_rules.RULES:
+        return
+    for output in node.outputs:
+        if dtype is not None:
+            output.dtype = dtype
+    if node.op_type == "MaxPool" and len(node.outputs) > 1:
+        node.outputs[1].dtype = ir.DataType.INT64
+
+
+def _infer_outputs(context: Context) -> None:
+    node = context.node
+    rule = shape_rules.RULES.get(node.op_type)
+    for output in node.outputs:
+        output.meta.pop(CONTENT, None)
+    if rule is None:
+        return
+    try:
+        shapes = rule(context)
+    except Unknown:
+        return
+    for output, shape in zip(node.outputs, shapes, strict=False):
+        output.shape = ir.Shape(shape)
+    if len(node.outputs) != 1 or node.outputs[0].dtype not in _INTEGERS or len(shapes[0]) > 1:
+        return
+    content_rule = content_rules.RULES.get(node.op_type)
+    if content_rule is None:
+        return
+    try:
+        content = content_rule(context)
+    except Unknown:
+        return
+    if node.outputs[0].dtype is ir.DataType.BOOL:
+        if not all(isinstance(element, int) for element in content):
+            return
+        content = tuple(int(element != 0) for element in content)
+    if len(content) <= MAX_ELEMENTS:
+        node.outputs[0].meta[CONTENT] = content

@@ -1,0 +1,187 @@
+"""The manifest as types, and back to canonical JSON. `parse.py` makes one from untrusted bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+FORMAT = "edgec-bundle"
+VERSION = 1
+MANIFEST_FILE = "manifest.json"
+TOKENIZER_FILE = "tokenizer.json"
+REPORT_FILE = "report.html"
+MAX_MANIFEST_BYTES = 16 << 20
+MAX_WEIGHT_FILE_BYTES = 16 << 20
+MAX_FILE_BYTES = 64 << 20
+VARIANTS = ("simd128", "relaxed", "simd128-threads", "relaxed-threads")
+ITEM_BYTES = {"float32": 4, "int32": 4, "int64": 8, "uint8": 1, "int8": 1, "bool": 1}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    name: str
+    architecture: str
+    kind: Literal["decoder", "graph"]
+    source_format: str
+    source_sha256: str
+    parameters: int
+    license: str | None
+
+
+@dataclass(frozen=True)
+class Region:
+    offset: int
+    bytes: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.bytes
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Absolute byte addresses in the module's one memory."""
+
+    static: Region
+    control: Region
+    stacks: Region
+    stack_bytes: int
+    max_threads: int
+    workspace: Region
+    weights: Region
+    kv: Region
+    maximum_bytes: int
+
+
+REGIONS = ("static", "control", "stacks", "workspace", "weights", "kv")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """An input or output: `bytes` at `offset` are reserved for it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    offset: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class KV:
+    bits: int
+    page_tokens: int
+    page_bytes: int
+    pages: int
+    table_offset: int
+
+
+@dataclass(frozen=True)
+class Segment:
+    """`length` bytes of a file: copied to `target`, or a plane OR-ed into what is there."""
+
+    op: Literal["copy", "bits2", "bit1"]
+    length: int
+    target: int
+    shift: int = 0  # bit1 only
+
+    @property
+    def target_bytes(self) -> int:
+        return self.length * {"copy": 1, "bits2": 2, "bit1": 4}[self.op]
+
+    def to_json(self) -> dict[str, Any]:
+        result: dict[str, Any] = {"op": self.op, "length": self.length, "target": self.target}
+        if self.op == "bit1":
+            result["shift"] = self.shift
+        return result
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    file: str
+    segments: tuple[Segment, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"file": self.file, "segments": [segment.to_json() for segment in self.segments]}
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TokenizerInfo:
+    file: str
+    bos_token_id: int | None
+    eos_token_ids: tuple[int, ...]
+    pad_token_id: int | None
+    chat_template: str | None
+    special_tokens: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """docs/bundle-format.md, field by field. `files` has every file but the manifest itself."""
+
+    edgec: str
+    model: ModelInfo
+    profile: str
+    plan: Mapping[str, Any]
+    memory: Memory
+    modules: Mapping[str, str]
+    entry_points: Mapping[str, tuple[str, ...]]
+    dims: Mapping[str, int]
+    inputs: tuple[Slot, ...]
+    outputs: tuple[Slot, ...]
+    kv: KV | None
+    context_length: int
+    prefill_chunk: int
+    weights: tuple[WeightFile, ...]
+    files: Mapping[str, FileInfo]
+    tokenizer: TokenizerInfo | None
+    generation: Mapping[str, Any]
+    task: Mapping[str, Any] | None
+    accuracy: Mapping[str, Any]
+
+    def input(self, name: str) -> Slot:
+        return next(slot for slot in self.inputs if slot.name == name)
+
+    def output(self, name: str) -> Slot:
+        return next(slot for slot in self.outputs if slot.name == name)
+
+    def total_bytes(self) -> int:
+        """Size of all files but the manifest."""
+        return sum(info.bytes for info in self.files.values())
+
+    def to_json(self) -> dict[str, Any]:
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields["weights"] = [weight.to_json() for weight in self.weights]
+        return {"format": FORMAT, "version": VERSION, **{name: _plain(value) for name, value in fields.items()}}
+
+    def dump(self) -> bytes:
+        """Canonical bytes: the same manifest always gives the same ones."""
+        text = json.dumps(self.to_json(), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        return (text + "\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, mappings and tuples as JSON types."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, (str, int, float)) or value is None:
+        return value
+    if hasattr(value, "item"):  # a numpy scalar
+        return _plain(value.item())
+    raise TypeError(f"{type(value).__name__} is not a JSON type")

@@ -1,0 +1,357 @@
+"""Manifest bytes -> `Manifest`, with every rule of docs/bundle-format.md. Standard library only."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Callable, Mapping
+from typing import Literal, TypeVar, cast
+
+from edgec.bundle import dims as dimensions
+from edgec.bundle.json_input import Node, invalid, parse
+from edgec.bundle.manifest import (
+    FORMAT,
+    ITEM_BYTES,
+    KV,
+    MANIFEST_FILE,
+    MAX_FILE_BYTES,
+    MAX_MANIFEST_BYTES,
+    MAX_WEIGHT_FILE_BYTES,
+    REGIONS,
+    REPORT_FILE,
+    TOKENIZER_FILE,
+    VARIANTS,
+    VERSION,
+    FileInfo,
+    Manifest,
+    Memory,
+    ModelInfo,
+    Region,
+    Segment,
+    Slot,
+    TokenizerInfo,
+    WeightFile,
+)
+from edgec.bundle.task import check_task
+from edgec.errors import BundleError
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_FILE_NAME = re.compile(r"[a-z0-9._/-]+")
+_WEIGHT_FILE = re.compile(r"weights/([0-9a-f]{64})\.bin")
+_EXPORT = re.compile(r"[a-z][a-z0-9_]*")
+_DIMENSION = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+_MAX_SIZE = 1 << 32
+_MAX_INT32 = 2**31 - 1
+_DECODER_ENTRIES = {"prefill": ("n", "position"), "head": ("row",), "decode": ("position",)}
+_FIELDS = [field.name for field in dataclasses.fields(Manifest)] + ["format", "version"]
+_T = TypeVar("_T")
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Raises `BundleError` with finding `manifest-invalid` or `version-unsupported`."""
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise invalid(MANIFEST_FILE, f"has {len(data)} bytes, more than {MAX_MANIFEST_BYTES}")
+    root = parse(data)
+    root["format"].choice([FORMAT])
+    version = root["version"].integer(-_MAX_INT32, _MAX_INT32)
+    if version != VERSION:
+        raise BundleError(
+            f"the bundle has format version {version}, this edgec reads {VERSION}",
+            hint="compile the model again, or use the edgec that wrote it",
+            finding="version-unsupported",
+        )
+    root.fields(_FIELDS)
+    model = _model(root["model"])
+    decoder = model.kind == "decoder"
+    memory = _memory(root["memory"])
+    dims = _dims(root["dims"])
+    context_length = root["context_length"].integer(1 if decoder else 0, _MAX_INT32 if decoder else 0)
+    prefill_chunk = root["prefill_chunk"].integer(1 if decoder else 0, _MAX_INT32 if decoder else 0)
+    inputs = _slots(root["inputs"], memory.workspace, dims)
+    outputs = _slots(root["outputs"], memory.workspace, dims)
+    if decoder:
+        _check_decoder_slots(root, inputs, outputs, prefill_chunk)
+    modules = _modules(root["modules"])
+    files = _files(root["files"])
+    weights = _weights(root["weights"], memory.weights, files)
+    tokenizer = _tokenizer(root["tokenizer"])
+    _check_file_set(root["files"], files, modules, weights, tokenizer)
+    _check_generation(root["generation"])
+    check_task(root["task"])
+    return Manifest(
+        edgec=root["edgec"].string(),
+        model=model,
+        profile=root["profile"].string(),
+        plan=root["plan"].free_object(),
+        memory=memory,
+        modules=modules,
+        entry_points=_entry_points(root["entry_points"], decoder, dims),
+        dims=dims,
+        inputs=inputs,
+        outputs=outputs,
+        kv=_kv(root["kv"], decoder, memory, context_length),
+        context_length=context_length,
+        prefill_chunk=prefill_chunk,
+        weights=weights,
+        files=files,
+        tokenizer=tokenizer,
+        generation=root["generation"].free_object(),
+        task=None if root["task"].is_null() else root["task"].free_object(),
+        accuracy=root["accuracy"].free_object(),
+    )
+
+
+def _model(node: Node) -> ModelInfo:
+    node.fields(["name", "architecture", "kind", "source_format", "source_sha256", "parameters", "license"])
+    if not node["name"].string():
+        raise node["name"].fail("is empty")
+    return ModelInfo(
+        name=node["name"].string(),
+        architecture=node["architecture"].string(),
+        kind=cast(Literal["decoder", "graph"], node["kind"].choice(["decoder", "graph"])),
+        source_format=node["source_format"].string(),
+        source_sha256=node["source_sha256"].string(_SHA256),
+        parameters=node["parameters"].integer(0),
+        license=_or_null(node["license"], Node.string),
+    )
+
+
+def _or_null(node: Node, read: Callable[[Node], _T]) -> _T | None:
+    return None if node.is_null() else read(node)
+
+
+def _memory(node: Node) -> Memory:
+    node.fields([*REGIONS, "stack_bytes", "max_threads", "maximum_bytes"])
+    regions: dict[str, Region] = {}
+    end = 0
+    for name in REGIONS:
+        part = node[name]
+        part.fields(["offset", "bytes"])
+        region = Region(part["offset"].integer(0, _MAX_SIZE, multiple=64), part["bytes"].integer(0, _MAX_SIZE))
+        if region.offset < end:
+            raise part.fail(f"starts at {region.offset}, before the end of the region before it at {end}")
+        regions[name] = region
+        end = region.end
+    memory = Memory(
+        **regions,
+        stack_bytes=node["stack_bytes"].integer(1024, _MAX_SIZE, multiple=16),
+        max_threads=node["max_threads"].integer(1, 64),
+        maximum_bytes=node["maximum_bytes"].integer(65536, _MAX_SIZE, multiple=65536),
+    )
+    if memory.control.bytes < 1024:
+        raise node["control"].fail("has less than 1024 bytes")
+    if memory.workspace.bytes < 1 << 20:
+        raise node["workspace"].fail("has less than 1 MiB")
+    if memory.stacks.bytes < memory.stack_bytes * memory.max_threads:
+        raise node["stacks"].fail("is too small for `max_threads` stacks")
+    if end > memory.maximum_bytes:
+        raise node["maximum_bytes"].fail(f"is {memory.maximum_bytes}, before the end of the last region at {end}")
+    return memory
+
+
+def _modules(node: Node) -> dict[str, str]:
+    node.fields(["simd128"], VARIANTS)
+    return {variant: name.choice([f"module.{variant}.wasm"]) for variant, name in node.items()}
+
+
+def _entry_points(node: Node, decoder: bool, dims: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+    entries: dict[str, tuple[str, ...]] = {}
+    for name, parameters in node.items():
+        if not _EXPORT.fullmatch(name):
+            raise node.fail("has a name that does not match `[a-z][a-z0-9_]*`")
+        entries[name] = parameters.strings()
+    if decoder:
+        for name, expected in _DECODER_ENTRIES.items():
+            if entries.get(name) != expected:
+                raise node.fail(f"lacks `{name}` with the parameters {list(expected)}")
+    else:
+        parameters_of_run = node["run"].strings()
+        if len(set(parameters_of_run)) < len(parameters_of_run) or not set(parameters_of_run) <= dims.keys():
+            raise node["run"].fail("has parameters that are not `dims`")
+    return entries
+
+
+def _dims(node: Node) -> dict[str, int]:
+    dims = {name: bound.integer(1, _MAX_INT32) for name, bound in node.items()}
+    for name in dims:
+        if not _DIMENSION.fullmatch(name):
+            raise node.fail(f"has a name that does not match `{_DIMENSION.pattern}`")
+    return dims
+
+
+def _slots(node: Node, workspace: Region, dims: Mapping[str, int]) -> tuple[Slot, ...]:
+    slots: list[Slot] = []
+    for element in node.elements():
+        element.fields(["name", "dtype", "shape", "offset", "bytes"])
+        slot = Slot(
+            name=element["name"].string(),
+            dtype=element["dtype"].choice(ITEM_BYTES),
+            shape=tuple(_dimension(dimension) for dimension in element["shape"].elements()),
+            offset=element["offset"].integer(0, _MAX_SIZE, multiple=16),
+            bytes=element["bytes"].integer(0, _MAX_SIZE),
+        )
+        if any(other.name == slot.name for other in slots):
+            raise element["name"].fail("is used twice")
+        if slot.offset < workspace.offset or slot.offset + slot.bytes > workspace.end:
+            raise element.fail("lies outside the workspace")
+        _check_shape(element, slot, dims)
+        slots.append(slot)
+    return tuple(slots)
+
+
+def _dimension(node: Node) -> int | str:
+    return node.string() if isinstance(node.value, str) else node.integer(0, _MAX_INT32)
+
+
+def _check_shape(node: Node, slot: Slot, dims: Mapping[str, int]) -> None:
+    if len(slot.shape) > 16:
+        raise node["shape"].fail("has more than 16 dimensions")
+    size = ITEM_BYTES[slot.dtype]
+    for dimension in slot.shape:
+        try:
+            bound = dimensions.evaluate(dimension, dims)
+        except ValueError as error:
+            raise node["shape"].fail(f"has a dimension that {error}") from None
+        if not 0 <= bound <= _MAX_INT32:
+            raise node["shape"].fail(f"has a dimension of {bound}")
+        size *= bound
+    if size > slot.bytes:
+        raise node["bytes"].fail(f"is {slot.bytes}, less than the {size} that the shape needs")
+
+
+def _check_decoder_slots(root: Node, inputs: tuple[Slot, ...], outputs: tuple[Slot, ...], chunk: int) -> None:
+    tokens = next((slot for slot in inputs if slot.name == "tokens"), None)
+    if tokens is None or tokens.dtype != "int32" or tokens.bytes < 4 * chunk:
+        raise root["inputs"].fail("lacks `tokens`, int32 for at least `prefill_chunk` ids")
+    logits = next((slot for slot in outputs if slot.name == "logits"), None)
+    if logits is None or logits.dtype != "float32" or len(logits.shape) != 1:
+        raise root["outputs"].fail("lacks `logits`, float32 with one dimension")
+
+
+def _kv(node: Node, decoder: bool, memory: Memory, context_length: int) -> KV | None:
+    if node.is_null() == decoder:
+        raise node.fail("is null exactly for graphs")
+    if not decoder:
+        return None
+    node.fields(["bits", "page_tokens", "page_bytes", "pages", "table_offset"])
+    kv = KV(
+        bits=node["bits"].integer(8, 32),
+        page_tokens=node["page_tokens"].integer(1, _MAX_INT32),
+        page_bytes=node["page_bytes"].integer(1, _MAX_SIZE),
+        pages=node["pages"].integer(1, _MAX_INT32),
+        table_offset=node["table_offset"].integer(0, _MAX_SIZE),
+    )
+    if kv.bits not in (8, 32):
+        raise node["bits"].fail("is neither 8 nor 32")
+    if kv.table_offset != memory.control.offset + 1024 or kv.table_offset + 4 * kv.pages > memory.control.end:
+        raise node["table_offset"].fail("does not give a page table inside the control region")
+    if kv.pages * kv.page_bytes > memory.kv.bytes:
+        raise node["pages"].fail("do not fit the `kv` region")
+    if kv.pages * kv.page_tokens < context_length:
+        raise node["pages"].fail("do not hold `context_length` tokens")
+    return kv
+
+
+def _files(node: Node) -> dict[str, FileInfo]:
+    files: dict[str, FileInfo] = {}
+    for name, info in node.items():
+        if not _FILE_NAME.fullmatch(name) or name.startswith("/") or ".." in name:
+            raise node.fail("has a name that is not allowed")
+        info.fields(["bytes", "sha256"])
+        limit = MAX_WEIGHT_FILE_BYTES if name.startswith("weights/") else MAX_FILE_BYTES
+        files[name] = FileInfo(info["bytes"].integer(1, limit), info["sha256"].string(_SHA256))
+    return files
+
+
+def _weights(node: Node, region: Region, files: Mapping[str, FileInfo]) -> tuple[WeightFile, ...]:
+    weights: list[WeightFile] = []
+    ranges: dict[str, list[tuple[int, int]]] = {"copy": [], "bits2": [], "bit1.1": [], "bit1.0": []}
+    for element in node.elements():
+        element.fields(["file", "segments"])
+        name = element["file"].string(_WEIGHT_FILE)
+        if name not in files:
+            raise element["file"].fail("is not in `files`")
+        segments = tuple(_segment(part, region) for part in element["segments"].elements())
+        if not segments or sum(segment.length for segment in segments) != files[name].bytes:
+            raise element["segments"].fail(f"do not cover the {files[name].bytes} bytes of the file")
+        for segment in segments:
+            kind = f"bit1.{segment.shift}" if segment.op == "bit1" else segment.op
+            ranges[kind].append((segment.target, segment.target + segment.target_bytes))
+        weights.append(WeightFile(name, segments))
+    copies = ranges.pop("copy")
+    for planes in ranges.values():
+        ordered = sorted(copies + planes)
+        if any(start < end for (_, end), (start, _) in itertools.pairwise(ordered)):
+            raise node.fail("has segments with overlapping targets")
+    return tuple(weights)
+
+
+def _segment(node: Node, region: Region) -> Segment:
+    op = node["op"].choice(["copy", "bits2", "bit1"])
+    node.fields(["op", "length", "target", *(["shift"] if op == "bit1" else [])])
+    segment = Segment(
+        op=cast(Literal["copy", "bits2", "bit1"], op),
+        length=node["length"].integer(1, MAX_WEIGHT_FILE_BYTES, multiple=1 if op == "copy" else 16),
+        target=node["target"].integer(0, _MAX_SIZE, multiple=1 if op == "copy" else 64),
+        shift=node["shift"].integer(0, 1) if op == "bit1" else 0,
+    )
+    if segment.target < region.offset or segment.target + segment.target_bytes > region.end:
+        raise node.fail("has a target outside the weights region")
+    return segment
+
+
+def _tokenizer(node: Node) -> TokenizerInfo | None:
+    if node.is_null():
+        return None
+    node.fields(["file", "bos_token_id", "eos_token_ids", "pad_token_id", "chat_template", "special_tokens"])
+    return TokenizerInfo(
+        file=node["file"].choice([TOKENIZER_FILE]),
+        bos_token_id=_or_null(node["bos_token_id"], _token_id),
+        eos_token_ids=tuple(_token_id(element) for element in node["eos_token_ids"].elements()),
+        pad_token_id=_or_null(node["pad_token_id"], _token_id),
+        chat_template=_or_null(node["chat_template"], Node.string),
+        special_tokens={name: token.string() for name, token in node["special_tokens"].items()},
+    )
+
+
+def _token_id(node: Node) -> int:
+    return node.integer(0)
+
+
+def _check_file_set(
+    node: Node,
+    files: Mapping[str, FileInfo],
+    modules: Mapping[str, str],
+    weights: tuple[WeightFile, ...],
+    tokenizer: TokenizerInfo | None,
+) -> None:
+    expected = {*modules.values(), *(weight.file for weight in weights)} | ({tokenizer.file} if tokenizer else set())
+    for name in sorted(expected - files.keys()):
+        raise node.fail(f"lacks `{name}`")
+    for name in sorted(files.keys() - expected - {REPORT_FILE}):
+        raise node.fail(f"has `{name}`, which no part of the manifest uses")
+    for weight in weights:
+        if weight.file != f"weights/{files[weight.file].sha256}.bin":
+            raise node[weight.file].fail("is not named after its hash")
+
+
+def _check_generation(node: Node) -> None:
+    numbers: dict[str, Callable[[float], bool]] = {
+        "temperature": lambda value: value >= 0,
+        "top_p": lambda value: 0 < value <= 1,
+        "min_p": lambda value: 0 <= value <= 1,
+        "repetition_penalty": lambda value: value > 0,
+    }
+    for name, allowed in numbers.items():
+        value = node.get(name)
+        if value is not None and not allowed(value.number()):
+            raise value.fail("is out of range")
+    integers = {"top_k": (0, 2**53 - 1), "max_tokens": (1, 2**53 - 1), "seed": (0, 2**32 - 1)}
+    for name, (low, high) in integers.items():
+        value = node.get(name)
+        if value is not None:
+            value.integer(low, high)
+
+
+__all__ = ["parse_manifest"]

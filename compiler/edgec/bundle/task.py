@@ -1,0 +1,56 @@
+"""Rules for the manifest's `task`: what the runtimes do before and after the graph."""
+
+from __future__ import annotations
+
+from edgec.bundle.json_input import Node
+
+MAX_SIDE = 8192
+
+
+def check_task(node: Node) -> None:
+    """Raises `BundleError` for a known `type` with wrong fields; unknown types are fine."""
+    if node.is_null():
+        return
+    kind = node["type"].string()
+    if kind == "embedding":
+        node["pooling"].choice(["mean", "cls"])
+        node["normalize"].boolean()
+        node["max_length"].integer(1)
+    elif kind == "image-classification":
+        _check_image(node["image"])
+        if not node["labels"].is_null():
+            node["labels"].strings()
+        node["scores"].choice(["logits", "probabilities"])
+    elif kind == "object-detection":
+        _check_image(node["image"])
+        node["labels"].strings()
+        node["decoder"].choice(["yolox"])
+        for stride in node["strides"].elements():
+            stride.integer(1, MAX_SIDE)
+        for name in ("score_threshold", "iou_threshold"):
+            if not 0 <= node[name].number() <= 1:
+                raise node[name].fail("is outside 0 to 1")
+
+
+def _check_image(node: Node) -> None:
+    node["width"].integer(1, MAX_SIDE)
+    node["height"].integer(1, MAX_SIDE)
+    node["layout"].choice(["NCHW", "NHWC"])
+    node["channels"].choice(["RGB", "BGR"])
+    node["interpolation"].choice(["bicubic", "bilinear"])
+    fit = node["fit"].choice(["crop", "letterbox", "stretch"])
+    crop, pad = node.get("crop"), node.get("pad")
+    if fit == "crop" and crop is None:
+        raise node.fail("lacks `crop`")
+    if crop is not None and not 0 < crop.number() <= 1:
+        raise crop.fail("is outside 0 to 1")
+    if fit == "letterbox" and pad is None:
+        raise node.fail("lacks `pad`")
+    if pad is not None:
+        pad.integer(0, 255)
+    for name in ("mean", "std"):
+        numbers = [element.number() for element in node[name].elements()]
+        if len(numbers) != 3:
+            raise node[name].fail("is not three numbers")
+        if name == "std" and 0 in numbers:
+            raise node[name].fail("has a zero")

@@ -25,6 +25,10 @@ PrimFunc = Any  # tvm's Python classes carry no types
 
 _STACK_LIMIT = 16384  # bytes a kernel may allocate on its stack
 
+# A kernel with a parallel loop may use these, to find its own scratch buffer for instance.
+THREAD = tirx.Var("tid", "int32")
+THREADS = tirx.Var("threads", "int32")
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -37,7 +41,6 @@ class Signature:
 
 def _split_over_threads(func: PrimFunc) -> tuple[PrimFunc, tuple[Any, ...]]:
     """Give each thread a contiguous share of the outermost parallel loops."""
-    thread, threads = tirx.Var("tid", "int32"), tirx.Var("threads", "int32")
     found = False
 
     def rewrite(loop: Any) -> Any:
@@ -46,8 +49,8 @@ def _split_over_threads(func: PrimFunc) -> tuple[PrimFunc, tuple[Any, ...]]:
             return loop
         found = True
         extent = tirx.Cast("int32", loop.extent) if str(loop.extent.ty.dtype) != "int32" else loop.extent
-        share = tirx.truncdiv(extent + threads - 1, threads)
-        begin = tirx.min(thread * share, extent)
+        share = tirx.truncdiv(extent + THREADS - 1, THREADS)
+        begin = tirx.min(THREAD * share, extent)
         count = tirx.min(share, extent - begin)
         dtype = str(loop.loop_var.ty.dtype)
         if dtype != "int32":
@@ -55,7 +58,7 @@ def _split_over_threads(func: PrimFunc) -> tuple[PrimFunc, tuple[Any, ...]]:
         return tirx.For(loop.loop_var, begin, count, tirx.ForKind.SERIAL, loop.body, None, loop.annotations)
 
     body = tvm_ffi.structural_map(func.body, (tirx.For, rewrite))
-    return func.with_body(body), (thread, threads) if found else ()
+    return func.with_body(body), (THREAD, THREADS) if found else ()
 
 
 def _check_allocations(func: PrimFunc, name: str) -> None:
@@ -104,6 +107,25 @@ def _plain(name: str, func: PrimFunc) -> tuple[PrimFunc, Signature]:
     return plain, Signature(names, buffers, bool(thread_parameters))
 
 
+def _without_fma(func: PrimFunc) -> PrimFunc:
+    """LowerIntrin turns `a * b + c` into llvm.fmuladd, which relaxed SIMD rounds once and plain SIMD twice."""
+    fused = tvm.get_global_func("target.llvm_lookup_intrinsic_id")("llvm.fmuladd")
+    intrinsic = tvm.ir.Op.get("tirx.call_llvm_pure_intrin")
+
+    def rewrite(call: Any) -> Any:
+        if not call.op.same_as(intrinsic) or int(call.args[0]) != fused:
+            return call
+        a, b, c = call.args[1:]
+        return tirx.Add(tirx.Mul(a, b), c)
+
+    return func.with_body(tvm_ffi.structural_map(func.body, (tvm.ir.Call, rewrite)))
+
+
+@tvm.transform.module_pass(opt_level=0)
+def _strict_arithmetic(module: Any, _context: Any) -> Any:
+    return tvm.IRModule({v: _without_fma(f) for v, f in module.functions.items()}, attrs=module.attrs)
+
+
 def _passes(signatures: dict[str, Signature]) -> list[Any]:
     """TVM's s_tir host pipeline with our C ABI where MakePackedAPI stands."""
 
@@ -129,7 +151,6 @@ def _passes(signatures: dict[str, Signature]) -> list[Any]:
         t.NarrowDataType(32),
         s.LoopPartition(),
         t.VectorizeLoop(True),
-        t.StorageRewrite(),
         s.HoistIfThenElse(),
         t.UnrollLoop(),
         s.RenormalizeSplitPattern(),
@@ -142,6 +163,7 @@ def _passes(signatures: dict[str, Signature]) -> list[Any]:
         t.BF16StorageLegalize(),
         t.LowerTVMBuiltin(),
         t.LowerIntrin(),
+        _strict_arithmetic,
     ]
 
 

@@ -1,0 +1,29 @@
+"""Activation functions that a linear or convolution kernel can apply in its epilogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvm import tirx
+
+from edgec.lower.wasm.kernels import math
+from edgec.lower.wasm.kernels.builder import Expr
+
+
+def _relu(x: Expr) -> Expr:
+    return tirx.max(x, math.constant(0.0, x))
+
+
+def _relu6(x: Expr) -> Expr:
+    return tirx.min(_relu(x), math.constant(6.0, x))
+
+
+ACTIVATIONS: dict[str, Callable[[Expr], Expr]] = {
+    "gelu": math.gelu,
+    "gelu_tanh": math.gelu_tanh,
+    "relu": _relu,
+    "relu6": _relu6,
+    "sigmoid": math.sigmoid,
+    "silu": math.silu,
+    "tanh": math.tanh,
+}

@@ -1,0 +1,122 @@
+"""A thin layer over TVM's IRBuilder, in which kernels are written as plain Python.
+
+Values are TIR expressions; a Python loop unrolls, `T.serial` makes a loop, `T.parallel` a loop
+whose iterations are shared between threads. Buffers are flat and their sizes nominal: a kernel is
+called with raw pointers, so one kernel serves any number of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+Expr = Any  # tvm's Python classes carry no types
+Buffer = Any
+PrimFunc = Any
+
+NOMINAL = 1 << 20  # size written in a buffer's type where the real one varies
+
+
+class KernelBuilder:
+    """`with KernelBuilder() as k: ...` declares parameters in order, then emits the body."""
+
+    def __init__(self) -> None:
+        self._builder = IRBuilder()
+        self._frame: Any = None
+
+    def __enter__(self) -> KernelBuilder:
+        self._builder.__enter__()
+        self._frame = T.prim_func(s_tir=True)
+        self._frame.__enter__()
+        T.func_attr({"tirx.noalias": True})
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._frame.__exit__(kind, error, trace)
+        self._builder.__exit__(kind, error, trace)
+
+    @property
+    def func(self) -> PrimFunc:
+        return self._builder.get()
+
+    def buffer(self, name: str, dtype: str, size: int = NOMINAL) -> Buffer:
+        return T.arg(name, T.Buffer((size,), dtype, layout=None))
+
+    def scalar(self, name: str) -> Expr:
+        return T.arg(name, T.int32())
+
+
+class Registers:
+    """An array of scalar or vector variables that LLVM keeps in registers (or on the stack)."""
+
+    def __init__(self, count: int, dtype: str) -> None:
+        self._buffer = T.alloc_buffer((count,), dtype, layout=None)
+        self.dtype = dtype
+
+    def __getitem__(self, index: Expr) -> Expr:
+        return self._buffer[index]
+
+    def __setitem__(self, index: Expr, value: Expr) -> None:
+        T.buffer_store(self._buffer, value, [index])
+
+    def fill(self, count: int, value: float) -> None:
+        for index in range(count):
+            self[index] = splat(value, self.dtype)
+
+
+class Floats(Registers):
+    """A small float32 array on the stack, read and written as scalars or as vectors of 4."""
+
+    def __init__(self, count: int, dtype: str = "float32") -> None:
+        super().__init__(count, dtype)
+
+    def vector(self, index: Expr, width: int = 4) -> Expr:
+        return self._buffer[T.Ramp(index, 1, width)]
+
+    def set_vector(self, index: Expr, value: Expr, width: int = 4) -> None:
+        T.buffer_store(self._buffer, value, [T.Ramp(index, 1, width)])
+
+
+def splat(value: float | Expr, dtype: str) -> Expr:
+    """`value` (a number or a scalar expression) in all lanes of `dtype`."""
+    scalar, _, width = dtype.partition("x")
+    if isinstance(value, (int, float)):
+        value = tirx.const(value, scalar)
+    return T.Broadcast(value, int(width)) if width else value
+
+
+def load(buffer: Buffer, index: Expr, width: int = 4) -> Expr:
+    return buffer[T.Ramp(index, 1, width)]
+
+
+def store(buffer: Buffer, index: Expr, value: Expr, width: int = 4) -> None:
+    T.buffer_store(buffer, value, [T.Ramp(index, 1, width)] if width > 1 else [index])
+
+
+def bind(value: Expr) -> Expr:
+    """Evaluate once; the expression would otherwise be written out at each use."""
+    return T.bind(value)
+
+
+def tree_sum(values: Sequence[Expr]) -> Expr:
+    """Pairwise sum in a fixed shape."""
+    items = list(values)
+    while len(items) > 1:
+        pairs = [items[i] + items[i + 1] for i in range(0, len(items) - 1, 2)]
+        items = pairs + items[len(pairs) * 2 :]
+    return items[0]
+
+
+def tree_max(values: Sequence[Expr]) -> Expr:
+    items = list(values)
+    while len(items) > 1:
+        pairs = [tirx.max(items[i], items[i + 1]) for i in range(0, len(items) - 1, 2)]
+        items = pairs + items[len(pairs) * 2 :]
+    return items[0]

@@ -1,0 +1,93 @@
+"""The integer dot products of both ISAs: exact, so they agree to the bit.
+
+Weights are unsigned 4-bit codes in bytes, one vector = 4 rows x 4 features; activations are signed
+8-bit, four of them in one element (`int32` of 4 bytes, or `int64` of 4 halfwords where plain SIMD
+wants them widened). An accumulator ends as one `int32x4`, a lane per row.
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from edgec.lower.wasm.kernels.builder import Expr, Registers
+from edgec.lower.wasm.target import Isa
+
+
+def activation_element(isa: Isa) -> str:
+    """dtype of one buffer element, which holds 4 activations."""
+    return "int32" if isa.relaxed_dot else "int64"
+
+
+def low_nibbles(codes: Expr) -> Expr:
+    """`int32x4` of 16 packed bytes -> the low nibble of each byte."""
+    return codes & T.Broadcast(T.int32(0x0F0F0F0F), 4)
+
+
+def high_nibbles(codes: Expr) -> Expr:
+    shifted = T.shift_right(T.reinterpret("uint8x16", codes), T.Broadcast(T.uint8(4), 16))
+    return T.reinterpret("int32x4", shifted)
+
+
+def signed_dot(left: Expr, right: Expr) -> Expr:
+    """`int16x8 . int16x8 -> int32x4`, adjacent pairs."""
+    return T.call_llvm_pure_intrin("int32x4", "llvm.wasm.dot", left, right)
+
+
+def widen_halves(bytes_: Expr, signed: bool) -> tuple[Expr, Expr]:
+    """16 bytes (`int32x4`) -> two `int16x8`."""
+    kind = "int8" if signed else "uint8"
+    vector = T.reinterpret(f"{kind}x16", bytes_)
+    return (
+        T.Cast("int16x8", T.vectorlow(f"{kind}x8", vector)),
+        T.Cast("int16x8", T.vectorhigh(f"{kind}x8", vector)),
+    )
+
+
+def even_odd_sum(first: Expr, second: Expr) -> Expr:
+    """Pairwise sums of two `int32x4`: [f0+f1, f2+f3, s0+s1, s2+s3]."""
+    even = tirx.Shuffle([first, second], [tirx.const(i, "int32") for i in (0, 2, 4, 6)])
+    odd = tirx.Shuffle([first, second], [tirx.const(i, "int32") for i in (1, 3, 5, 7)])
+    return even + odd
+
+
+class DotAccumulators:
+    """`count` accumulators of 4 rows each."""
+
+    def __init__(self, isa: Isa, count: int) -> None:
+        self.isa = isa
+        self.count = count
+        self._per = 1 if isa.relaxed_dot else 2
+        self._registers = Registers(count * self._per, "int32x4")
+
+    def clear(self) -> None:
+        self._registers.fill(self.count * self._per, 0)
+
+    def broadcast(self, activations: Expr) -> Expr:
+        """One buffer element (4 activations) repeated for all rows."""
+        return T.Broadcast(activations, 4 if self.isa.relaxed_dot else 2)
+
+    def widen(self, weights: Expr) -> tuple[Expr, ...]:
+        """Prepare 16 codes once for several `add`s."""
+        return (weights,) if self.isa.relaxed_dot else widen_halves(weights, signed=False)
+
+    def add(self, index: int, activations: Expr, weights: tuple[Expr, ...]) -> None:
+        registers = self._registers
+        if self.isa.relaxed_dot:
+            registers[index] = T.call_llvm_pure_intrin(
+                "int32x4",
+                "llvm.wasm.relaxed.dot.i8x16.i7x16.add.signed",
+                T.reinterpret("int8x16", activations),
+                T.reinterpret("int8x16", weights[0]),
+                registers[index],
+            )
+            return
+        halfwords = T.reinterpret("int16x8", activations)
+        for part, half in enumerate(weights):
+            at = index * 2 + part
+            registers[at] = registers[at] + signed_dot(half, halfwords)
+
+    def result(self, index: int) -> Expr:
+        if self.isa.relaxed_dot:
+            return self._registers[index]
+        return even_odd_sum(self._registers[index * 2], self._registers[index * 2 + 1])

@@ -1,0 +1,252 @@
+"""Layout of the paged KV cache, rotary embedding, and appending keys and values to it.
+
+A page holds 16 tokens of every layer. Per layer and KV head at 8 bits:
+
+    keys    int8    [head_dim / 2, 16 tokens, 2]    values  int8    [8 token pairs, head_dim, 2]
+    scales  float32 [groups, 16 tokens]             scales  float32 [16 tokens]
+
+so that both products of attention are `int16x8` dot products without horizontal sums: lanes are
+tokens for scores, features for the output. At 32 bits: keys [head_dim, 16], values [16, head_dim].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from edgec.lower.wasm.kernels import math
+from edgec.lower.wasm.kernels.builder import (
+    Buffer,
+    Expr,
+    Floats,
+    KernelBuilder,
+    PrimFunc,
+    bind,
+    load,
+    splat,
+    store,
+    tree_max,
+)
+
+PAGE_TOKENS = 16
+QUERY_LEVELS = 2047.0  # int16 codes that keep a 32-feature dot product exact in float32
+KEY_LEVELS = 127.0
+
+
+@dataclass(frozen=True)
+class PageLayout:
+    """Byte offsets inside a page."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    bits: int  # 8 or 32
+
+    @property
+    def group(self) -> int:
+        """Features that share one scale of a key."""
+        return 32 if self.head_dim % 32 == 0 else self.head_dim
+
+    @property
+    def groups(self) -> int:
+        return self.head_dim // self.group
+
+    @property
+    def _code_bytes(self) -> int:
+        return self.kv_heads * self.head_dim * PAGE_TOKENS * self.bits // 8
+
+    @property
+    def layer_bytes(self) -> int:
+        scales = self.kv_heads * (self.groups + 1) * PAGE_TOKENS * 4 if self.bits == 8 else 0
+        return 2 * self._code_bytes + scales
+
+    @property
+    def page_bytes(self) -> int:
+        return self.layers * self.layer_bytes
+
+    def buffers(self, layer: int) -> dict[str, int]:
+        """Offset of each kernel buffer of `layer` in a page, in parameter order."""
+        base = layer * self.layer_bytes
+        offsets = {"keys": base, "values": base + self._code_bytes}
+        if self.bits == 8:
+            offsets["key_scales"] = base + 2 * self._code_bytes
+            offsets["value_scales"] = offsets["key_scales"] + self.kv_heads * self.groups * PAGE_TOKENS * 4
+        return offsets
+
+
+@dataclass(frozen=True)
+class CacheBuffers:
+    """The cache as a kernel sees it: the same page base, as codes and as scales."""
+
+    layout: PageLayout
+    page_table: Buffer
+    keys: Buffer
+    values: Buffer
+    key_scales: Buffer | None
+    value_scales: Buffer | None
+
+    @classmethod
+    def declare(cls, k: KernelBuilder, layout: PageLayout) -> CacheBuffers:
+        table = k.buffer("page_table", "int32")
+        dtype = "int8" if layout.bits == 8 else "float32"
+        keys, values = k.buffer("keys", dtype), k.buffer("values", dtype)
+        if layout.bits == 32:
+            return cls(layout, table, keys, values, None, None)
+        return cls(layout, table, keys, values, k.buffer("key_scales", "float32"), k.buffer("value_scales", "float32"))
+
+    def page(self, logical: Expr) -> Expr:
+        return bind(self.page_table[logical])
+
+    def code_index(self, page: Expr, head: Expr) -> Expr:
+        """First element of a head's keys (or values) in `page`."""
+        element = self.layout.bits // 8
+        return page * (self.layout.page_bytes // element) + head * (self.layout.head_dim * PAGE_TOKENS)
+
+    def key_scale_index(self, page: Expr, head: Expr) -> Expr:
+        return page * (self.layout.page_bytes // 4) + head * (self.layout.groups * PAGE_TOKENS)
+
+    def value_scale_index(self, page: Expr, head: Expr) -> Expr:
+        return page * (self.layout.page_bytes // 4) + head * PAGE_TOKENS
+
+
+def rope_angles(*, half: int, scale: float) -> PrimFunc:
+    """Parameters: inverse frequencies [half], cosines, sines (both [m, half]), position, m.
+
+    `half` is half the head dimension; angles are `float32(position) * inv_freq`.
+    """
+    with KernelBuilder() as k:
+        frequencies = k.buffer("inv_freq", "float32", half)
+        cosines = k.buffer("cosines", "float32")
+        sines = k.buffer("sines", "float32")
+        position = k.scalar("position")
+        m = k.scalar("m")
+        with T.parallel(0, m) as row:
+            at = bind(T.Cast("float32", position + row))
+            with T.serial(0, half) as i:
+                angle = bind(at * frequencies[i])
+                store(cosines, row * half + i, math.cos(angle) * T.float32(scale), 1)
+                store(sines, row * half + i, math.sin(angle) * T.float32(scale), 1)
+    return k.func
+
+
+def _peak(values: Floats, start: int, count: int) -> Expr:
+    largest = Floats(4)
+    largest.set_vector(0, tree_max([tirx.abs(values.vector(start + i)) for i in range(0, count, 4)]))
+    return bind(tree_max([largest[i] for i in range(4)]))
+
+
+def _inverse(peak: Expr, levels: float) -> Expr:
+    return bind(tirx.Select(peak < T.float32(1e-30), T.float32(0.0), T.float32(levels) / peak))
+
+
+def rope_and_append(*, layout: PageLayout, heads: int, stride: int, rotary: bool = True) -> PrimFunc:
+    """Rotate queries and keys, append keys and values, leave queries ready for `attention`.
+
+    Parameters: qkv [m, stride] (queries, keys, values), cosines, sines, cache buffers, queries
+    (int16 at 8 bits, else float32), [query scales], position, m. Query scales include
+    1 / sqrt(head_dim).
+    """
+    dim, half = layout.head_dim, layout.head_dim // 2
+    units = heads + 2 * layout.kv_heads
+    with KernelBuilder() as k:
+        qkv = k.buffer("qkv", "float32")
+        cosines = k.buffer("cosines", "float32")
+        sines = k.buffer("sines", "float32")
+        cache = CacheBuffers.declare(k, layout)
+        queries = k.buffer("queries", "int16" if layout.bits == 8 else "float32")
+        query_scales = k.buffer("query_scales", "float32") if layout.bits == 8 else None
+        position = k.scalar("position")
+        m = k.scalar("m")
+        softmax_scale = T.float32(dim**-0.5)
+        with T.parallel(0, m * units) as unit:
+            row = bind(tirx.truncdiv(unit, units))
+            head = bind(tirx.truncmod(unit, units))
+            source = bind(row * stride + head * dim)
+            token = bind(position + row)
+            values = Floats(dim)
+
+            def plain() -> None:
+                for i in range(0, dim, 4):
+                    values.set_vector(i, load(qkv, source + i))
+
+            def rotate() -> None:
+                if not rotary:
+                    plain()
+                    return
+                for i in range(0, half, 4):
+                    first, second = bind(load(qkv, source + i)), bind(load(qkv, source + half + i))
+                    cosine, sine = bind(load(cosines, row * half + i)), bind(load(sines, row * half + i))
+                    values.set_vector(i, first * cosine - second * sine)
+                    values.set_vector(half + i, second * cosine + first * sine)
+
+            with T.If(head < heads):
+                with T.Then():
+                    rotate()
+                    at = row * heads + head
+                    _store_query(layout, values, queries, query_scales, at, softmax_scale)
+                with T.Else(), T.If(head < heads + layout.kv_heads):
+                    with T.Then():
+                        rotate()
+                        _append_key(cache, values, token, head - heads)
+                    with T.Else():
+                        plain()
+                        _append_value(cache, values, token, head - heads - layout.kv_heads)
+    return k.func
+
+
+def _store_query(
+    layout: PageLayout, values: Floats, queries: Buffer, scales: Buffer | None, at: Expr, softmax_scale: Expr
+) -> None:
+    dim = layout.head_dim
+    if scales is None:
+        for i in range(0, dim, 4):
+            store(queries, at * dim + i, values.vector(i) * splat(softmax_scale, "float32x4"))
+        return
+    for group in range(layout.groups):
+        start = group * layout.group
+        peak = _peak(values, start, layout.group)
+        inverse = _inverse(peak, QUERY_LEVELS)
+        for i in range(start, start + layout.group, 4):
+            code = T.nearbyint(values.vector(i) * splat(inverse, "float32x4"))
+            store(queries, at * dim + i, T.Cast("int16x4", T.Cast("int32x4", code)))
+        store(scales, at * layout.groups + group, peak / T.float32(QUERY_LEVELS) * softmax_scale, 1)
+
+
+def _append_key(cache: CacheBuffers, values: Floats, token: Expr, head: Expr) -> None:
+    layout = cache.layout
+    page = cache.page(tirx.truncdiv(token, PAGE_TOKENS))
+    slot = bind(tirx.truncmod(token, PAGE_TOKENS))
+    base = bind(cache.code_index(page, head))
+    if cache.key_scales is None:
+        with T.serial(0, layout.head_dim) as d:
+            store(cache.keys, base + d * PAGE_TOKENS + slot, values[d], 1)
+        return
+    for group in range(layout.groups):
+        start = group * layout.group
+        peak = _peak(values, start, layout.group)
+        inverse = _inverse(peak, KEY_LEVELS)
+        with T.serial(0, layout.group // 2) as pair:
+            for j in range(2):
+                code = T.Cast("int8", T.Cast("int32", T.nearbyint(values[start + pair * 2 + j] * inverse)))
+                store(cache.keys, base + (start // 2 + pair) * (2 * PAGE_TOKENS) + slot * 2 + j, code, 1)
+        scale_at = cache.key_scale_index(page, head) + group * PAGE_TOKENS + slot
+        store(cache.key_scales, scale_at, peak / T.float32(KEY_LEVELS), 1)
+
+
+def _append_value(cache: CacheBuffers, values: Floats, token: Expr, head: Expr) -> None:
+    dim = cache.layout.head_dim
+    page = cache.page(tirx.truncdiv(token, PAGE_TOKENS))
+    slot = bind(tirx.truncmod(token, PAGE_TOKENS))
+    base = bind(cache.code_index(page, head))
+    if cache.value_scales is None:
+        for i in range(0, dim, 4):
+            store(cache.values, base + slot * dim + i, values.vector(i))
+        return
+    peak = _peak(values, 0, dim)
+    inverse = _inverse(peak, KEY_LEVELS)
+    row = base + tirx.truncdiv(slot, 2) * (2 * dim) + tirx.truncmod(slot, 2)
+    with T.serial(0, dim) as d:
+        store(cache.values, row + d * 2, T.Cast("int8", T.Cast("int32", T.nearbyint(values[d] * inverse))), 1)
+    store(cache.value_scales, cache.value_scale_index(page, head) + slot, peak / T.float32(KEY_LEVELS), 1)

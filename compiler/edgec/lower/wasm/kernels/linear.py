@@ -1,0 +1,197 @@
+"""Quantized linear layers: `y[m, n] = epilogue(sum_k a[m, k] * w[n, k])`, W4A8 and W8A8.
+
+Weights are in tile order (`edgec/ir/compressed.py`), activations from `quantize.py`. Per group of
+32 features the dot product is exact in integers,
+
+    d = 16 * sum(a * q) - zero * sum(a)                 (8 bits: 16 * high + low in place of 16 * q)
+    y += (float(d) * scale) * activation_scale
+
+and groups are added in order, so one row's result depends neither on the tile nor on the ISA.
+float16 scales are used without conversion: their bits, shifted into a float32, are the value times
+2^-112, and the quantizer folds 2^112 / 16 into the activation's scale. Powers of two are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from edgec.ir.compressed import GROUP, ROWS
+from edgec.lower.wasm.kernels.builder import (
+    Buffer,
+    Expr,
+    Floats,
+    KernelBuilder,
+    PrimFunc,
+    Registers,
+    bind,
+    load,
+    splat,
+    store,
+)
+from edgec.lower.wasm.kernels.dot import DotAccumulators, activation_element, high_nibbles, low_nibbles
+from edgec.lower.wasm.kernels.activations import ACTIVATIONS
+from edgec.lower.wasm.target import Isa
+
+ROW_TILE = 4  # rows of activations that share one unpacking of the weights
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """In this order: add `bias`, apply `activation` (a name in `ACTIVATIONS`), add `residual`.
+
+    `gated`: blocks of 8 rows alternate between gate and up; the output is activation(gate) * up.
+    """
+
+    bias: bool = False
+    activation: str | None = None
+    residual: bool = False
+    gated: bool = False
+
+
+def padded(rows: int) -> int:
+    """Rows rounded up to whole tile blocks: the stride of outputs."""
+    return -(-rows // ROWS) * ROWS
+
+
+def linear(
+    isa: Isa, *, rows: int, columns: int, bits: int, epilogue: Epilogue = Epilogue(), output_stride: int | None = None
+) -> PrimFunc:
+    """Parameters: activations, activation scales, activation sums, high codes, [low codes], scales, zeros, [bias],
+    [residual], output, m.
+
+    `rows` counts weight rows, gate and up together when gated. Outputs (and the residual) have
+    `output_stride` floats per row, by default the output rows rounded up to 8; with a smaller one
+    the last block is written lane by lane.
+    """
+    groups = -(-columns // GROUP)
+    outputs = rows // 2 if epilogue.gated else rows
+    stride = padded(outputs) if output_stride is None else output_stride
+    blocks = -(-outputs // ROWS)
+    with KernelBuilder() as k:
+        activations = k.buffer("activations", activation_element(isa))
+        activation_scales = k.buffer("activation_scales", "float32")
+        activation_sums = k.buffer("activation_sums", "int32")
+        codes = [k.buffer("high", "int32")]
+        if bits == 8:
+            codes.append(k.buffer("low", "int32"))
+        scales = k.buffer("scales", "uint16")
+        zeros = k.buffer("zeros", "uint8")
+        bias = k.buffer("bias", "float32") if epilogue.bias else None
+        residual = k.buffer("residual", "float32") if epilogue.residual else None
+        output = k.buffer("output", "float32")
+        m = k.scalar("m")
+
+        def dot_block(block: Expr, row: Expr, tile: int) -> Registers:
+            """8 weight rows x `tile` activation rows; register 2 * r + half."""
+            sums = Registers(tile * 2, "float32x4")
+            sums.fill(tile * 2, 0.0)
+            dots = DotAccumulators(isa, tile * 2)
+            with T.serial(0, groups) as group:
+                _accumulate_codes(dots, codes[0], activations, block, row, group, groups, tile)
+                total = Registers(tile * 2, "int32x4")
+                for i in range(tile * 2):
+                    total[i] = T.shift_left(dots.result(i), T.Broadcast(T.int32(4), 4))
+                if bits == 8:
+                    _accumulate_codes(dots, codes[1], activations, block, row, group, groups, tile)
+                    for i in range(tile * 2):
+                        total[i] = total[i] + dots.result(i)
+                at = (block * groups + group) * ROWS
+                for half in range(2):
+                    scale = bind(_scale(scales, at + 4 * half))
+                    zero = bind(T.Cast("int32x4", load(zeros, at + 4 * half)))
+                    for r in range(tile):
+                        index = (row + r) * groups + group
+                        exact = total[2 * r + half] - zero * splat(activation_sums[index], "int32x4")
+                        scaled = T.Cast("float32x4", exact) * scale * splat(activation_scales[index], "float32x4")
+                        sums[2 * r + half] = sums[2 * r + half] + scaled
+            return sums
+
+        def finish(block: Expr, row: Expr, half: int, value: Expr, up: Expr | None) -> None:
+            column = block * ROWS + 4 * half
+            if bias is not None:
+                value = value + load(bias, column)
+            if epilogue.activation is not None:
+                value = ACTIVATIONS[epilogue.activation](bind(value))
+            if up is not None:
+                value = value * up
+            store_lanes(output, residual, row * stride + column, value, column, outputs, stride)
+
+        def rows_of_block(block: Expr, row: Expr, tile: int) -> None:
+            if epilogue.gated:
+                gate = dot_block(block * 2, row, tile)
+                up = dot_block(block * 2 + 1, row, tile)
+            else:
+                gate, up = dot_block(block, row, tile), None
+            for r in range(tile):
+                for half in range(2):
+                    i = 2 * r + half
+                    finish(block, row + r, half, gate[i], up[i] if up is not None else None)
+
+        with T.parallel(0, blocks) as block:
+            with T.serial(0, tirx.truncdiv(m, ROW_TILE)) as tile:
+                rows_of_block(block, tile * ROW_TILE, ROW_TILE)
+            with T.serial(0, tirx.truncmod(m, ROW_TILE)) as rest:
+                rows_of_block(block, m - 1 - rest, 1)
+    return k.func
+
+
+def _accumulate_codes(
+    dots: DotAccumulators,
+    codes: Buffer,
+    activations: Buffer,
+    block: Expr,
+    row: Expr,
+    group: Expr,
+    groups: int,
+    tile: int,
+) -> None:
+    """`dots` = sum over one group of 4-bit codes times activations."""
+    dots.clear()
+    base = (block * groups + group) * (GROUP * ROWS // 8)  # in int32 elements
+    for t in range(4):
+        for half in range(2):
+            packed = bind(load(codes, base + (t * 2 + half) * 4))
+            for part, nibbles in enumerate((low_nibbles(packed), high_nibbles(packed))):
+                weights = tuple(bind(w) for w in dots.widen(nibbles))
+                for r in range(tile):
+                    element = activations[((row + r) * groups + group) * 8 + part * 4 + t]
+                    dots.add(2 * r + half, dots.broadcast(element), weights)
+
+
+def _scale(scales: Buffer, index: Expr) -> Expr:
+    """Four float16 scales as float32 times 2^-112."""
+    bits = T.shift_left(T.Cast("int32x4", load(scales, index)), T.Broadcast(T.int32(13), 4))
+    return T.reinterpret("float32x4", bits)
+
+
+def store_lanes(
+    output: Buffer, residual: Buffer | None, index: Expr, value: Expr, column: Expr, outputs: int, stride: int
+) -> None:
+    def whole() -> None:
+        store(output, index, value + load(residual, index) if residual is not None else value)
+
+    if stride >= padded(outputs):
+        whole()
+        return
+
+    def lane_by_lane() -> None:
+        lanes = Floats(4)
+        lanes.set_vector(0, value)
+        for lane in range(4):
+            with T.If(column + lane < outputs), T.Then():
+                scalar = lanes[lane]
+                store(output, index + lane, scalar + residual[index + lane] if residual is not None else scalar, 1)
+
+    _branch(column + 4 <= outputs, whole, lane_by_lane)
+
+
+def _branch(condition: Expr, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
+    with T.If(condition):
+        with T.Then():
+            then()
+        with T.Else():
+            otherwise()

@@ -44,16 +44,5 @@ def table(*columns: str, title: str | None = None, right: Sequence[str] = ()) ->
     return result
 
 
-def mebibytes(count: float) -> str:
-    """`12.3 MiB`, with a smaller unit for small things."""
-    if count < 1024:
-        return f"{count:.0f} B"
-    if count < 1024 * 1024:
-        return f"{count / 1024:.1f} KiB"
-    if count < 10 * 1024**3:
-        return f"{count / 1024**2:.1f} MiB"
-    return f"{count / 1024**3:.1f} GiB"
-
-
 def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

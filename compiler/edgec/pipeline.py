@@ -1,0 +1,260 @@
+"""The pipeline on one page: six named stages, each of which can be stopped after and dumped.
+
+    frontend   MODEL                 -> ModelIR
+    simplify   ModelIR               -> ModelIR
+    plan       ModelIR + profile     -> Plan
+    compress   ModelIR + Plan        -> CompressedModel
+    lower      CompressedModel       -> LoweredModule
+    bundle     LoweredModule         -> Bundle
+
+Stages never import each other; they meet here, in the types of `edgec.ir`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from edgec import dumps, memory
+from edgec.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgec.bundle import Bundle
+    from edgec.ir import CompressedModel, LoweredModule, ModelIR, Plan
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """What may be chosen beyond model and profile; None leaves a choice to the planner."""
+
+    bits: int | None = None  # of weights: 4, 8, or 32 for float
+    context_length: int | None = None  # tokens
+    kv_bits: int | None = None  # 8, or 32 for float
+    max_dims: Mapping[str, int] | None = None  # upper bounds of a graph's symbolic dimensions
+    precision: Literal["auto", "float32"] = "auto"
+    plan: Plan | None = None  # instead of asking the planner
+    task: str | None = None  # Optimum task, for example "feature-extraction"
+    name: str | None = None  # of the model, instead of the source's
+    force: bool = False  # replace an existing bundle
+    stop_after: str | None = None  # a stage's name
+    dump: Path | None = None  # folder for every stage's result
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What a stage cost."""
+
+    stage: str
+    seconds: float
+    peak_bytes: int  # highest resident memory of the process during the stage; 0 where it is not known
+
+
+class Progress(Protocol):
+    """Whoever wants to watch a compilation."""
+
+    def started(self, stage: str) -> None: ...
+
+    def advanced(self, stage: str, item: str, done: int, total: int) -> None:
+        """`done` of `total` units of work; `item` is what comes next."""
+
+    def finished(self, record: StageRecord) -> None: ...
+
+
+@dataclass
+class Work:
+    """What a compilation was asked for and has made so far."""
+
+    source: str
+    profile: str
+    output: Path | None
+    options: CompileOptions
+    progress: Progress | None = None
+    loaded: ModelIR | None = None
+    model: ModelIR | None = None
+    plan: Plan | None = None
+    compressed: CompressedModel | None = None
+    lowered: LoweredModule | None = None
+    bundle: Bundle | None = None
+    records: list[StageRecord] = field(default_factory=list)
+
+    def advance(self, stage: str) -> Callable[[str, int, int], None]:
+        """The progress callback that a stage gets."""
+
+        def callback(item: str, done: int, total: int) -> None:
+            if self.progress is not None:
+                self.progress.advanced(stage, item, done, total)
+
+        return callback
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    purpose: str  # shown while it runs
+    run: Callable[[Work], None]
+    dump: Callable[[Work, Path], None]
+
+
+def _frontend(work: Work) -> None:
+    from edgec.frontend import load
+
+    work.loaded = load(work.source, task=work.options.task, name=work.options.name)
+    work.loaded.verify()
+
+
+def _simplify(work: Work) -> None:
+    from edgec.passes import PIPELINE, simplify
+
+    assert work.loaded is not None
+    advance = work.advance("simplify")
+    done = itertools.count(1)
+    work.model = simplify(work.loaded, observer=lambda name, _graph: advance(name, next(done), len(PIPELINE)))
+    work.loaded = None
+
+
+def _plan(work: Work) -> None:
+    from edgec import profiles
+    from edgec.plan import make_plan
+
+    assert work.model is not None
+    options = work.options
+    if options.plan is not None:
+        work.plan = options.plan
+        return
+    work.plan = make_plan(
+        work.model,
+        profiles.load(work.profile),
+        bits=options.bits,
+        context_length=options.context_length,
+        kv_bits=options.kv_bits,
+        max_dims=options.max_dims,
+        precision=options.precision,
+    )
+
+
+def _compress(work: Work) -> None:
+    from edgec.compress import compress
+
+    assert work.model is not None and work.plan is not None
+    work.compressed = compress(work.model, work.plan, progress=work.advance("compress"))
+    work.compressed.verify()
+
+
+def _lower(work: Work) -> None:
+    from edgec.lower.wasm import lower
+
+    assert work.compressed is not None
+    work.lowered = lower(work.compressed, progress=work.advance("lower"))
+
+
+def _bundle(work: Work) -> None:
+    from edgec import bundle, report
+
+    compressed, lowered = work.compressed, work.lowered
+    assert compressed is not None and lowered is not None and work.output is not None
+    page = report.render(report.from_stages(compressed, lowered))
+    total = sum(len(wasm) for wasm in lowered.variants.values()) + sum(w.data.nbytes for w in lowered.weights)
+    advance, written = work.advance("bundle"), 0
+
+    def progress(count: int) -> None:
+        nonlocal written
+        written += count
+        advance("", min(written, total), total)
+
+    work.bundle = bundle.write(
+        lowered,
+        model=compressed.model,
+        plan=compressed.plan,
+        accuracy=compressed.report,
+        out=work.output,
+        report_html=page.encode(),
+        force=work.options.force,
+        progress=progress,
+    )
+
+
+STAGES = (
+    Stage("frontend", "reading the model", _frontend, dumps.frontend),
+    Stage("simplify", "simplifying the graph", _simplify, dumps.simplify),
+    Stage("plan", "planning for the device", _plan, dumps.plan),
+    Stage("compress", "quantizing the weights", _compress, dumps.compress),
+    Stage("lower", "generating WebAssembly", _lower, dumps.lower),
+    Stage("bundle", "writing the bundle", _bundle, dumps.bundle),
+)
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+
+
+def compile_model(
+    source: str | Path,
+    profile: str,
+    output: str | Path,
+    options: CompileOptions | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Compile `source` (a folder, an ONNX or GGUF file, a hub id) for a device profile into the folder `output`.
+
+    Raises the subclasses of `EdgecError`; nothing half-written stays behind.
+    """
+    options = options or CompileOptions()
+    if options.stop_after not in (None, STAGE_NAMES[-1]):
+        raise UsageError("`compile_model` makes a whole bundle", hint="call `run_stages` to stop after a stage")
+    work = run_stages(source, profile, output, options, progress)
+    assert work.bundle is not None
+    return work.bundle
+
+
+def run_stages(
+    source: str | Path,
+    profile: str,
+    output: str | Path | None = None,
+    options: CompileOptions | None = None,
+    progress: Progress | None = None,
+) -> Work:
+    """Run the stages up to `options.stop_after` (all by default) and return everything that was made."""
+    options = options or CompileOptions()
+    last = options.stop_after or STAGE_NAMES[-1]
+    if last not in STAGE_NAMES:
+        raise UsageError(f"there is no stage `{last}`", hint=f"the stages are {', '.join(STAGE_NAMES)}")
+    if last == "bundle":
+        if output is None:
+            raise UsageError("a bundle needs an output folder")
+        from edgec.bundle import check_destination
+
+        check_destination(output, force=options.force)  # before the work, not after it
+    work = Work(str(source), profile, Path(output) if output is not None else None, options, progress)
+    for number, stage in enumerate(STAGES, start=1):
+        work.records.append(_run(stage, work))
+        if options.dump is not None:
+            stage.dump(work, options.dump / f"{number}-{stage.name}")
+        if stage.name == last:
+            break
+    return work
+
+
+def _run(stage: Stage, work: Work) -> StageRecord:
+    if work.progress is not None:
+        work.progress.started(stage.name)
+    memory.reset_peak()
+    begin = time.perf_counter()
+    stage.run(work)
+    record = StageRecord(stage.name, time.perf_counter() - begin, memory.peak_bytes())
+    if work.progress is not None:
+        work.progress.finished(record)
+    return record
+
+
+__all__ = [
+    "STAGES",
+    "STAGE_NAMES",
+    "CompileOptions",
+    "Progress",
+    "Stage",
+    "StageRecord",
+    "Work",
+    "compile_model",
+    "run_stages",
+]

@@ -1,0 +1,100 @@
+"""Inline SVG plots: no script, no font, no request; colours come from the page's CSS classes."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgec.report.units import mebibytes
+
+WIDTH = 860.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a bar: `style` is a CSS class of the page."""
+
+    label: str
+    value: float
+    style: str
+
+
+def stacked_bar(parts: Sequence[Part], *, title: str, limit: float | None = None) -> str:
+    """One horizontal bar of bytes; `limit` draws a mark (a budget)."""
+    total = sum(part.value for part in parts)
+    scale = WIDTH / max(total, limit or 0.0, 1.0)
+    shapes, x = [], 0.0
+    for part in parts:
+        width = part.value * scale
+        tip = f"{part.label}: {mebibytes(part.value)}"
+        shapes.append(
+            f'<rect class="{part.style}" x="{x:.1f}" y="6" width="{width:.1f}" height="30">{_tip(tip)}</rect>'
+        )
+        if width > 7.5 * len(part.label) + 8:
+            shapes.append(f'<text class="on" x="{x + width / 2:.1f}" y="26">{html.escape(part.label)}</text>')
+        x += width
+    if limit is not None:
+        at = min(limit * scale, WIDTH - 1)
+        shapes.append(f'<line class="mark" x1="{at:.1f}" y1="0" x2="{at:.1f}" y2="42">{_tip("budget")}</line>')
+    return _svg(44, title, shapes)
+
+
+def columns(groups: Sequence[tuple[str, Sequence[Part]]], *, title: str) -> str:
+    """One stacked column of bytes per group."""
+    height, bottom, left = 190.0, 24.0, 66.0
+    top = max((sum(p.value for p in parts) for _, parts in groups), default=0.0) or 1.0
+    step = (WIDTH - left) / max(len(groups), 1)
+    width = min(step * 0.78, 46.0)
+    shapes = _axis(left, height, [(top * i / 4, mebibytes(top * i / 4)) for i in range(5)], top)
+    for index, (name, parts) in enumerate(groups):
+        x, y = left + index * step + (step - width) / 2, height + 8
+        for part in parts:
+            tall = part.value / top * height
+            y -= tall
+            tip = f"{name}, {part.label}: {mebibytes(part.value)}"
+            shapes.append(
+                f'<rect class="{part.style}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{tall:.1f}">'
+                f"{_tip(tip)}</rect>"
+            )
+        if step >= 7.0 * len(name) or index % max(1, math.ceil(24 / step)) == 0:
+            shapes.append(
+                f'<text class="tick mid" x="{x + width / 2:.1f}" y="{height + 23}">{html.escape(name)}</text>'
+            )
+    return _svg(height + bottom + 8, title, shapes)
+
+
+def dots(points: Sequence[tuple[str, float, str]], *, title: str) -> str:
+    """One dot per item (label, value >= 0, style), in the order given; values are shown in percent."""
+    height, bottom, left = 170.0, 10.0, 66.0
+    top = max((value for _, value, _ in points), default=0.0) or 1.0
+    shapes = _axis(left, height, [(top * i / 4, f"{100 * top * i / 4:.1f} %") for i in range(5)], top)
+    step = (WIDTH - left) / max(len(points), 1)
+    radius = max(2.0, min(5.0, step / 2))
+    for index, (label, value, style) in enumerate(points):
+        x, y = left + (index + 0.5) * step, height + 8 - value / top * height
+        tip = f"{label}: {100 * value:.2f} %"
+        shapes.append(f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}">{_tip(tip)}</circle>')
+    return _svg(height + bottom + 8, title, shapes)
+
+
+def _axis(left: float, height: float, ticks: Sequence[tuple[float, str]], top: float) -> list[str]:
+    shapes = []
+    for value, label in ticks:
+        y = height + 8 - value / top * height
+        shapes.append(f'<line class="grid" x1="{left}" y1="{y:.1f}" x2="{WIDTH}" y2="{y:.1f}"/>')
+        shapes.append(f'<text class="tick end" x="{left - 6}" y="{y + 4:.1f}">{label}</text>')
+    return shapes
+
+
+def _tip(text: str) -> str:
+    return f"<title>{html.escape(text)}</title>"
+
+
+def _svg(height: float, title: str, shapes: Sequence[str]) -> str:
+    return (
+        f'<svg viewBox="0 0 {WIDTH:.0f} {height:.0f}" role="img" aria-label="{html.escape(title)}">'
+        + "".join(shapes)
+        + "</svg>"
+    )

@@ -46,10 +46,10 @@ def tokenizer_definition(
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [_added_token(index, pieces[index], special=index in special) for index in added],
+        "added_tokens": [added_token(index, pieces[index], special=index in special) for index in added],
         "normalizer": {"type": "Sequence", "normalizers": normalizers},
         "pre_tokenizer": None,
-        "post_processor": _template(pieces, prefix_ids, suffix_ids),
+        "post_processor": template(pieces, prefix_ids, suffix_ids),
         "decoder": {"type": "Sequence", "decoders": decoders},
         "model": {
             "type": "BPE",
@@ -80,7 +80,7 @@ def merges(vocabulary: dict[str, int], scores: Sequence[float], excluded: Collec
     return [pair for *_, pair in found]
 
 
-def _template(pieces: Sequence[str], prefix: Sequence[int], suffix: Sequence[int]) -> dict[str, Any] | None:
+def template(pieces: Sequence[str], prefix: Sequence[int], suffix: Sequence[int]) -> dict[str, Any] | None:
     if not prefix and not suffix:
         return None
 
@@ -102,7 +102,7 @@ def _template(pieces: Sequence[str], prefix: Sequence[int], suffix: Sequence[int
     }
 
 
-def _added_token(index: int, content: str, *, special: bool) -> dict[str, Any]:
+def added_token(index: int, content: str, *, special: bool) -> dict[str, Any]:
     return {
         "id": index,
         "content": content,

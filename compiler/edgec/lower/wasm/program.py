@@ -1,0 +1,313 @@
+"""A program: entry points as flat lists of kernel calls over statically placed buffers.
+
+Both lowerings (`decoder.py`, `graph.py`) fill a `Program`; `build` turns it into a
+`LoweredModule`: kernels compiled once per ISA, every address fixed, a driver assembled per entry
+point, one module linked per variant.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgec.errors import DoesNotFitError
+from edgec.ir.lowered import (
+    WASM_PAGE,
+    Dimension,
+    EntryPoint,
+    KVLayout,
+    LoweredModule,
+    MemoryPlan,
+    Region,
+    TensorSlot,
+    WeightPlacement,
+)
+from edgec.lower.wasm.abi import PrimFunc, Signature, compile_kernels
+from edgec.lower.wasm.assembler import AssembledFunction, barrier, i32_const, local_get
+from edgec.lower.wasm.kernels.planes import merge_bit1, merge_bits2
+from edgec.lower.wasm.linker import link
+from edgec.lower.wasm.memory import Lifetime, align, plan_offsets
+from edgec.lower.wasm.target import ISAS, Isa, Variant
+
+STATIC_BYTES = 65536
+STACK_BYTES = 65536
+PAGE_TABLE = 1024  # offset in the control region
+STAGING_BYTES = 1 << 20  # smallest workspace, so that weights can be staged in it
+ADDRESS_LIMIT = 1 << 32
+
+_LOADER_EXPORTS: dict[str, Callable[[], PrimFunc]] = {"merge_bits2": merge_bits2, "merge_bit1": merge_bit1}
+_OPERATORS = {"+": b"\x6a", "-": b"\x6b", "*": b"\x6c", "//": b"\x6e"}
+
+Scalar = int | str | tuple[str, Any, Any]
+"""A number, an entry point's parameter, or (operator, left, right) with one of + - * //."""
+
+
+@dataclass(eq=False)
+class Storage:
+    """A piece of memory; `program.build` gives it its address."""
+
+    name: str
+    bytes: int
+    region: Literal["workspace", "weights", "kv", "control"]
+    persistent: bool = False  # workspace: keeps its content between calls
+    offset: int = 0  # absolute after placement (in its region for kv and control)
+
+    def at(self, displacement: int) -> View:
+        return View(self, displacement)
+
+
+@dataclass(frozen=True)
+class View:
+    """An address inside a storage."""
+
+    storage: Storage
+    displacement: int
+
+
+Operand = Storage | View | Scalar
+
+
+@dataclass(frozen=True)
+class Call:
+    """`kernel(*operands)`; `(tid, threads)` are added for kernels with a parallel loop."""
+
+    kernel: str
+    operands: tuple[Operand, ...]
+
+
+@dataclass
+class Entry:
+    name: str
+    parameters: tuple[str, ...]
+    calls: list[Call | str] = field(default_factory=list)  # a string calls another entry with `arguments`
+    arguments: dict[str, tuple[Scalar, ...]] = field(default_factory=dict)
+
+    def call(self, kernel: str, *operands: Operand) -> None:
+        self.calls.append(Call(kernel, operands))
+
+    def enter(self, entry: str, *arguments: Scalar) -> None:
+        """Call another entry point of the same program (once per entry)."""
+        self.calls.append(entry)
+        self.arguments[entry] = arguments
+
+
+@dataclass
+class Program:
+    """Everything `build` needs; filled by a lowering."""
+
+    kind: Literal["decoder", "graph"]
+    max_threads: int
+    entries: list[Entry] = field(default_factory=list)
+    kv: KVLayout | None = None  # table_offset is set by build
+    _factories: dict[Hashable, tuple[str, Callable[[Isa], PrimFunc]]] = field(default_factory=dict)
+    _storages: list[Storage] = field(default_factory=list)
+    _weights: list[tuple[Storage, npt.NDArray[np.uint8], Literal["nibbles", "raw"], int]] = field(default_factory=list)
+    _inputs: list[tuple[str, Any, tuple[Dimension, ...], Storage]] = field(default_factory=list)
+    _outputs: list[tuple[str, Any, tuple[Dimension, ...], Storage]] = field(default_factory=list)
+    dims: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        pages = self.kv.pages if self.kv else 0
+        self.kv_storage = Storage("kv", self.kv.page_bytes * pages if self.kv else 0, "kv")
+        self.page_table = Storage("page_table", 4 * pages, "control", offset=PAGE_TABLE)
+
+    def kernel(self, key: tuple[Hashable, ...], make: Callable[[Isa], PrimFunc]) -> str:
+        """The kernel made by `make`; equal keys share one. `key[0]` is the readable part of its name."""
+        if key not in self._factories:
+            self._factories[key] = (f"{key[0]}_{len(self._factories)}", make)
+        return self._factories[key][0]
+
+    def entry(self, name: str, *parameters: str) -> Entry:
+        entry = Entry(name, parameters)
+        self.entries.append(entry)
+        return entry
+
+    def workspace(self, name: str, size: int, *, persistent: bool = False) -> Storage:
+        storage = Storage(name, size, "workspace", persistent)
+        self._storages.append(storage)
+        return storage
+
+    def weight(
+        self, name: str, data: npt.NDArray[Any], *, kind: Literal["nibbles", "raw"] = "raw", rank: int = 0
+    ) -> Storage:
+        content = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+        storage = Storage(name, content.nbytes, "weights")
+        self._weights.append((storage, content, kind, rank))
+        return storage
+
+    def input(self, name: str, dtype: str, shape: tuple[Dimension, ...], storage: Storage) -> None:
+        self._inputs.append((name, dtype, shape, storage))
+
+    def output(self, name: str, dtype: str, shape: tuple[Dimension, ...], storage: Storage) -> None:
+        self._outputs.append((name, dtype, shape, storage))
+
+    # Placement
+
+    def _place(self) -> MemoryPlan:
+        lifetimes: dict[Storage, list[int]] = {}
+        step = 0
+        for entry in self.entries:
+            for call in entry.calls:
+                step += 1
+                if isinstance(call, str):
+                    continue
+                for operand in call.operands:
+                    storage = operand.storage if isinstance(operand, View) else operand
+                    if isinstance(storage, Storage) and storage.region == "workspace":
+                        lifetimes.setdefault(storage, []).append(step)
+        workspace = [s for s in self._storages if s.persistent or s in lifetimes]
+        spans = [
+            Lifetime(s.bytes, 0, step + 1) if s.persistent else Lifetime(s.bytes, min(lifetimes[s]), max(lifetimes[s]))
+            for s in workspace
+        ]
+        offsets, workspace_bytes = plan_offsets(spans)
+        static = Region(0, STATIC_BYTES)
+        control = Region(STATIC_BYTES, align(PAGE_TABLE + self.page_table.bytes))
+        stacks = Region(control.offset + control.bytes, STACK_BYTES * self.max_threads)
+        space = Region(stacks.offset + stacks.bytes, align(max(workspace_bytes, STAGING_BYTES)))
+        for storage, offset in zip(workspace, offsets, strict=True):
+            storage.offset = space.offset + offset
+        position = space.offset + space.bytes
+        weights_start = position
+        for storage, _, _, _ in self._weights:
+            storage.offset = position
+            position = align(position + storage.bytes)
+        weights = Region(weights_start, position - weights_start)
+        kv = Region(position, self.kv_storage.bytes)
+        self.kv_storage.offset = kv.offset
+        self.page_table.offset = control.offset + PAGE_TABLE
+        maximum = align(kv.offset + kv.bytes, WASM_PAGE)
+        if maximum > ADDRESS_LIMIT:
+            raise DoesNotFitError(
+                f"the model needs {maximum / 2**30:.2f} GiB of memory, WebAssembly has 4",
+                hint="compile with fewer bits or a shorter context",
+            )
+        return MemoryPlan(static, control, stacks, STACK_BYTES, self.max_threads, space, weights, kv, maximum)
+
+    # Drivers
+
+    def _driver(
+        self, entry: Entry, signatures: Mapping[str, Signature], control: int, threads: bool
+    ) -> AssembledFunction:
+        local = {name: index + 2 for index, name in enumerate(entry.parameters)}  # after tid, threads
+        function = AssembledFunction(entry.name, parameters=2 + len(entry.parameters))
+
+        def scalar(value: Scalar) -> None:
+            if isinstance(value, int):
+                function.emit(i32_const(value))
+            elif isinstance(value, str):
+                function.emit(local_get(local[value]))
+            else:
+                operator, left, right = value
+                scalar(left)
+                scalar(right)
+                function.emit(_OPERATORS[operator])
+
+        def push(operand: Operand) -> None:
+            if isinstance(operand, Storage):
+                function.emit(i32_const(operand.offset))
+            elif isinstance(operand, View):
+                function.emit(i32_const(operand.storage.offset + operand.displacement))
+            else:
+                scalar(operand)
+
+        drop = b"\x1a"
+        for call in entry.calls:
+            if isinstance(call, str):
+                function.emit(local_get(0), local_get(1))
+                for argument in entry.arguments[call]:
+                    scalar(argument)
+                function.call(call)
+                function.emit(drop)
+                continue
+            signature = signatures[call.kernel]
+            if len(call.operands) != len(signature.parameters):
+                raise ValueError(f"`{call.kernel}` takes {signature.parameters}, got {len(call.operands)} operands")
+            alone = not signature.parallel and threads
+            if alone:
+                function.emit(local_get(0), b"\x45\x04\x40")  # if tid == 0
+            for operand in call.operands:
+                push(operand)
+            if signature.parallel:
+                function.emit(local_get(0), local_get(1))
+            function.call(call.kernel)
+            function.emit(drop)
+            if alone:
+                function.emit(b"\x0b")
+            if threads:
+                function.emit(i32_const(control), local_get(1))
+                function.call("edgec_barrier")
+                function.emit(drop)
+        function.emit(i32_const(0))
+        return function
+
+    def build(
+        self, variants: Sequence[str], *, progress: Callable[[str, int, int], None] | None = None
+    ) -> LoweredModule:
+        """Place, compile and link; `progress(what, done, total)` is called per step."""
+        started = time.monotonic()
+        memory = self._place()
+        parsed = [Variant.parse(name) for name in variants]
+        isas = [isa for isa in ISAS.values() if any(variant.isa is isa for variant in parsed)]
+        modules: dict[str, bytes] = {}
+        exports = [entry.name for entry in self.entries] + list(_LOADER_EXPORTS)
+        done, total = 0, len(isas) + len(parsed)
+        calls = sum(len(entry.calls) for entry in self.entries)
+        for isa in isas:
+            if progress:
+                progress(f"compiling {len(self._factories)} kernels for {isa.name}", done, total)
+            kernels = {name: make(isa) for name, make in self._factories.values()}
+            kernels |= {name: make() for name, make in _LOADER_EXPORTS.items()}
+            compiled, signatures = compile_kernels(kernels, isa)
+            done += 1
+            for variant in parsed:
+                if variant.isa is not isa:
+                    continue
+                if progress:
+                    progress(f"linking {variant.name}", done, total)
+                drivers = [
+                    self._driver(entry, signatures, memory.control.offset, variant.threads) for entry in self.entries
+                ]
+                modules[variant.name] = link(
+                    [compiled],
+                    [*drivers, barrier()],
+                    exports,
+                    static_limit=STATIC_BYTES,
+                    maximum_pages=memory.maximum_bytes // WASM_PAGE,
+                    shared=variant.threads,
+                )
+                done += 1
+        if progress:
+            progress("lowered", total, total)
+        kv = self.kv
+        if kv is not None:
+            kv = KVLayout(kv.bits, kv.page_tokens, kv.page_bytes, kv.pages, self.page_table.offset)
+        return LoweredModule(
+            kind=self.kind,
+            variants=modules,
+            memory=memory,
+            entry_points=tuple(EntryPoint(entry.name, entry.parameters) for entry in self.entries),
+            inputs=tuple(_slot(*item) for item in self._inputs),
+            outputs=tuple(_slot(*item) for item in self._outputs),
+            dims=dict(self.dims),
+            weights=tuple(
+                WeightPlacement(storage.name, kind, storage.offset, data, rank)
+                for storage, data, kind, rank in self._weights
+            ),
+            kv=kv,
+            statistics={
+                "kernels": len(self._factories),
+                "calls": calls,
+                "module_bytes": {name: len(module) for name, module in modules.items()},
+                "seconds": round(time.monotonic() - started, 3),
+            },
+        )
+
+
+def _slot(name: str, dtype: Any, shape: tuple[Dimension, ...], storage: Storage) -> TensorSlot:
+    return TensorSlot(name, dtype, shape, storage.offset, storage.bytes)

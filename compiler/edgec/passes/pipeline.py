@@ -41,8 +41,8 @@ PIPELINE: tuple[type[GraphPass], ...] = (
     FuseLayerNorm,
     GemmToMatMul,
     SimplifyArithmetic,
+    FuseAttention,  # before remove-expand: onnxruntime wants masks of all queries
     RemoveExpand,
-    FuseAttention,
     FuseQkv,
     FuseGateUp,
     ChannelsLast,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgec.passes import dims as d
-from edgec.passes.base import GraphPass, insert_value, is_op, producer, replace, scalar, shape_of
+from edgec.passes.base import GraphPass, insert_value, is_op, producer, replace, shape_of
 from edgec.passes.infer_shapes import infer
 from edgec.passes.shape_rules import ELEMENTWISE_MANY, ELEMENTWISE_UNARY
 
@@ -36,30 +36,30 @@ def _sink_below_unary(node: ir.Node) -> bool:
 
 
 def _sink_below_many(node: ir.Node) -> bool:
-    """Drops expands that do not matter; moves them all below when the others are single numbers."""
+    """Drops expands that do not matter and moves the others below, since broadcasting commutes."""
     output = shape_of(node.outputs[0])
-    if output is None:
+    shapes = [shape_of(value) for value in node.inputs]
+    if output is None or any(shape is None for shape in shapes):
         return False
-    modified = False
-    for index, value in enumerate(node.inputs):
-        expand = producer(value, "Expand")
-        if expand is None:
-            continue
-        others = [shape_of(v) for i, v in enumerate(node.inputs) if i != index]
-        small = shape_of(expand.inputs[0])
-        if small is None or any(shape is None for shape in others):
-            continue
-        without = d.broadcast([small, *(shape for shape in others if shape is not None)])
-        if len(without) == len(output) and all(d.same(a, b) for a, b in zip(without, output, strict=True)):
-            node.replace_input_with(index, expand.inputs[0])
-            modified = True
-    expands = [(value, producer(value, "Expand")) for value in node.inputs]
-    targets = {expand.inputs[1] for _, expand in expands if expand is not None}
-    if len(targets) == 1 and all(expand is not None or scalar(value) is not None for value, expand in expands):
-        first = next(expand for _, expand in expands if expand is not None)
-        _move(node, first, [expand.inputs[0] if expand is not None else value for value, expand in expands])
-        modified = True
-    return modified
+    expands = {index: expand for index, value in enumerate(node.inputs) if (expand := producer(value, "Expand"))}
+    small = [shape_of(expands[i].inputs[0]) if i in expands else shape for i, shape in enumerate(shapes)]
+    known = [shape for shape in small if shape is not None]
+    if not expands or len(known) < len(small):
+        return False
+    inputs = [expands[index].inputs[0] if index in expands else value for index, value in enumerate(node.inputs)]
+    if _same(d.broadcast(known), output):
+        for index, value in enumerate(inputs):
+            node.replace_input_with(index, value)
+        return True
+    first = next(iter(expands.values()))
+    if not _same(d.broadcast([*known, shape_of(first.outputs[0]) or []]), output):
+        return False
+    _move(node, first, inputs)
+    return True
+
+
+def _same(a: list[d.Dim], b: list[d.Dim]) -> bool:
+    return len(a) == len(b) and all(d.same(x, y) for x, y in zip(a, b, strict=True))
 
 
 def _move(node: ir.Node, expand: ir.Node, inputs: list[ir.Value | None]) -> None:

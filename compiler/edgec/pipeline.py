@@ -225,6 +225,10 @@ def run_stages(
         from edgec.bundle import check_destination
 
         check_destination(output, force=options.force)  # before the work, not after it
+    if options.plan is None:
+        from edgec import profiles
+
+        profiles.load(profile)
     work = Work(str(source), profile, Path(output) if output is not None else None, options, progress)
     for number, stage in enumerate(STAGES, start=1):
         work.records.append(_run(stage, work))

@@ -1,0 +1,217 @@
+"""`edgec compile`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgec.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgec.ir import Plan
+    from edgec.pipeline import Work
+
+EPILOG = """\
+Examples:
+
+\b
+  edgec compile ./SmolLM2-135M-Instruct --profile phone-8gb
+  edgec compile model.gguf --profile laptop-8gb --context 4096 -o model.edgec
+  edgec compile efficientnet.onnx --profile phone-6gb --bits 8
+  edgec compile ./minilm --task feature-extraction --profile phone-4gb
+  edgec compile model.gguf --profile phone-4gb --dry-run --json > plan.json
+  edgec compile model.gguf --plan plan.json
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("model")
+@click.option("--profile", "-p", help="The device, see `edgec profiles`.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Where the bundle goes  [default: NAME.edgec].")
+@click.option("--bits", type=click.Choice(["4", "8", "32"]), help="Bits per weight, instead of the planner's choice.")
+@click.option("--context", type=click.IntRange(min=1), metavar="TOKENS", help="Longest conversation.")
+@click.option("--kv-bits", type=click.Choice(["8", "32"]), help="Bits of the conversation's memory (KV cache).")
+@click.option("--max-dim", "max_dims", multiple=True, metavar="NAME=SIZE", help="Largest size of a dynamic dimension.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32"]),
+    default="auto",
+    show_default=True,
+    help="float32 computes everything in float, to compare with.",
+)
+@click.option("--task", help="What the model is for, when it goes through Optimum.")
+@click.option("--name", help="The model's name in the bundle.")
+@click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan made by --dry-run --json.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
+@click.option("--force", is_flag=True, help="Replace what is at the output, even if it is not a bundle.")
+@click.option("--stop-after", metavar="STAGE", help="frontend, simplify, plan, compress, lower or bundle.")
+@click.option("--dump", type=click.Path(path_type=Path), metavar="DIR", help="Write every stage's result there.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+def command(
+    model: str,
+    profile: str | None,
+    output: Path | None,
+    bits: str | None,
+    context: int | None,
+    kv_bits: str | None,
+    max_dims: tuple[str, ...],
+    precision: str,
+    task: str | None,
+    name: str | None,
+    plan_file: Path | None,
+    dry_run: bool,
+    force: bool,
+    stop_after: str | None,
+    dump: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Compile MODEL for a device into a bundle.
+
+    MODEL is a Hugging Face folder, a GGUF or ONNX file, or a hub id such as `org/name`. The bundle is a folder that
+    runs in browsers, in Node and in Python, without a network.
+    """
+    from edgec.cli.progress import StageLines
+    from edgec.pipeline import CompileOptions, run_stages
+
+    plan = _read_plan(plan_file) if plan_file else None
+    if profile is None:
+        if plan is None:
+            from edgec import profiles
+
+            raise UsageError("say which device it is for", hint=f"--profile with one of {', '.join(profiles.names())}")
+        profile = plan.profile
+    if plan is not None and plan.profile != profile:
+        raise UsageError(f"the plan is for `{plan.profile}`, not for `{profile}`")
+    if dry_run and stop_after not in (None, "plan"):
+        raise UsageError("`--dry-run` stops after the stage `plan`")
+    options = CompileOptions(
+        bits=int(bits) if bits else None,
+        context_length=context,
+        kv_bits=int(kv_bits) if kv_bits else None,
+        max_dims=_dimensions(max_dims) or None,
+        precision="float32" if precision == "float32" else "auto",
+        plan=plan,
+        task=task,
+        name=name,
+        force=force,
+        stop_after="plan" if dry_run else stop_after,
+        dump=dump,
+    )
+    with StageLines(quiet=quiet) as lines:
+        work = run_stages(model, profile, output or _default_output(model, name), options, lines)
+    if quiet and not (as_json or dry_run):
+        return
+    if dry_run:
+        _show_plan(work, as_json)
+    else:
+        _show_result(work, as_json)
+
+
+def _default_output(model: str, name: str | None) -> Path:
+    stem = name or Path(model.rstrip("/")).name
+    for ending in (".gguf", ".onnx"):
+        stem = stem.removesuffix(ending)
+    return Path(stem.replace("/", "-") + ".edgec")
+
+
+def _read_plan(file: Path) -> Plan:
+    from edgec.ir import Plan
+
+    try:
+        document = json.loads(file.read_bytes())
+        return Plan.from_json(document)
+    except OSError as error:
+        raise UsageError(f"`{file}` cannot be read ({error.strerror})") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(f"`{file}` is not a plan", hint="`--dry-run --json` prints one") from error
+
+
+def _dimensions(entries: tuple[str, ...]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for entry in entries:
+        name, _, size = entry.partition("=")
+        if not name or not size.isdecimal() or int(size) < 1:
+            raise UsageError(f"`--max-dim {entry}` is not NAME=SIZE", hint="for example `--max-dim sequence=256`")
+        sizes[name] = int(size)
+    return sizes
+
+
+def _show_plan(work: Work, as_json: bool) -> None:
+    from edgec.cli import console
+    from edgec.report.units import mebibytes
+
+    plan = work.plan
+    assert plan is not None
+    if as_json:
+        console.print_json(plan.to_json())
+        return
+    out = console.stdout()
+    out.print(f"\n[bold]{plan.model}[/] for [bold]{plan.profile}[/]\n")
+    counts: dict[tuple[int, str], int] = {}
+    for tensor in plan.tensors:
+        key = (tensor.bits, tensor.reason)
+        counts[key] = counts.get(key, 0) + 1
+    table = console.table("tensors", "bits", "why", right=["tensors", "bits"])
+    for (bits, reason), count in sorted(counts.items(), key=lambda entry: -entry[1]):
+        table.add_row(f"{count:,}", str(bits), reason)
+    out.print(table)
+    prediction = plan.prediction
+    facts = console.table("predicted", "", right=[""])
+    facts.add_row("download", mebibytes(prediction.download_bytes))
+    facts.add_row("memory at most", mebibytes(prediction.peak_bytes))
+    if plan.context_length:
+        facts.add_row("context", f"{plan.context_length:,} tokens")
+        facts.add_row("prompt", f"{prediction.prefill_tokens_per_second:,.0f} tokens/s")
+        facts.add_row("answer", f"{prediction.decode_tokens_per_second:,.0f} tokens/s")
+    out.print(facts)
+    for reason in plan.reasons:
+        out.print(f"[dim]·[/] {reason}")
+
+
+def _show_result(work: Work, as_json: bool) -> None:
+    from edgec.cli import console
+    from edgec.report.units import mebibytes
+
+    if as_json:
+        console.print_json(_result(work))
+        return
+    if work.bundle is None:
+        click.echo(f"stopped after {work.records[-1].stage}")
+        return
+    out = console.stdout()
+    total = work.bundle.manifest.total_bytes()
+    seconds = sum(record.seconds for record in work.records)
+    out.print(
+        f"\n  [bold green]{work.output}[/]  {mebibytes(total)}, compiled for [bold]{work.bundle.manifest.profile}[/]"
+        f" in {seconds:.0f} s\n"
+    )
+    usage = "run" if work.bundle.manifest.model.kind == "graph" else "chat"
+    out.print(f"  [dim]edgec {usage} {work.output}      use it here[/]")
+    out.print(f"  [dim]edgec serve {work.output}     in the browser[/]")
+    out.print(f"  [dim]edgec inspect {work.output}   see where the bytes are[/]\n")
+
+
+def _result(work: Work) -> dict[str, Any]:
+    """The stable form that `--json` prints."""
+    result: dict[str, Any] = {
+        "stages": [dataclasses.asdict(record) for record in work.records],
+        "peak_bytes": max(record.peak_bytes for record in work.records),
+    }
+    if work.plan is not None:
+        result["prediction"] = dataclasses.asdict(work.plan.prediction)
+    if work.bundle is not None:
+        manifest = work.bundle.manifest
+        result |= {
+            "bundle": str(work.output),
+            "model": manifest.model.name,
+            "profile": manifest.profile,
+            "bytes": manifest.total_bytes(),
+            "context_length": manifest.context_length,
+        }
+    return result

@@ -6,7 +6,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgec.ir.compressed import GROUP, ROWS
-from edgec.lower.wasm.kernels.builder import Expr, KernelBuilder, PrimFunc, bind, load, store
+from edgec.lower.wasm.kernels.builder import Expr, KernelBuilder, PrimFunc, bind, store
 from edgec.lower.wasm.kernels.quantize import SCALE_FACTOR
 
 
@@ -20,21 +20,18 @@ def embedding(*, columns: int, bits: int, scale: float = 1.0) -> PrimFunc:
 
 
 def _float_rows(columns: int, scale: float) -> PrimFunc:
+    """The table is packed as `linear_float.pack_float` does, so that a tied lm_head shares it."""
     with KernelBuilder() as k:
         ids = k.buffer("ids", "int32")
         table = k.buffer("table", "float32")
         output = k.buffer("output", "float32")
         m = k.scalar("m")
         with T.parallel(0, m) as row:
-            source = bind(ids[row] * columns)
-            with T.serial(0, columns // 4) as i:
-                value = load(table, source + i * 4)
-                store(
-                    output, row * columns + i * 4, value if scale == 1.0 else value * T.Broadcast(T.float32(scale), 4)
-                )
-            for tail in range(columns // 4 * 4, columns):
-                scalar = table[source + tail]
-                store(output, row * columns + tail, scalar if scale == 1.0 else scalar * T.float32(scale), 1)
+            token = bind(ids[row])
+            source = bind(tirx.truncdiv(token, ROWS) * (columns * ROWS) + tirx.truncmod(token, ROWS))
+            with T.serial(0, columns) as column:
+                value = table[source + column * ROWS]
+                store(output, row * columns + column, value if scale == 1.0 else value * T.float32(scale), 1)
     return k.func
 
 

@@ -1,0 +1,227 @@
+"""ONNX's elementwise operators as TIR expressions.
+
+A function takes the node's attributes, the result's dtype (`float32`, `int32`, `int64`, `int8`,
+`uint8` or `bool`) and the operands' expressions, scalars or vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from edgec.lower.wasm.kernels import math
+from edgec.lower.wasm.kernels.builder import Expr, bind
+from edgec.lower.wasm.kernels.math import constant, vector_type
+
+Attributes = Mapping[str, Any]
+Operator = Callable[[Attributes, str, Sequence[Expr]], Expr]
+
+
+def _element(x: Expr) -> str:
+    return str(x.ty.dtype).partition("x")[0]
+
+
+def _like(value: float, x: Expr) -> Expr:
+    return constant(value, x, _element(x))
+
+
+def _unary(function: Callable[[Expr], Expr]) -> Operator:
+    return lambda attributes, dtype, args: function(args[0])
+
+
+def _binary(function: Callable[[Expr, Expr], Expr]) -> Operator:
+    return lambda attributes, dtype, args: function(args[0], args[1])
+
+
+def _negate(x: Expr) -> Expr:
+    return _like(0, x) - x if _element(x) != "float32" else x * _like(-1.0, x)
+
+
+def _sign(x: Expr) -> Expr:
+    negative = tirx.Select(x < _like(0, x), _like(-1, x), _like(0, x))
+    return tirx.Select(x > _like(0, x), _like(1, x), negative)
+
+
+def _relu(x: Expr) -> Expr:
+    return tirx.max(x, _like(0, x))
+
+
+def _softplus(x: Expr) -> Expr:
+    """log(1 + e^x) = max(x, 0) + log(1 + e^-|x|)."""
+    return _relu(x) + math.log(_like(1, x) + math.exp(_negate(tirx.abs(x))))
+
+
+def _elu(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    x, alpha = args[0], attributes.get("alpha", 1.0)
+    return tirx.Select(x > _like(0, x), x, _like(alpha, x) * (math.exp(x) - _like(1, x)))
+
+
+def _selu(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    alpha, gamma = attributes.get("alpha", 1.6732632423543772), attributes.get("gamma", 1.0507009873554805)
+    return _like(gamma, args[0]) * _elu({"alpha": alpha}, dtype, args)
+
+
+def _celu(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    x, alpha = args[0], attributes.get("alpha", 1.0)
+    negative = _like(alpha, x) * (math.exp(x * _like(1.0 / alpha, x)) - _like(1, x))
+    return tirx.Select(x > _like(0, x), x, negative)
+
+
+def _leaky_relu(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    x = args[0]
+    return tirx.Select(x < _like(0, x), x * _like(attributes.get("alpha", 0.01), x), x)
+
+
+def _thresholded_relu(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    x = args[0]
+    return tirx.Select(x > _like(attributes.get("alpha", 1.0), x), x, _like(0, x))
+
+
+def _hard_sigmoid(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    x = args[0]
+    line = x * _like(attributes.get("alpha", 0.2), x) + _like(attributes.get("beta", 0.5), x)
+    return tirx.max(tirx.min(line, _like(1, x)), _like(0, x))
+
+
+def _hard_swish(x: Expr) -> Expr:
+    return x * tirx.max(tirx.min(x * _like(1 / 6, x) + _like(0.5, x), _like(1, x)), _like(0, x))
+
+
+def _mish(x: Expr) -> Expr:
+    return x * math.tanh(bind(_softplus(x)))
+
+
+def _swish(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    x, alpha = args[0], attributes.get("alpha", 1.0)
+    return math.silu(x) if alpha == 1.0 else x * math.sigmoid(x * _like(alpha, x))
+
+
+def _gelu(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    return math.gelu_tanh(args[0]) if attributes.get("approximate", "none") == "tanh" else math.gelu(args[0])
+
+
+def _clip(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    """Bounds are operands; `attributes["bounds"]` says which of "low" and "high" are there."""
+    x, *bounds = args
+    for name, bound in zip(attributes["bounds"], bounds, strict=True):
+        x = tirx.max(x, bound) if name == "low" else tirx.min(x, bound)
+    return x
+
+
+def _cast(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    x = args[0]
+    source = _element(x)
+    if source == dtype:
+        return x
+    if dtype == "bool":
+        return x != _like(0, x)
+    return T.Cast(vector_type(dtype, x), x)
+
+
+def _divide(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    return args[0] / args[1] if dtype == "float32" else tirx.truncdiv(args[0], args[1])
+
+
+def _mod(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    a, b = args
+    if dtype == "float32":
+        return a - tirx.trunc(a / b) * b
+    rest = bind(tirx.truncmod(a, b))
+    if attributes.get("fmod", 0):
+        return rest
+    wrong = tirx.And(rest != _like(0, rest), (rest < _like(0, rest)) != (b < _like(0, b)))
+    return tirx.Select(wrong, rest + b, rest)
+
+
+def _power(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    """e^(b log |a|), negative for an odd power of a negative number."""
+    a, b = args[0], _cast({}, "float32", [args[1]])
+    magnitude = bind(math.exp(b * math.log(tirx.abs(a))))
+    half = b * _like(0.5, b)
+    odd = tirx.floor(half) != half
+    value = tirx.Select(a < _like(0, a), tirx.Select(odd, _negate(magnitude), magnitude), magnitude)
+    return tirx.Select(b != _like(0, b), value, _like(1, b))
+
+
+def _where(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    return tirx.Select(args[0], args[1], args[2])
+
+
+def _prelu(a: Expr, slope: Expr) -> Expr:
+    return tirx.Select(a < _like(0, a), a * slope, a)
+
+
+def _mean(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    total = args[0]
+    for other in args[1:]:
+        total = total + other
+    return total * _like(1 / len(args), total)
+
+
+def _xor(a: Expr, b: Expr) -> Expr:
+    return tirx.Or(tirx.And(a, tirx.Not(b)), tirx.And(tirx.Not(a), b))
+
+
+# Those that work on vectors of float32 and int32; the others are computed one element at a time.
+_VECTOR: dict[str, Operator] = {
+    "Abs": _unary(tirx.abs),
+    "Add": _binary(lambda a, b: a + b),
+    "Ceil": _unary(tirx.ceil),
+    "Celu": _celu,
+    "Clip": _clip,
+    "Cos": _unary(math.cos),
+    "Div": _divide,
+    "Elu": _elu,
+    "Erf": _unary(math.erf),
+    "Exp": _unary(math.exp),
+    "Floor": _unary(tirx.floor),
+    "Gelu": _gelu,
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": _unary(_hard_swish),
+    "Identity": _unary(lambda x: x),
+    "LeakyRelu": _leaky_relu,
+    "Log": _unary(math.log),
+    "Max": _binary(tirx.max),
+    "Mean": _mean,
+    "Min": _binary(tirx.min),
+    "Mish": _unary(_mish),
+    "Mul": _binary(lambda a, b: a * b),
+    "Neg": _unary(_negate),
+    "PRelu": _binary(_prelu),
+    "Reciprocal": _unary(lambda x: _like(1, x) / x),
+    "Relu": _unary(_relu),
+    "Round": _unary(tirx.nearbyint),
+    "Selu": _selu,
+    "Sigmoid": _unary(math.sigmoid),
+    "Sign": _unary(_sign),
+    "Sin": _unary(math.sin),
+    "Softplus": _unary(_softplus),
+    "Softsign": _unary(lambda x: x / (_like(1, x) + tirx.abs(x))),
+    "Sqrt": _unary(tirx.sqrt),
+    "Sub": _binary(lambda a, b: a - b),
+    "Swish": _swish,
+    "Tanh": _unary(math.tanh),
+    "ThresholdedRelu": _thresholded_relu,
+}
+
+OPERATORS: dict[str, Operator] = {
+    **_VECTOR,
+    "And": _binary(tirx.And),
+    "Cast": _cast,
+    "Equal": _binary(lambda a, b: tirx.EQ(a, b)),
+    "Greater": _binary(lambda a, b: a > b),
+    "GreaterOrEqual": _binary(lambda a, b: a >= b),
+    "Less": _binary(lambda a, b: a < b),
+    "LessOrEqual": _binary(lambda a, b: a <= b),
+    "Mod": _mod,
+    "Not": _unary(tirx.Not),
+    "Or": _binary(tirx.Or),
+    "Pow": _power,
+    "Where": _where,
+    "Xor": _binary(_xor),
+}
+
+VECTOR_OPERATORS = frozenset(_VECTOR)

@@ -1,0 +1,132 @@
+"""Weights of a compressed model as storages in the order that kernels want."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgec.errors import ModelError
+from edgec.ir.compressed import ROWS, CompressedModel, PackedTensor
+from edgec.lower.wasm.kernels.linear_float import pack_float
+from edgec.lower.wasm.program import Program, Storage
+
+RANK_LOW_PLANE = 1  # low nibbles of 8-bit codes refine what is already usable
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A weight matrix in memory. `storages` are kernel operands in order (see `kernels/linear.py`)."""
+
+    rows: int
+    columns: int
+    bits: int
+    storages: tuple[Storage, ...]
+
+
+def float_array(compressed: CompressedModel, name: str) -> npt.NDArray[np.float32]:
+    """An initializer that the plan kept in float32."""
+    tensor = compressed.model.model.graph.initializers[name].const_value
+    if tensor is None:
+        raise ModelError(f"initializer `{name}` has no value")
+    return np.asarray(tensor.numpy(), np.float32)
+
+
+def gather_rows(packed: PackedTensor, order: Sequence[int]) -> PackedTensor:
+    """The tensor with rows `order`; -1 makes a row of zeros."""
+    index = np.asarray(order, np.int64)
+    blocks = -(-len(index) // ROWS)
+    index = np.concatenate([index, np.full(blocks * ROWS - len(index), -1)])
+    source = np.maximum(index, 0)
+
+    def codes(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        groups = array.shape[1]
+        tiles = array.reshape(-1, groups, 4, 2, 4, 4)  # block, group, t, half, row, j
+        by_row = tiles.transpose(0, 3, 4, 1, 2, 5).reshape(-1, groups, 4, 4)[source]
+        back = by_row.reshape(blocks, 2, 4, groups, 4, 4).transpose(0, 3, 4, 1, 2, 5)
+        return np.ascontiguousarray(back).reshape(blocks, groups, 128)
+
+    def parameters(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        groups = array.shape[1]
+        by_row = array.transpose(0, 2, 1).reshape(-1, groups)[source]
+        by_row[index < 0] = 0
+        return np.ascontiguousarray(by_row.reshape(blocks, ROWS, groups).transpose(0, 2, 1))
+
+    return PackedTensor(
+        name=packed.name,
+        rows=len(index),
+        columns=packed.columns,
+        bits=packed.bits,
+        high=codes(packed.high),
+        low=codes(packed.low) if packed.low is not None else None,
+        scales=parameters(packed.scales).astype(np.float16, copy=False),
+        zeros=parameters(packed.zeros).astype(np.uint8, copy=False),
+    )
+
+
+def interleaved_order(half: int) -> list[int]:
+    """Row order of a gated matrix: 8 gate rows, then their 8 up rows (`half` rows each in the source)."""
+    order: list[int] = []
+    for start in range(0, half, ROWS):
+        rows = range(start, start + ROWS)
+        order += [row if row < half else -1 for row in rows]
+        order += [half + row if row < half else -1 for row in rows]
+    return order
+
+
+class WeightStore:
+    """Adds weights to a program, each once."""
+
+    def __init__(self, program: Program, compressed: CompressedModel) -> None:
+        self.program = program
+        self.compressed = compressed
+        self._matrices: dict[tuple[str, bool], Matrix] = {}
+
+    def vector(self, name: str, pad: int | None = None) -> Storage:
+        """A float32 vector, padded with zeros to `pad` elements."""
+        data = float_array(self.compressed, name).reshape(-1)
+        if pad is not None and pad > data.size:
+            data = np.concatenate([data, np.zeros(pad - data.size, np.float32)])
+        return self.program.weight(name, data)
+
+    def bias(self, name: str, *, gated: bool = False) -> Storage:
+        data = float_array(self.compressed, name).reshape(-1)
+        rows = -(-data.size // ROWS) * ROWS
+        if gated:
+            order = np.asarray(interleaved_order(data.size // 2))
+            data = np.where(order < 0, 0, data[np.maximum(order, 0)]).astype(np.float32)
+            rows = data.size
+        return self.program.weight(name, np.concatenate([data, np.zeros(rows - data.size, np.float32)]))
+
+    def matrix(self, name: str, *, transposed: bool, gated: bool = False) -> Matrix:
+        """`transposed`: the initializer is `[columns, rows]`, as MatMul has it."""
+        key = (name, gated)
+        if key not in self._matrices:
+            packed = self.compressed.packed.get(name)
+            if packed is not None:
+                self._matrices[key] = self.packed(packed, gated=gated)
+            else:
+                array = float_array(self.compressed, name)
+                self._matrices[key] = self._floats(name, array.T if transposed else array, gated)
+        return self._matrices[key]
+
+    def packed(self, tensor: PackedTensor, *, gated: bool = False) -> Matrix:
+        rows = tensor.rows
+        if gated:
+            tensor = gather_rows(tensor, interleaved_order(rows // 2))
+        add = self.program.weight
+        storages = [add(f"{tensor.name}#high", tensor.high, kind="nibbles")]
+        if tensor.low is not None:
+            storages.append(add(f"{tensor.name}#low", tensor.low, rank=RANK_LOW_PLANE))
+        storages.append(add(f"{tensor.name}#scales", tensor.scales))
+        storages.append(add(f"{tensor.name}#zeros", tensor.zeros))
+        return Matrix(rows, tensor.columns, tensor.bits, tuple(storages))
+
+    def _floats(self, name: str, array: npt.NDArray[np.float32], gated: bool) -> Matrix:
+        rows, columns = array.shape
+        if gated:
+            order = np.asarray(interleaved_order(rows // 2))
+            array = np.where(order[:, None] < 0, 0, array[np.maximum(order, 0)]).astype(np.float32)
+        return Matrix(rows, columns, 32, (self.program.weight(name, pack_float(array)),))

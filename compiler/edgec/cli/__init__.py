@@ -49,7 +49,11 @@ def invoke(arguments: list[str]) -> int:
 
     as_json = "--json" in arguments
     try:
-        result = app.main(arguments, prog_name="edgec", standalone_mode=False)
+        if "_EDGEC_COMPLETE" in os.environ:  # a shell asks for completions
+            app.main(arguments, prog_name="edgec")
+        # Not `app.main()`: it has its own opinion on broken pipes and exit codes.
+        with app.make_context("edgec", arguments) as context:
+            result = app.invoke(context)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as exit_request:
         return exit_request.exit_code

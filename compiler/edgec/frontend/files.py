@@ -29,14 +29,29 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def inside(folder: Path, relative: str, *, named_by: str) -> Path:
-    """`relative` as a path in `folder`; symbolic links may point out (hub caches do), names may not.
+    """`relative` as a path in `folder`.
 
-    Raises `UnsafePathError` for absolute paths and paths with `..`.
+    Raises `UnsafePathError` for absolute paths, paths with `..` and symbolic links that lead out,
+    except into the blobs of the hub cache that the folder is a snapshot of.
     """
     path = Path(relative)
-    if not relative or path.is_absolute() or ".." in path.parts or "\\" in relative or "\0" in relative:
-        raise UnsafePathError(f"`{named_by}` names the file `{relative}`, which is not inside the model's folder")
+    safe = bool(relative) and not path.is_absolute() and ".." not in path.parts and not set("\\\0") & set(relative)
+    if safe:
+        target = (folder / path).resolve()
+        safe = any(target.is_relative_to(root) for root in _roots(folder))
+    if not safe:
+        raise UnsafePathError(
+            f"`{named_by}` names the file `{relative}`, which is not inside the model's folder",
+            hint="a model must come with all its files in one folder; do not trust this one",
+        )
     return folder / path
+
+
+def _roots(folder: Path) -> list[Path]:
+    """Where files of a model may really be: `cache/snapshots/<revision>` links to `cache/blobs`."""
+    absolute = folder.absolute()
+    snapshots = [parent for parent in absolute.parents if parent.name == "snapshots"]
+    return [folder.resolve(), *((parent.parent / "blobs").resolve() for parent in snapshots[:1])]
 
 
 def source_sha256(paths: Iterable[Path]) -> str:

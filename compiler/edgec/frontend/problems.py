@@ -16,12 +16,13 @@ class Problem:
     found: str
     supported: str
 
-    def __str__(self) -> str:
-        return f"`{self.subject}` is {self.found} (supported: {self.supported})"
-
 
 def refuse(source: str, problems: Sequence[Problem], *, hint: str | None = None) -> None:
     """Raises `UnsupportedError` that names every problem; returns when there is none."""
-    if problems:
-        listed = "; ".join(str(problem) for problem in problems)
-        raise UnsupportedError(f"`{source}` cannot be compiled: {listed}", hint=hint)
+    if not problems:
+        return
+    groups: dict[str, list[str]] = {}
+    for problem in problems:
+        groups.setdefault(problem.supported, []).append(f"`{problem.subject}` is {problem.found}")
+    listed = "; ".join(f"{', '.join(found)} (supported: {supported})" for supported, found in groups.items())
+    raise UnsupportedError(f"`{source}` cannot be compiled: {listed}", hint=hint)

@@ -2,44 +2,132 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from edgec.errors import ModelError, UnsupportedError
-from edgec.frontend import gguf, hf
+from edgec.frontend import gguf, hf, hub, onnx, task_model
+from edgec.frontend.families import FAMILIES
 from edgec.frontend.files import read_json
 from edgec.frontend.problems import Problem
+from edgec.frontend.tasks import read_task
 from edgec.ir.model import ModelIR
 
+_KNOWN = "a Hugging Face folder, a `*.gguf` or `*.onnx` file, or a hub id such as `org/name`"
+_SUFFIXES: dict[str, Literal["gguf", "onnx"]] = {".gguf": "gguf", ".onnx": "onnx"}
 
-def load(source: str | Path, *, task: str | None = None, name: str | None = None) -> ModelIR:
+
+@dataclass(frozen=True)
+class _Source:
+    kind: Literal["decoder", "task", "gguf", "onnx"]
+    path: Path
+    name: str | None = None  # where the path says nothing
+
+
+def load(
+    source: str | Path,
+    *,
+    task: str | None = None,
+    name: str | None = None,
+    supported_ops: Collection[str] | None = None,
+) -> ModelIR:
     """Reads a model.
 
-    `source` is a Hugging Face directory or a `*.gguf` file. `name` overrides the model's name.
-    Raises `UnsupportedError` when `check` finds problems and `ModelError` when the source makes no
+    `source` is a Hugging Face directory, a GGUF or ONNX file, or a hub id (`org/name`, or
+    `org/name/file.gguf`). `task` is what a model that is no decoder is for, as Optimum calls it, or
+    the path of a `*.json` file with a task as in `docs/bundle-format.md`. `name` overrides the
+    model's name. `supported_ops` are the operators that the target has kernels for (ONNX only).
+
+    Raises `UnsupportedError` when `check` finds problems, and `ModelError` when the source makes no
     sense, both before any weight is read.
     """
-    path = _existing(source)
-    if path.suffix == ".gguf":
-        return gguf.load(path, name=name)
-    return hf.load(_folder(path), name=name)
+    found = _resolve(source)
+    name = name or found.name
+    description, task = _task(task)
+    match found.kind:
+        case "decoder":
+            return hf.load(found.path, name=name)
+        case "gguf":
+            return gguf.load(found.path, name=name)
+        case "onnx":
+            return onnx.load(found.path, name=name, task=description, supported_ops=supported_ops)
+        case "task":
+            return task_model.load(
+                found.path, name=name, task=task, description=description, supported_ops=supported_ops
+            )
 
 
-def check(source: str | Path) -> list[Problem]:
-    """Every unsupported config field, op or tensor type of a source; empty when it can be loaded."""
-    path = _existing(source)
-    if path.suffix == ".gguf":
-        return gguf.check(path)
-    return hf.check(_folder(path))
+def check(
+    source: str | Path, *, task: str | None = None, supported_ops: Collection[str] | None = None
+) -> list[Problem]:
+    """Every unsupported config field, operator or tensor type of a source; empty when it can be loaded.
+
+    Reads no weight, but downloads a hub id's files.
+    """
+    found = _resolve(source)
+    match found.kind:
+        case "decoder":
+            return hf.check(found.path)
+        case "gguf":
+            return gguf.check(found.path)
+        case "onnx":
+            return onnx.check(found.path, supported_ops=supported_ops)
+        case "task":
+            return task_model.check(found.path, task=_task(task)[1], supported_ops=supported_ops)
 
 
-def _existing(source: str | Path) -> Path:
+def _task(task: str | None) -> tuple[dict[str, Any] | None, str | None]:
+    """`(description, name)`, at most one of them."""
+    if task is not None and task.endswith(".json"):
+        return read_task(Path(task)), None
+    return None, task
+
+
+def _resolve(source: str | Path) -> _Source:
     path = Path(source)
-    if not path.exists():
-        raise ModelError(f"`{source}` does not exist")
-    return path
+    try:
+        exists = path.exists()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise ModelError(f"`{source}` cannot be read: {os.strerror(error.errno or 0)}") from error
+        exists = False
+    if exists:
+        return _local(path)
+    hub_source = hub.parse(str(source)) if isinstance(source, str) else None
+    if hub_source is None:
+        raise ModelError(f"`{source}` does not exist", hint=f"a model is {_KNOWN}")
+    downloaded = _local(hub.download(hub_source))
+    stem = hub_source.repository.split("/")[1] if hub_source.file is None else None
+    return _Source(downloaded.kind, downloaded.path, stem)
 
 
-def _folder(path: Path) -> Path:
-    if not (path / "config.json").is_file() or not hf.is_decoder(read_json(path / "config.json")):
-        raise UnsupportedError(f"`{path}` is no model that edgec knows")
-    return path
+def _local(path: Path) -> _Source:
+    if path.is_dir():
+        return _directory(path)
+    kind = _SUFFIXES.get(path.suffix.lower())
+    if kind is not None:
+        return _Source(kind, path)
+    if (path.parent / "config.json").is_file():
+        raise UnsupportedError(f"`{path.name}` is one file of a model", hint=f"name its folder `{path.parent}`")
+    raise UnsupportedError(f"`{path.name}` is of no kind that edgec reads", hint=f"a model is {_KNOWN}")
+
+
+def _directory(path: Path) -> _Source:
+    if (path / "config.json").is_file():
+        config = read_json(path / "config.json")
+        bare_family = not config.get("architectures") and config.get("model_type") in FAMILIES
+        return _Source("decoder" if hf.is_decoder(config) or bare_family else "task", path)
+    files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in _SUFFIXES]
+    if len(files) == 1:
+        return _Source(_SUFFIXES[files[0].suffix.lower()], files[0])
+    if files:
+        raise ModelError(
+            f"`{path}` holds {len(files)} models: {', '.join(file.name for file in files[:6])}", hint="name one of them"
+        )
+    raise UnsupportedError(
+        f"`{path}` holds no model: there is no `config.json`, `*.gguf` or `*.onnx` in it", hint=f"a model is {_KNOWN}"
+    )

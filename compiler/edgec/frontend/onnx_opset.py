@@ -1,0 +1,86 @@
+"""Older ONNX models brought to the opset of the pipeline, without touching their large weights."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import version_converter
+
+from edgec.errors import ModelError, UnsupportedError
+
+OPSET = 23
+MIN_IR_VERSION = 10
+_INLINE_BYTES = 4096  # larger tensors are no op's shape, axes or scales, so the converter need not see them
+
+
+def opset_of(proto: onnx.ModelProto) -> int:
+    """The version of the standard operators. Raises `ModelError` when the model names none."""
+    versions: list[int] = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    if not versions:
+        raise ModelError("the model does not say which version of the ONNX operators it uses")
+    return max(versions)
+
+
+def upgrade(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model at opset `OPSET` or newer; checks it on the way.
+
+    Raises `ModelError` when the model breaks ONNX's own rules and `UnsupportedError` when an
+    operator cannot be converted.
+    """
+    drop_initializer_inputs(proto.graph)
+    stashed = _stash(proto.graph)
+    try:
+        onnx.checker.check_model(proto)
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"the model breaks the rules of ONNX: {_first_line(error)}") from error
+    opset = opset_of(proto)
+    if opset < OPSET:
+        try:
+            proto = version_converter.convert_version(proto, OPSET)
+        except Exception as error:  # the converter raises whatever its C++ half does
+            raise UnsupportedError(
+                f"the model cannot be converted from opset {opset} to {OPSET}: {_first_line(error)}",
+                hint=f"export it again with opset {OPSET}",
+            ) from error
+    _restore(proto.graph, stashed)
+    proto.ir_version = max(proto.ir_version, MIN_IR_VERSION)
+    return proto
+
+
+def drop_initializer_inputs(graph: onnx.GraphProto) -> None:
+    """Old models list their weights as inputs too, which would let a caller replace them."""
+    weights = {tensor.name for tensor in graph.initializer}
+    kept = [value for value in graph.input if value.name not in weights]
+    if len(kept) < len(graph.input):
+        del graph.input[:]
+        graph.input.extend(kept)
+
+
+def _stash(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    """Takes large initializers out and declares them as inputs."""
+    large = [
+        tensor
+        for tensor in graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.ByteSize() > _INLINE_BYTES
+    ]
+    stashed = []
+    for tensor in large:
+        copy = onnx.TensorProto()
+        copy.CopyFrom(tensor)
+        stashed.append(copy)
+        graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    names = {tensor.name for tensor in stashed}
+    small = [tensor for tensor in graph.initializer if tensor.name not in names]
+    kept = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in small]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return stashed
+
+
+def _restore(graph: onnx.GraphProto, stashed: list[onnx.TensorProto]) -> None:
+    graph.initializer.extend(stashed)
+    drop_initializer_inputs(graph)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".")

@@ -13,6 +13,7 @@
     ├── MissingDependencyError                 9   an optional extra is not installed
     ├── OutputError                           10   the output cannot be written (disk full, exists)
     └── RunError                              11   a compiled model cannot run this request
+        └── ContextFullError                       the prompt has more tokens than the context
 
 Messages are one sentence without a final period, with backticks around literals; `hint` says
 what to do next. `Interrupted` (Ctrl-C) exits with 130.
@@ -98,3 +99,7 @@ class OutputError(EdgecError):
 class RunError(EdgecError):
     exit_code = 11
     code = "run"
+
+
+class ContextFullError(RunError):
+    code = "context-full"

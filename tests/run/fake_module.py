@@ -192,7 +192,7 @@ def reference_logits(ids: list[int], weights: dict[str, npt.NDArray[Any]]) -> np
         h = (h * 31 + token + 7) & 0xFFFFFFFF
     v = np.arange(VOCABULARY, dtype=np.int64)
     mixed = (h * (2 * v + 1) + 3 * weights["high"][:VOCABULARY].astype(np.int64) + weights["low"][:VOCABULARY]) & 1023
-    return weights["scale"] * mixed.astype(np.float32)
+    return np.asarray(weights["scale"] * mixed.astype(np.float32), np.float32)
 
 
 def make_weights(seed: int = 0) -> dict[str, npt.NDArray[Any]]:

@@ -1,0 +1,7 @@
+"""Running bundles in Python: the same wasm as in the browser, in wasmtime."""
+
+from edgec.run.generation import Generation, GenerationStats
+from edgec.run.model import Model, load
+from edgec.run.sampler import Sampling
+
+__all__ = ["Generation", "GenerationStats", "Model", "Sampling", "load"]

@@ -1,0 +1,94 @@
+"""`run()` for graphs: arrays by name in, arrays by name out."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgec.bundle import dims as dimensions
+from edgec.bundle.manifest import Slot
+from edgec.errors import RunError, UsageError
+from edgec.run.engine import Engine
+
+Arrays = Mapping[str, npt.ArrayLike]
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+
+
+def run_graph(engine: Engine, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+    """Run the graph once. Raises `UsageError` for inputs of the wrong name, type or shape."""
+    manifest = engine.manifest
+    wanted = {slot.name: slot for slot in manifest.inputs}
+    if inputs.keys() != wanted.keys():
+        raise UsageError(f"the inputs are {_listed(inputs)}", hint=f"the model wants {_listed(wanted)}")
+    arrays = {name: _converted(wanted[name], np.asarray(value)) for name, value in inputs.items()}
+    dims = _bind_dims(manifest.dims, wanted, arrays)
+    for name, array in arrays.items():
+        engine.view(wanted[name], array.size)[:] = array.reshape(-1)
+    engine.call("run", *(dims[name] for name in manifest.entry_points["run"]))
+    return {slot.name: _output(engine, slot, dims) for slot in manifest.outputs}
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"
+
+
+def _converted(slot: Slot, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array in the slot's type, if no value changes by more than rounding."""
+    dtype = np.dtype(slot.dtype)
+    if array.dtype == dtype:
+        return array
+    if dtype.kind == "i" and array.dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        if array.size and not (limits.min <= array.min() and array.max() <= limits.max):
+            raise UsageError(f"input `{slot.name}` has values outside {slot.dtype}")
+    elif not np.can_cast(array.dtype, dtype, "same_kind"):
+        raise UsageError(f"input `{slot.name}` is {array.dtype}", hint=f"the model wants {slot.dtype}")
+    return array.astype(dtype)
+
+
+def _bind_dims(
+    bounds: Mapping[str, int], slots: Mapping[str, Slot], arrays: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, int]:
+    """The value of every dimension, read off the shapes of the inputs."""
+    dims: dict[str, int] = {}
+    for name, slot in slots.items():
+        shape = arrays[name].shape
+        if len(shape) != len(slot.shape):
+            raise UsageError(f"input `{name}` has {len(shape)} dimensions", hint=f"the model wants {_shown(slot)}")
+        for dimension, size in zip(slot.shape, shape, strict=True):
+            if isinstance(dimension, str) and _NAME.fullmatch(dimension):
+                dims.setdefault(dimension, size)
+    for name, size in dims.items():
+        if not 1 <= size <= bounds[name]:
+            hint = "use smaller inputs, or compile the model for larger ones"
+            raise UsageError(f"the dimension `{name}` is {size}, the bundle holds 1 to {bounds[name]}", hint=hint)
+    for name in bounds:
+        if name not in dims:
+            raise RunError(f"no input gives the dimension `{name}`")
+    for name, slot in slots.items():
+        expected = _shape(slot, dims)
+        if arrays[name].shape != expected:
+            hint = f"the model wants {_shown(slot)}, here {list(expected)}"
+            raise UsageError(f"input `{name}` has the shape {list(arrays[name].shape)}", hint=hint)
+    return dims
+
+
+def _shape(slot: Slot, dims: Mapping[str, int]) -> tuple[int, ...]:
+    shape = tuple(dimensions.evaluate(dimension, dims) for dimension in slot.shape)
+    if min(shape, default=0) < 0 or math.prod(shape) * np.dtype(slot.dtype).itemsize > slot.bytes:
+        raise RunError(f"the shape {list(shape)} of `{slot.name}` is not possible")
+    return shape
+
+
+def _output(engine: Engine, slot: Slot, dims: Mapping[str, int]) -> npt.NDArray[Any]:
+    shape = _shape(slot, dims)
+    return engine.view(slot, math.prod(shape)).reshape(shape).copy()
+
+
+def _shown(slot: Slot) -> str:
+    return f"{slot.dtype} [{', '.join(str(dimension) for dimension in slot.shape)}]"

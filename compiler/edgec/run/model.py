@@ -1,0 +1,180 @@
+"""`edgec.load(bundle)`: a compiled model, ready to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy.typing as npt
+
+from edgec import bundle as bundles
+from edgec.errors import RunError, UnsupportedError
+from edgec.run.chat import Message, render_chat
+from edgec.run.decoder import DecoderState, Logits
+from edgec.run.engine import Engine
+from edgec.run.generation import Generation
+from edgec.run.graph import Arrays, run_graph
+from edgec.run.sampler import Sampling
+from edgec.run.tokenizer import Tokenizer
+
+
+def load(
+    bundle: bundles.Bundle | Path | str,
+    *,
+    variant: str | None = None,
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Model:
+    """Load a bundle; every file is checked against the manifest before it is used.
+
+    `variant` and `threads` choose the wasm module (by default the fastest that works here, on all
+    CPUs); results are the same with each. `progress` is called with the number of weight bytes
+    loaded since the last call. Raises `BundleError` for a damaged bundle.
+    """
+    opened = bundle if isinstance(bundle, bundles.Bundle) else bundles.read(bundle)
+    return Model(Engine(opened, variant=variant, threads=threads, progress=progress))
+
+
+class Model:
+    """One request at a time. Use it as a context manager, or call `close()`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.manifest = engine.manifest
+        self.tokenizer = Tokenizer.of(engine.bundle)
+        self._state = DecoderState(engine) if self.manifest.model.kind == "decoder" else None
+        self._current: Generation | None = None
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free everything. May be called twice."""
+        self.engine.close()
+
+    # language models
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        stop: str | Sequence[str] = (),
+        hash_logits: bool = False,
+        **sampling: Any,
+    ) -> Generation:
+        """Continue a text or a list of ids; iterate over the result for pieces of text.
+
+        `sampling`: the fields of `Sampling` (temperature, top_k, top_p, min_p, repetition_penalty,
+        seed, max_tokens); what is not given comes from the bundle. Raises `ContextFullError` when
+        the prompt is too long, `RunError` when it is empty.
+        """
+        ids = self._require_tokenizer().encode(prompt) if isinstance(prompt, str) else [int(id) for id in prompt]
+        return self._generate(ids, stop, hash_logits, sampling)
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Any] | None = None,
+        stop: str | Sequence[str] = (),
+        hash_logits: bool = False,
+        **sampling: Any,
+    ) -> Generation:
+        """Answer a conversation of `{"role": ..., "content": ...}` in the model's own format."""
+        return self._generate(self.chat_ids(messages, tools=tools), stop, hash_logits, sampling)
+
+    def chat_ids(self, messages: Sequence[Message], *, tools: Sequence[Any] | None = None) -> list[int]:
+        """The prompt's ids for a conversation."""
+        info = self.manifest.tokenizer
+        if info is None or info.chat_template is None:
+            hint = "use `generate` with a plain prompt"
+            raise UnsupportedError(f"`{self.manifest.model.name}` has no chat template", hint=hint)
+        tokenizer = self._require_tokenizer()
+        text = render_chat(
+            info.chat_template,
+            messages,
+            special_tokens=info.special_tokens,
+            control_tokens=tokenizer.control_tokens,
+            tools=list(tools) if tools is not None else None,
+        )
+        return tokenizer.encode_rendered(text)
+
+    def logits(self, ids: Sequence[int]) -> Iterator[Logits]:
+        """The logits after each of `ids`, float32 [vocabulary] one at a time, from an empty cache."""
+        state = self._require_decoder()
+        self._take_over(None)
+        return state.all_logits(ids)
+
+    def reset(self) -> None:
+        """Forget the conversation so far; the next prompt is computed from its beginning."""
+        self._take_over(None)
+        self._require_decoder().reset()
+
+    def _generate(
+        self, ids: Sequence[int], stop: str | Sequence[str], hash_logits: bool, options: dict[str, Any]
+    ) -> Generation:
+        generation = Generation(
+            self._require_decoder(),
+            ids,
+            Sampling.from_options(self.manifest.generation, options),
+            eos_token_ids=self.manifest.tokenizer.eos_token_ids if self.manifest.tokenizer else (),
+            tokenizer=self.tokenizer,
+            stop=[stop] if isinstance(stop, str) else list(stop),
+            hash_logits=hash_logits,
+        )
+        self._take_over(generation)
+        return generation
+
+    def _take_over(self, generation: Generation | None) -> None:
+        if self._current is not None:
+            self._current.superseded = True
+        self._current = generation
+
+    # graphs
+
+    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """Run a graph: arrays by input name in, arrays by output name out."""
+        if self._state is not None:
+            hint = "use `generate`, `chat` or `logits`"
+            raise UnsupportedError(f"`{self.manifest.model.name}` is a language model", hint=hint)
+        return run_graph(self.engine, inputs)
+
+    # facts
+
+    def stats(self) -> dict[str, Any]:
+        """Variant, threads, memory and load time of this model."""
+        memory = self.manifest.memory
+        return {
+            "variant": self.engine.variant,
+            "threads": self.engine.threads,
+            "memory_bytes": self.engine.memory_bytes,
+            "weight_bytes": memory.weights.bytes,
+            "download_bytes": self.manifest.total_bytes(),
+            "compile_seconds": self.engine.seconds_to_compile,
+            "load_seconds": self.engine.seconds_to_load,
+            "context_length": self.manifest.context_length,
+            "cached_tokens": self._state.position if self._state else 0,
+        }
+
+    def _require_decoder(self) -> DecoderState:
+        if self.engine.closed:
+            raise RunError("the model is closed")
+        if self._state is None:
+            hint = "use `run`"
+            raise UnsupportedError(f"`{self.manifest.model.name}` is not a language model", hint=hint)
+        return self._state
+
+    def _require_tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise UnsupportedError(f"`{self.manifest.model.name}` has no tokenizer", hint="give token ids")
+        return self.tokenizer
+
+
+__all__ = ["Model", "load"]

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+
 from edgec import bundle
 from edgec.run import Model, load
-
 from tests.run.fake_module import write_fake_bundle
 
 

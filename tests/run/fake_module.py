@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 import wasmtime
+
 from edgec import bundle
 from edgec.ir import (
     DecoderFacts,

@@ -4,12 +4,14 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+import wasmtime
+
 from edgec import bundle
 from edgec.errors import BundleError, RunError, UsageError
 from edgec.run import engine as engine_module
 from edgec.run.engine import Engine, choose_variant
-
 from tests.run import fake_module
 from tests.run.fake_module import VOCABULARY, make_weights, reference_logits
 
@@ -17,7 +19,7 @@ VARIANTS = [("simd128", 1), ("relaxed", 1), ("simd128-threads", 1), ("relaxed-th
 IDS = [5, 99, 255, 1, 2, 97, 98]
 
 
-def logits(engine: Engine) -> fake_module.npt.NDArray[np.float32]:
+def logits(engine: Engine) -> npt.NDArray[np.float32]:
     return engine.view(engine.manifest.output("logits"), VOCABULARY).copy()
 
 
@@ -97,8 +99,8 @@ def test_choice_of_variant(decoder_bundle: bundle.Bundle, tmp_path: Path, monkey
 
 def broken(tmp_path: Path, old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> bundle.Bundle:
     """A bundle whose module's text has `old` replaced by `new`."""
-    original = fake_module.wasmtime.wat2wasm
-    monkeypatch.setattr(fake_module.wasmtime, "wat2wasm", lambda text: original(text.replace(old, new)))
+    original = wasmtime.wat2wasm
+    monkeypatch.setattr(wasmtime, "wat2wasm", lambda text: original(text.replace(old, new)))
     return fake_module.write_fake_bundle(tmp_path / "broken.edgec", threads=False)
 
 

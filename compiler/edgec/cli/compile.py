@@ -152,14 +152,14 @@ def _show_plan(work: Work, as_json: bool) -> None:
         console.print_json(plan.to_json())
         return
     out = console.stdout()
-    out.print(f"\n[bold]{plan.model}[/] for [bold]{plan.profile}[/]\n")
+    out.print(f"\n[bold]{console.plain(plan.model)}[/] for [bold]{plan.profile}[/]\n")
     counts: dict[tuple[int, str], int] = {}
     for tensor in plan.tensors:
         key = (tensor.bits, tensor.reason)
         counts[key] = counts.get(key, 0) + 1
     table = console.table("tensors", "bits", "why", right=["tensors", "bits"])
     for (bits, reason), count in sorted(counts.items(), key=lambda entry: -entry[1]):
-        table.add_row(f"{count:,}", str(bits), reason)
+        table.add_row(f"{count:,}", str(bits), console.plain(reason))
     out.print(table)
     prediction = plan.prediction
     facts = console.table("predicted", "", right=[""])
@@ -171,7 +171,7 @@ def _show_plan(work: Work, as_json: bool) -> None:
         facts.add_row("answer", f"{prediction.decode_tokens_per_second:,.0f} tokens/s")
     out.print(facts)
     for reason in plan.reasons:
-        out.print(f"[dim]·[/] {reason}")
+        out.print(f"[dim]·[/] {console.plain(reason)}")
 
 
 def _show_result(work: Work, as_json: bool) -> None:
@@ -184,17 +184,17 @@ def _show_result(work: Work, as_json: bool) -> None:
     if work.bundle is None:
         click.echo(f"stopped after {work.records[-1].stage}")
         return
-    out = console.stdout()
+    out, path = console.stdout(), console.plain(work.output)
     total = work.bundle.manifest.total_bytes()
     seconds = sum(record.seconds for record in work.records)
     out.print(
-        f"\n  [bold green]{work.output}[/]  {mebibytes(total)}, compiled for [bold]{work.bundle.manifest.profile}[/]"
+        f"\n  [bold green]{path}[/]  {mebibytes(total)}, compiled for [bold]{work.bundle.manifest.profile}[/]"
         f" in {seconds:.0f} s\n"
     )
     usage = "run" if work.bundle.manifest.model.kind == "graph" else "chat"
-    out.print(f"  [dim]edgec {usage} {work.output}      use it here[/]")
-    out.print(f"  [dim]edgec serve {work.output}     in the browser[/]")
-    out.print(f"  [dim]edgec inspect {work.output}   see where the bytes are[/]\n")
+    out.print(f"  [dim]edgec {usage} {path}      use it here[/]")
+    out.print(f"  [dim]edgec serve {path}     in the browser[/]")
+    out.print(f"  [dim]edgec inspect {path}   see where the bytes are[/]\n")
 
 
 def _result(work: Work) -> dict[str, Any]:

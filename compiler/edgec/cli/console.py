@@ -33,12 +33,19 @@ def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
     click.echo(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False))
 
 
-def table(*columns: str, title: str | None = None, right: Sequence[str] = ()) -> Table:
-    """A plain table; the columns named in `right` hold numbers."""
+def plain(text: object) -> str:
+    """`text` with nothing in it taken for markup; needed for names and messages from elsewhere."""
+    from rich.markup import escape
+
+    return escape(str(text))
+
+
+def table(*columns: str, right: Sequence[str] = ()) -> Table:
+    """A plain table; the columns named in `right` hold numbers. Cells from elsewhere go through `plain`."""
     from rich import box
     from rich.table import Table
 
-    result = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    result = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         result.add_column(column, justify="right" if column in right else "left", overflow="fold")
     return result

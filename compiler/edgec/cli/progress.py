@@ -52,8 +52,10 @@ class StageLines:
         self._task = self._bars.add_task(_PURPOSE[stage].ljust(_LABEL), total=None, item="")
 
     def advanced(self, stage: str, item: str, done: int, total: int) -> None:
+        from edgec.cli import console
+
         if self._task is not None:
-            self._bars.update(self._task, completed=done, total=total or None, item=_tail(item))
+            self._bars.update(self._task, completed=done, total=total or None, item=console.plain(_tail(item)))
 
     def finished(self, record: StageRecord) -> None:
         from edgec.report.units import mebibytes

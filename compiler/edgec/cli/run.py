@@ -1,0 +1,201 @@
+"""`edgec run`: one request to a bundle of any kind."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgec.cli import loading
+from edgec.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from edgec.run import Model
+
+EPILOG = """\
+Examples:
+
+\b
+  edgec run smollm2.edgec "What is the capital of France?"
+  edgec run smollm2.edgec --raw "Once upon a time" --max-tokens 200 --temperature 0.8
+  edgec run efficientnet.edgec --image cat.jpg
+  edgec run minilm.edgec "a cat" "a kitten" "the stock market"
+  edgec run model.edgec --input image=image.npy --output result.npz
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.option("--raw", is_flag=True, help="Continue the text as it is, without the chat template.")
+@click.option("--system", metavar="TEXT", help="How the model should behave.")
+@click.option("--image", "images", multiple=True, type=click.Path(path_type=Path), help="A picture (JPEG, PNG, WebP).")
+@click.option("--input", "inputs", multiple=True, metavar="NAME=FILE.npy", help="An input tensor.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), metavar="FILE.npz", help="Write output tensors there.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--hash-logits", is_flag=True, help="With --json: a hash of all logits, the same in every runtime.")
+@click.option("--quiet", "-q", is_flag=True, help="Print the result alone.")
+@loading.sampling_options
+@loading.engine_options
+def command(
+    bundle: Path,
+    texts: tuple[str, ...],
+    raw: bool,
+    system: str | None,
+    images: tuple[Path, ...],
+    inputs: tuple[str, ...],
+    output: Path | None,
+    as_json: bool,
+    hash_logits: bool,
+    quiet: bool,
+    variant: str | None,
+    threads: int | None,
+    **options: Any,
+) -> None:
+    """Ask BUNDLE once, in Python, with the same WebAssembly that browsers run.
+
+    A language model answers TEXT (or standard input), an encoder compares TEXTs, a vision model looks at --image,
+    and every other graph takes tensors with --input.
+    """
+    with loading.load(bundle, variant=variant, threads=threads, quiet=quiet or as_json) as model:
+        if model.manifest.model.kind == "decoder":
+            prompt = " ".join(texts) if texts else _standard_input()
+            answer(model, prompt, raw, system, loading.given(options), as_json, hash_logits, quiet)
+        elif images:
+            _look(model, images, as_json)
+        elif texts:
+            _compare(model, texts, as_json)
+        else:
+            _tensors(model, inputs, output, as_json)
+
+
+def _standard_input() -> str:
+    if sys.stdin.isatty():
+        raise UsageError("there is no prompt", hint='for example `edgec run BUNDLE "What is the capital of France?"`')
+    return sys.stdin.read().rstrip("\n")
+
+
+def answer(
+    model: Model,
+    prompt: str,
+    raw: bool,
+    system: str | None,
+    sampling: dict[str, Any],
+    as_json: bool,
+    hash_logits: bool,
+    quiet: bool,
+) -> None:
+    """Print a language model's answer as it comes."""
+    from edgec.cli import console
+
+    tokenizer = model.manifest.tokenizer
+    options = {**sampling, "hash_logits": hash_logits}
+    if raw or tokenizer is None or tokenizer.chat_template is None:
+        generation = model.generate(prompt, **options)
+    else:
+        messages = [{"role": "system", "content": system}] if system else []
+        generation = model.chat([*messages, {"role": "user", "content": prompt}], **options)
+    if not as_json:
+        for piece in generation:
+            click.echo(piece, nl=False)
+        click.echo()
+        if not quiet and sys.stderr.isatty():
+            click.echo(click.style(loading.speed(generation.stats()), dim=True), err=True)
+        return
+    text = generation.text()
+    stats = generation.stats()
+    document = {
+        "text": text,
+        "ids": generation.ids,
+        "prompt_ids": generation.prompt_ids,
+        "finish_reason": generation.finish_reason,
+        "prefill_tokens_per_second": stats.prefill_tokens_per_second,
+        "decode_tokens_per_second": stats.decode_tokens_per_second,
+        "variant": model.stats()["variant"],
+        "threads": model.stats()["threads"],
+    }
+    if hash_logits:
+        document["logits_sha256"] = generation.logits_sha256
+    console.print_json(document)
+
+
+def _tensors(model: Model, entries: tuple[str, ...], output: Path | None, as_json: bool) -> None:
+
+    from edgec.cli import console
+
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for entry in entries:
+        name, _, file = entry.partition("=")
+        if not name or not file:
+            raise UsageError(f"`--input {entry}` is not NAME=FILE.npy")
+        arrays[name] = _read_array(Path(file))
+    results = model.run(arrays)
+    if output is not None:
+        _write_arrays(output, results)
+    if as_json:
+        facts = {name: {"dtype": str(array.dtype), "shape": array.shape} for name, array in results.items()}
+        click.echo(json.dumps(facts if output else {name: array.tolist() for name, array in results.items()}))
+        return
+    table = console.table("output", "type", "shape", "smallest", "largest", right=["smallest", "largest"])
+    for name, array in results.items():
+        low, high = (f"{array.min():.5g}", f"{array.max():.5g}") if array.size else ("", "")
+        table.add_row(console.plain(name), str(array.dtype), " x ".join(map(str, array.shape)), low, high)
+    console.stdout().print(table)
+
+
+def _read_array(file: Path) -> npt.NDArray[Any]:
+    import numpy as np
+
+    try:
+        array = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise UsageError(f"`{file}` is not an array in numpy's .npy format") from error
+    if not isinstance(array, np.ndarray):
+        raise UsageError(f"`{file}` holds several arrays, one is needed")
+    return array
+
+
+def _write_arrays(file: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    import numpy as np
+
+    temporary = file.with_name(f".{file.name}.tmp.npz")
+    try:
+        np.savez(temporary, **arrays)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _look(model: Model, images: tuple[Path, ...], as_json: bool) -> None:
+    from edgec.cli import console
+
+    detects = (model.manifest.task or {}).get("type") == "object-detection"
+    found = {str(image): model.detect(image) if detects else model.classify(image) for image in images}
+    if as_json:
+        console.print_json({image: [entry.to_json() for entry in entries] for image, entries in found.items()})
+        return
+    for image, entries in found.items():
+        if len(found) > 1:
+            click.echo(click.style(image, bold=True))
+        for entry in entries:
+            click.echo(f"{100 * entry.score:5.1f} %  {entry}")
+
+
+def _compare(model: Model, texts: tuple[str, ...], as_json: bool) -> None:
+    from edgec.cli import console
+
+    vectors = model.embed(list(texts))
+    similarities = vectors @ vectors.T
+    if as_json:
+        console.print_json({"embeddings": vectors.tolist(), "similarities": similarities.tolist()})
+        return
+    names = [text if len(text) <= 24 else text[:23] + "…" for text in texts]
+    table = console.table("", *map(console.plain, names), right=names)
+    for name, row in zip(names, similarities, strict=True):
+        table.add_row(console.plain(name), *(f"{value:.3f}" for value in row))
+    console.stdout().print(table)

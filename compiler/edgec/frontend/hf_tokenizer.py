@@ -80,14 +80,7 @@ def assets(
         tokenizer = tokenizers.Tokenizer.from_str(content)
     except Exception as error:  # the library raises plain `Exception`
         raise CorruptFileError(f"`tokenizer.json` cannot be read: {error}", hint="download the file again") from error
-    beyond = {text: index for text, index in tokenizer.get_vocab().items() if index >= vocabulary}
-    if beyond:
-        first = min(beyond, key=lambda text: beyond[text])
-        raise ModelError(
-            f"the tokenizer knows {len(beyond)} tokens that the model does not, the first is `{first}` "
-            f"with id {beyond[first]} of {vocabulary}",
-            hint="tokenizer and weights are of different models",
-        )
+    _check_ids(definition, tokenizer, vocabulary)
     ids = {role: index for role, text in special.items() if (index := tokenizer.token_to_id(text)) is not None}
     ends = list(dict.fromkeys([*eos_token_ids, *([ids["eos_token"]] if "eos_token" in ids else [])]))
     return TokenizerAssets(
@@ -98,6 +91,26 @@ def assets(
         chat_template=chat_template,
         special_tokens=dict(special),
     )
+
+
+def _check_ids(definition: Mapping[str, Any], tokenizer: tokenizers.Tokenizer, vocabulary: int) -> None:
+    """The library numbers added tokens itself, other readers believe the file: both must agree."""
+    known = dict(tokenizer.get_vocab())
+    for token in definition.get("added_tokens") or ():
+        known[token["content"]] = max(token["id"], known.get(token["content"], 0))
+    beyond = {text: index for text, index in known.items() if index >= vocabulary}
+    if beyond:
+        first = min(beyond, key=lambda text: beyond[text])
+        raise ModelError(
+            f"the tokenizer knows {len(beyond)} tokens that the model does not, the first is `{first}` "
+            f"with id {beyond[first]} of {vocabulary}",
+            hint="tokenizer and weights are of different models",
+        )
+    moved = [text for text, index in known.items() if tokenizer.token_to_id(text) != index]
+    if moved:
+        raise ModelError(
+            f"the added token `{moved[0]}` is numbered {known[moved[0]]}, which leaves a gap in the vocabulary"
+        )
 
 
 def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:

@@ -1,0 +1,87 @@
+"""Small random decoders written by `transformers`, and a runner of our graphs to compare with it."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir
+import onnxruntime
+import torch
+import transformers
+
+from edgec.ir.model import ModelIR
+
+CLASSES = {
+    "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
+    "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM),
+    "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
+}
+SHAPES = {
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "vocab_size": 131,
+    "max_position_embeddings": 64,
+}
+
+
+def save_reference(folder: Path, family: str, *, dtype: torch.dtype = torch.float32, **config: Any) -> torch.nn.Module:
+    """A random model as a Hugging Face folder; returns it in float32, its parameters rounded to `dtype`."""
+    config_class, model_class = CLASSES[family]
+    torch.manual_seed(7)
+    model = model_class(config_class(**{**SHAPES, **config})).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(1.0 if "norm" in name else 0.0, 0.3 if "norm" in name else 0.1)
+            parameter.copy_(parameter.to(dtype))
+    copy.deepcopy(model).to(dtype).save_pretrained(folder)
+    return model
+
+
+def reference_logits(model: torch.nn.Module, ids: list[int]) -> npt.NDArray[np.float32]:
+    with torch.no_grad():
+        logits: npt.NDArray[np.float32] = model(torch.tensor([ids])).logits[0].numpy()
+    return logits
+
+
+class GraphRunner:
+    """A decoder graph in onnxruntime with its KV cache."""
+
+    def __init__(self, model: ModelIR) -> None:
+        assert model.decoder is not None
+        shape = (1, model.decoder.kv_heads, 0, model.decoder.head_dim)
+        self._session = onnxruntime.InferenceSession(
+            onnx_ir.to_proto(model.model).SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._past = {
+            value.name: np.zeros(shape, np.float32)
+            for value in self._session.get_inputs()
+            if value.name.startswith("past_key_values")
+        }
+        self._position = 0
+
+    def step(self, ids: list[int]) -> npt.NDArray[np.float32]:
+        """Logits `[len(ids), vocabulary]` of the next tokens."""
+        positions = np.arange(self._position, self._position + len(ids), dtype=np.int64)
+        results = self._session.run(
+            None, {"input_ids": np.array([ids], np.int64), "position_ids": positions[None], **self._past}
+        )
+        by_name = dict(zip(self._outputs, results, strict=True))
+        self._past = {name: by_name[name.replace("past_key_values", "present")] for name in self._past}
+        self._position += len(ids)
+        logits: npt.NDArray[np.float32] = by_name["logits"][0]
+        return logits
+
+
+def prefill_and_steps(model: ModelIR, ids: list[int], *, prefill: int) -> npt.NDArray[np.float32]:
+    """Logits of all positions: `prefill` tokens in two uneven chunks, then one at a time."""
+    runner = GraphRunner(model)
+    chunks = [ids[: prefill - 3], ids[prefill - 3 : prefill], *([token] for token in ids[prefill:])]
+    return np.concatenate([runner.step(chunk) for chunk in chunks])

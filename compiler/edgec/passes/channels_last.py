@@ -15,7 +15,17 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.passes import dims as d
-from edgec.passes.base import GraphPass, add_initializer, constant, insert, insert_value, is_initializer, is_op, replace, shape_of
+from edgec.passes.base import (
+    GraphPass,
+    add_initializer,
+    constant,
+    insert,
+    insert_value,
+    is_initializer,
+    is_op,
+    replace,
+    shape_of,
+)
 from edgec.passes.fold_shapes import static_target
 from edgec.passes.infer_shapes import infer
 from edgec.passes.shape_rules import ELEMENTWISE_MANY, ELEMENTWISE_UNARY, axis_of
@@ -208,7 +218,9 @@ class _Layouts:
             return False
         axes = [axis_of(int(axis), rank) for axis in array.reshape(-1)]
         moved = self._integers(node.outputs[0], sorted(permutation[axis] for axis in axes))
-        reduced = insert_value(node, node.op_type, [self._permuted(node, node.inputs[0], permutation), moved], _attributes(node))
+        reduced = insert_value(
+            node, node.op_type, [self._permuted(node, node.inputs[0], permutation), moved], _attributes(node)
+        )
         if node.attributes.get_int("keepdims", 1):
             self._carry(node.outputs[0], reduced, permutation)
         else:

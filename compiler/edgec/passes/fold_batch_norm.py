@@ -28,7 +28,11 @@ class FoldBatchNorm(GraphPass):
     def rewrite(self, model: ir.Model) -> bool:
         modified = False
         for node in list(model.graph):
-            if not is_op(node, "BatchNormalization") or len(node.outputs) > 1 or node.attributes.get_int("training_mode", 0):
+            if (
+                not is_op(node, "BatchNormalization")
+                or len(node.outputs) > 1
+                or node.attributes.get_int("training_mode", 0)
+            ):
                 continue
             factors = _scale_and_shift(node)
             if factors is None:
@@ -51,9 +55,7 @@ def _scale_and_shift(node: ir.Node) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]
     return scale, beta - mean * scale
 
 
-def _into_conv(
-    graph: ir.Graph, node: ir.Node, scale: npt.NDArray[Any], shift: npt.NDArray[Any]
-) -> ir.Value | None:
+def _into_conv(graph: ir.Graph, node: ir.Node, scale: npt.NDArray[Any], shift: npt.NDArray[Any]) -> ir.Value | None:
     conv = producer(node.inputs[0], "Conv")
     if conv is None or only_use(conv.outputs[0]) is not node or not is_initializer(conv.inputs[1]):
         return None
@@ -77,9 +79,7 @@ def _into_conv(
     return insert_value(node, "Conv", inputs, attributes, like=node.outputs[0])
 
 
-def _as_arithmetic(
-    graph: ir.Graph, node: ir.Node, scale: npt.NDArray[Any], shift: npt.NDArray[Any]
-) -> ir.Value | None:
+def _as_arithmetic(graph: ir.Graph, node: ir.Node, scale: npt.NDArray[Any], shift: npt.NDArray[Any]) -> ir.Value | None:
     shape = shape_of(node.inputs[0])
     if shape is None:
         return None

@@ -17,7 +17,9 @@ from onnx.reference import ReferenceEvaluator
 from edgec.passes.base import SMALL, GraphPass, constant, is_initializer, shape_of
 from edgec.passes.infer_shapes import CONTENT, infer
 
-_RANDOM = frozenset("Bernoulli Dropout Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike".split())
+_RANDOM = frozenset(
+    "Bernoulli Dropout Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike".split()
+)
 
 
 class FoldConstants(GraphPass):
@@ -39,7 +41,11 @@ class FoldConstants(GraphPass):
 
 def _computed(node: ir.Node, opset: int) -> list[npt.NDArray[Any]] | None:
     """The constant results of `node`, or `None` when they are not (small) constants."""
-    if node.domain != "" or node.op_type in _RANDOM or any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
+    if (
+        node.domain != ""
+        or node.op_type in _RANDOM
+        or any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values())
+    ):
         return None
     if any(output.is_graph_output() for output in node.outputs):
         return None

@@ -134,9 +134,7 @@ def _transposed_keys(node: ir.Node, keys: ir.Value) -> ir.Value | None:
     return value
 
 
-def _packed_form(
-    node: ir.Node, found: _Found, keys: ir.Value
-) -> tuple[list[ir.Value | None], int, ir.Value] | None:
+def _packed_form(node: ir.Node, found: _Found, keys: ir.Value) -> tuple[list[ir.Value | None], int, ir.Value] | None:
     """The operands `[batch, tokens, heads * width]`, when heads are split and joined right around."""
     packed = [_before_head_split(value) for value in (found.queries, keys, found.values)]
     shapes = [shape_of(value) for value in (found.queries, keys, found.values)]
@@ -144,7 +142,11 @@ def _packed_form(
     if any(value is None for value in packed) or len(heads) != 1 or any(s is None for s in shapes):
         return None
     joined = only_use(node.outputs[0])
-    if not is_op(joined, "Transpose") or joined is None or list(joined.attributes.get_ints("perm") or []) != _SPLIT_HEADS:
+    if (
+        not is_op(joined, "Transpose")
+        or joined is None
+        or list(joined.attributes.get_ints("perm") or []) != _SPLIT_HEADS
+    ):
         return None
     reshape = only_use(joined.outputs[0])
     before = shape_of(packed[0])

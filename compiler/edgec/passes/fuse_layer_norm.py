@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgec.passes.base import GraphPass, constant, insert_value, is_initializer, is_op, producer, replace, scalar, shape_of
+from edgec.passes.base import (
+    GraphPass,
+    constant,
+    insert_value,
+    is_initializer,
+    is_op,
+    producer,
+    replace,
+    scalar,
+    shape_of,
+)
 
 
 class FuseLayerNorm(GraphPass):

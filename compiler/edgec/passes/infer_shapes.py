@@ -10,9 +10,7 @@ from edgec.passes.shape_rules import MAX_ELEMENTS, Content, Context, Shape, Unkn
 
 CONTENT = "edgec.content"  # key of `Value.meta`: the known elements of a small integer tensor
 
-_BOOLEAN = frozenset(
-    "And Equal Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Not Or Xor".split()
-)
+_BOOLEAN = frozenset("And Equal Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Not Or Xor".split())
 _INT64 = frozenset("ArgMax ArgMin NonZero Shape Size".split())
 _SECOND = frozenset({"Where"})
 _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
@@ -67,7 +65,12 @@ def _from_constant(value: ir.Value) -> None:
         return
     value.shape = ir.Shape(list(tensor.shape.numpy()))
     value.dtype = tensor.dtype
-    if tensor.dtype in _INTEGERS and tensor.size <= MAX_ELEMENTS and len(tensor.shape) <= 1 and not value.is_graph_input():
+    if (
+        tensor.dtype in _INTEGERS
+        and tensor.size <= MAX_ELEMENTS
+        and len(tensor.shape) <= 1
+        and not value.is_graph_input()
+    ):
         value.meta[CONTENT] = tuple(int(element) for element in tensor.numpy().reshape(-1))
 
 

@@ -67,7 +67,9 @@ def join(graph: ir.Graph, linears: Sequence[Linear], anchor: ir.Node) -> None:
     product = insert_value(anchor, "MatMul", [linears[0].source, weight], name=f"{name}/matmul")
     product.dtype = linears[0].output.dtype or ir.DataType.FLOAT
     if any(linear.bias is not None for linear in linears):
-        product = insert_value(anchor, "Add", [product, _joined_bias(graph, name, linears)], name=f"{name}/add", like=product)
+        product = insert_value(
+            anchor, "Add", [product, _joined_bias(graph, name, linears)], name=f"{name}/add", like=product
+        )
     sizes = add_initializer(graph, f"{name}/sizes", np.array([linear.width for linear in linears], np.int64))
     split = insert(anchor, "Split", [product, sizes], {"axis": -1}, outputs=len(linears), name=f"{name}/split")
     for linear, part in zip(linears, split.outputs, strict=True):

@@ -29,7 +29,9 @@ def _simpler(graph: ir.Graph, node: ir.Node) -> ir.Value | None:
     if is_op(node, "Div") and floats:
         divisor = constant(node.inputs[1])
         if divisor is not None and divisor.dtype == np.float32 and np.all(divisor != 0):
-            inverse = add_initializer(graph, f"{output.name}/inverse", (1.0 / divisor.astype(np.float64)).astype(np.float32))
+            inverse = add_initializer(
+                graph, f"{output.name}/inverse", (1.0 / divisor.astype(np.float64)).astype(np.float32)
+            )
             return insert_value(node, "Mul", [node.inputs[0], inverse], like=output)
     if is_op(node, "Pow") and floats:
         return _power(graph, node)

@@ -18,7 +18,7 @@ from tvm.script.ir_builder import tirx as T
 
 from edgec.lower.wasm.graph_dims import symbols, to_tir
 from edgec.lower.wasm.kernels import math
-from edgec.lower.wasm.kernels.builder import Buffer, Expr, KernelBuilder, PrimFunc, bind, load, store
+from edgec.lower.wasm.kernels.builder import Buffer, Expr, Floats, KernelBuilder, PrimFunc, bind, load, store
 from edgec.lower.wasm.kernels.elementwise_operators import OPERATORS, VECTOR_OPERATORS
 from edgec.passes import dims as d
 from edgec.passes.dims import Dim
@@ -37,51 +37,63 @@ class Operand:
     offset: Dim = 0
 
 
-def elementwise(tree: Tree, operands: Sequence[Operand], dtype: str, shape: Sequence[Dim]) -> PrimFunc:
-    """Parameters: one buffer per operand, a dense output of `shape`, the symbolic dimensions by name."""
-    shape, strides = collapse(shape, [operand.strides for operand in operands])
-    names = symbols([*shape, *(s for per in strides for s in per), *(operand.offset for operand in operands)])
+def elementwise(tree: Tree, operands: Sequence[Operand], output: Operand, shape: Sequence[Dim]) -> PrimFunc:
+    """Parameters: one buffer per operand, the output's, then `dimensions(...)` of all this."""
+    names = dimensions([*operands, output], shape)
+    shape, strides = collapse(shape, [operand.strides for operand in (output, *operands)])
     with KernelBuilder() as k:
         buffers = [k.buffer(f"operand{i}", buffer_dtype(operand.dtype)) for i, operand in enumerate(operands)]
-        output = k.buffer("output", buffer_dtype(dtype))
+        target = k.buffer("output", buffer_dtype(output.dtype))
         variables = {name: k.scalar(name) for name in names}
         extents = [to_tir(dim, variables) for dim in shape]
         steps = [[to_tir(stride, variables) for stride in per] for per in strides]
-        offsets = [to_tir(operand.offset, variables) for operand in operands]
-        inner_steps = [per[-1] for per in strides]
+        offsets = [to_tir(operand.offset, variables) for operand in (output, *operands)]
         wide = (
-            _is_vector_tree(tree, dtype)
+            strides[0][-1] == 1
+            and is_vector_tree(tree, output.dtype)
             and all(operand.dtype in _VECTOR_DTYPES for operand in operands)
             and not (isinstance(shape[-1], int) and shape[-1] < _LANES)
         )
 
-        def compute(bases: Sequence[Expr], at: Expr, index: Expr, width: int) -> None:
+        def compute(bases: Sequence[Expr], index: Expr, width: int) -> None:
             def leaf(i: int) -> Expr:
-                position = bases[i] + index * steps[i][-1]
-                return read(buffers[i], operands[i].dtype, position, inner_steps[i], width)
+                step = strides[i + 1][-1]
+                position = bases[i + 1] + index * steps[i + 1][-1]
+                return read(buffers[i], operands[i].dtype, position, step, steps[i + 1][-1], width)
 
-            write(output, dtype, at + index, evaluate(tree, leaf, width), width)
+            write(target, output.dtype, bases[0] + index * steps[0][-1], evaluate(tree, leaf, width), width)
 
-        def row(bases: Sequence[Expr], at: Expr, parallel: bool) -> None:
+        def row(bases: Sequence[Expr], parallel: bool) -> None:
             loop = T.parallel if parallel else T.serial
             vectors = bind(tirx.truncdiv(extents[-1], _LANES)) if wide else None
             if vectors is not None:
                 with loop(0, vectors) as i:
-                    compute(bases, at, i * _LANES, _LANES)
-            done = vectors * _LANES if vectors is not None else T.int32(0)
+                    compute(bases, i * _LANES, _LANES)
             if vectors is None or not isinstance(shape[-1], int) or shape[-1] % _LANES:
+                done = vectors * _LANES if vectors is not None else T.int32(0)
                 with loop(0, extents[-1] - done) as i:
-                    compute(bases, at, done + i, 1)
+                    compute(bases, done + i, 1)
 
         if len(shape) == 1:
-            row(offsets, T.int32(0), parallel=True)
+            row(offsets, parallel=True)
         else:
-            with T.parallel(0, _product(extents[:-1])) as outer:
+            with T.parallel(0, product(extents[:-1])) as outer:
                 indices = unravel(outer, extents[:-1])
-                bases = [
-                    bind(offset + _dot(indices, per[:-1])) for offset, per in zip(offsets, steps, strict=True)
-                ]
-                row(bases, outer * extents[-1], parallel=False)
+                row([bind(o + dot(indices, per[:-1])) for o, per in zip(offsets, steps, strict=True)], parallel=False)
+    return k.func
+
+
+def dimensions(operands: Sequence[Operand], shape: Sequence[Dim]) -> list[str]:
+    """The symbolic dimensions that a kernel over these takes, in the order of its parameters."""
+    return symbols([*shape, *(s for operand in operands for s in (*operand.strides, operand.offset))])
+
+
+def dimension(dim: Dim, dtype: str, index: int) -> PrimFunc:
+    """Parameters: output, `dimensions([], [dim])`. Writes the value of one dimension to `output[index]`."""
+    with KernelBuilder() as k:
+        output = k.buffer("output", dtype)
+        variables = {name: k.scalar(name) for name in dimensions([], [dim])}
+        store(output, T.int32(index), T.Cast(dtype, to_tir(dim, variables)), 1)
     return k.func
 
 
@@ -95,7 +107,9 @@ def collapse(shape: Sequence[Dim], strides: Sequence[Sequence[Dim]]) -> tuple[li
     dims: list[Dim] = []
     steps: list[list[Dim]] = [[] for _ in strides]
     for i in kept:
-        if dims and all(d.same(per[-1], d.multiply(shape[i], full[i])) for per, full in zip(steps, strides, strict=True)):
+        if dims and all(
+            d.same(per[-1], d.multiply(shape[i], full[i])) for per, full in zip(steps, strides, strict=True)
+        ):
             dims[-1] = d.multiply(dims[-1], shape[i])
             for per, full in zip(steps, strides, strict=True):
                 per[-1] = full[i]
@@ -117,8 +131,8 @@ def unravel(index: Expr, extents: Sequence[Expr]) -> list[Expr]:
     return [index, *reversed(result)]
 
 
-def read(buffer: Buffer, dtype: str, index: Expr, step: Dim, width: int) -> Expr:
-    """One element, or `width` elements `step` apart."""
+def read(buffer: Buffer, dtype: str, index: Expr, step: Dim, step_value: Expr, width: int) -> Expr:
+    """One element, or `width` elements `step` apart (`step_value` is the same as an expression)."""
     if width == 1:
         value = buffer[index]
         return value != T.uint8(0) if dtype == "bool" else value
@@ -126,7 +140,10 @@ def read(buffer: Buffer, dtype: str, index: Expr, step: Dim, width: int) -> Expr
         return T.Broadcast(buffer[index], width)
     if step == 1:
         return load(buffer, index, width)
-    return buffer[T.Ramp(index, to_tir(step, {}) if isinstance(step, int) else step, width)]
+    lanes = Floats(width, dtype)
+    for lane in range(width):
+        lanes[lane] = buffer[index + lane * step_value]
+    return lanes.vector(0, width)
 
 
 def write(buffer: Buffer, dtype: str, index: Expr, value: Expr, width: int) -> None:
@@ -151,7 +168,7 @@ def number(value: float | int, dtype: str, width: int) -> Expr:
     return scalar if width == 1 else T.Broadcast(scalar, width)
 
 
-def _is_vector_tree(tree: Tree, dtype: str) -> bool:
+def is_vector_tree(tree: Tree, dtype: str) -> bool:
     if dtype not in _VECTOR_DTYPES:
         return False
     if tree[0] in ("leaf", "number"):
@@ -159,24 +176,22 @@ def _is_vector_tree(tree: Tree, dtype: str) -> bool:
     operator, _, own, children = tree
     if operator not in VECTOR_OPERATORS:
         return False
-    return all(_is_vector_tree(child, _dtype_of(child, own)) for child in children)
+    return all(is_vector_tree(child, _dtype_of(child, own)) for child in children)
 
 
 def _dtype_of(tree: Tree, default: str) -> str:
     return default if tree[0] == "leaf" else str(tree[2])
 
 
-def _product(extents: Sequence[Expr]) -> Expr:
+def product(extents: Sequence[Expr]) -> Expr:
     result = extents[0]
     for extent in extents[1:]:
         result = result * extent
     return result
 
 
-def _dot(indices: Sequence[Expr], steps: Sequence[Expr]) -> Expr:
+def dot(indices: Sequence[Expr], steps: Sequence[Expr]) -> Expr:
     result: Expr = T.int32(0)
     for index, step in zip(indices, steps, strict=True):
         result = result + index * step
     return result
-
-

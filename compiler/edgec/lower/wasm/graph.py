@@ -1,0 +1,182 @@
+"""Lowering of a general ONNX graph: one pass over its nodes, each emits kernel calls over placed buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import onnx_ir as ir
+
+from edgec.errors import ModelError, UnsupportedError
+from edgec.ir.compressed import CompressedModel
+from edgec.ir.lowered import Dimension
+from edgec.lower.wasm.graph_context import GraphContext
+from edgec.lower.wasm.graph_dims import symbols
+from edgec.lower.wasm.graph_fusion import Group, find_groups, weight_of_matmul
+from edgec.lower.wasm.graph_values import TensorView, dtype_of
+from edgec.lower.wasm.ops import (
+    attention,
+    conv,
+    elementwise,
+    gather,
+    matmul,
+    movement,
+    normalization,
+    pool,
+    reduce,
+    resize,
+)
+from edgec.lower.wasm.program import Program
+from edgec.passes.dims import Dim
+from edgec.passes.infer_shapes import content_of, infer
+
+Emitter = Callable[[GraphContext, ir.Node], None]
+
+EMITTERS: Mapping[str, Emitter] = {
+    **dict.fromkeys(elementwise.OPS, elementwise.lower),
+    **movement.OPS,
+    **reduce.OPS,
+    **normalization.OPS,
+    **gather.OPS,
+    "Attention": attention.lower,
+    "AveragePool": pool.lower,
+    "MatMul": matmul.lower,
+    "MaxPool": pool.lower,
+    "Resize": resize.lower,
+}
+
+GROUP_EMITTERS: Mapping[str, Callable[[GraphContext, Group], None]] = {
+    "Conv": conv.lower_group,
+    "MatMul": matmul.lower_group,
+}
+
+# Some are gone after `simplify`, or known while compiling.
+SUPPORTED_OPS = frozenset(EMITTERS) | {
+    "BatchNormalization",
+    "Constant",
+    "Conv",
+    "Dropout",
+    "Gemm",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "Shape",
+    "Size",
+}
+
+
+def lower_graph(compressed: CompressedModel) -> Program:
+    """The program of one entry point, `run(*dims)`; `Program.build` places, compiles and links it.
+
+    Raises `UnsupportedError` for an operator, element type or dimension that no kernel handles.
+    """
+    graph = compressed.model.model.graph
+    unsupported = sorted({node.op_type for node in graph if node.op_type not in SUPPORTED_OPS or node.domain != ""})
+    if unsupported:
+        raise UnsupportedError("no kernels for " + ", ".join(f"`{name}`" for name in unsupported))
+    infer(graph)
+    _check_shapes(graph)
+    names = symbols([dim for value in graph.inputs if value.shape is not None for dim in value.shape.dims])
+    plan = compressed.plan
+    bounds = {name: plan.dims[name] for name in names if name in plan.dims}
+    program = Program("graph", max_threads=plan.max_threads, dims=bounds)
+    context = GraphContext(compressed, program, program.entry("run", *names))
+    for value in graph.inputs:
+        context.define(value, _slot(context, program, value, is_input=True))
+    for value in graph.outputs:
+        context.outputs[value] = _slot(context, program, value, is_input=False)
+    _emit(context, graph)
+    for value in graph.outputs:
+        _finish(context, value)
+    return program
+
+
+def _emit(context: GraphContext, graph: ir.Graph) -> None:
+    groups = find_groups(graph)
+    absorbed = {node for group in groups.values() for node in group.nodes}
+    last = {group.nodes[-1]: group for group in groups.values()}
+    needed = _needed(graph)
+    for node in graph:
+        if node in last:
+            group = last[node]
+            GROUP_EMITTERS[group.anchor.op_type](context, group)
+        elif node in needed and node not in absorbed:
+            emitter = EMITTERS.get(node.op_type)
+            if emitter is None:
+                raise UnsupportedError(
+                    f"`{node.op_type}` ({node.name}) has no kernel in this form",
+                    hint="`simplify` the model before it is lowered",
+                )
+            emitter(context, node)
+
+
+def _check_shapes(graph: ir.Graph) -> None:
+    for node in graph:
+        for value in node.outputs:
+            if value.shape is None and value.uses():
+                raise UnsupportedError(
+                    f"the shape of `{value.name}` ({node.op_type}) depends on the input's content",
+                    hint="export the model with fixed shapes there",
+                )
+
+
+def _slot(context: GraphContext, program: Program, value: ir.Value, *, is_input: bool) -> TensorView:
+    """Persistent memory for a graph input or output."""
+    shape = context.shape(value)
+    dtype = dtype_of(value)
+    target = context.allocate(value.name or "", dtype, shape)
+    target.storage.persistent = True
+    declare = program.input if is_input else program.output
+    declare(value.name or "", dtype, tuple(_dimension(dim) for dim in shape), target.storage)
+    return target
+
+
+def _dimension(dim: Dim) -> Dimension:
+    return dim if isinstance(dim, int) else str(dim)
+
+
+def _needed(graph: ir.Graph) -> set[ir.Node]:
+    """Nodes whose results are read as tensors; shapes that are known while compiling need none."""
+    needed: set[ir.Node] = set()
+    wanted = [value for value in graph.outputs]
+    while wanted:
+        value = wanted.pop()
+        node = value.producer()
+        if node is None or node in needed or content_of(value) is not None:
+            continue
+        needed.add(node)
+        wanted += [
+            source for index, source in enumerate(node.inputs) if source is not None and not _is_shape(node, index)
+        ]
+    return needed
+
+
+# Inputs that say where elements go; the emitters take them from shape inference.
+_SHAPE_INPUTS: Mapping[str, tuple[int, ...]] = {
+    "ConstantOfShape": (0,),
+    "Expand": (1,),
+    "Pad": (1, 3),
+    "Range": (0, 1, 2),
+    "Reshape": (1,),
+    "Resize": (1, 2, 3),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "Squeeze": (1,),
+    "Tile": (1,),
+    "Unsqueeze": (1,),
+}
+
+
+def _is_shape(node: ir.Node, index: int) -> bool:
+    """Also weights of linear layers, which `ops/linear.py` brings into another order."""
+    if node.op_type == "MatMul" and index == 1:
+        return weight_of_matmul(node) is not None
+    return index in _SHAPE_INPUTS.get(node.op_type, ())
+
+
+def _finish(context: GraphContext, value: ir.Value) -> None:
+    """The value in the output's memory."""
+    target = context.outputs[value]
+    if value.producer() is None and not value.is_graph_input():
+        raise ModelError(f"graph output `{value.name}` has no producer")
+    view = context.view(value)
+    if view != target:
+        context.compute_into(context.operand(value, target.shape), target)

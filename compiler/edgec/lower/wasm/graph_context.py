@@ -1,0 +1,205 @@
+"""The state of lowering one graph: what each tensor is, and the kernel calls so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgec.ir.compressed import CompressedModel, PackedTensor
+from edgec.lower.wasm.abi import PrimFunc
+from edgec.lower.wasm.graph_dims import upper_bound
+from edgec.lower.wasm.graph_values import (
+    ITEM_BYTES,
+    Constant,
+    Lazy,
+    TensorView,
+    dtype_of,
+    memory_dtype,
+)
+from edgec.lower.wasm.kernels.elementwise import Operand, dimension, dimensions, elementwise
+from edgec.lower.wasm.program import Entry, Program, Storage, View
+from edgec.lower.wasm.program import Operand as CallOperand
+from edgec.lower.wasm.target import Isa
+from edgec.passes import dims as d
+from edgec.passes.dims import Dim
+from edgec.passes.infer_shapes import content_of
+from edgec.passes.shape_rules import Content, Context
+
+Handle = TensorView | Lazy | Constant
+
+
+class GraphContext:
+    """Operators' emitters read their inputs with `view` and `handle`, and call `define` for their outputs."""
+
+    def __init__(self, compressed: CompressedModel, program: Program, entry: Entry) -> None:
+        self.compressed = compressed
+        self.program = program
+        self.entry = entry
+        self.bounds: Mapping[str, int] = program.dims
+        self.outputs: dict[ir.Value, TensorView] = {}
+        self._handles: dict[ir.Value, Handle] = {}
+        self._weights: dict[str, Storage] = {}
+        self._cache: dict[Hashable, Any] = {}
+
+    # What tensors are
+
+    def shape(self, value: ir.Value) -> tuple[Dim, ...]:
+        assert value.shape is not None
+        return tuple(value.shape.dims)
+
+    def content(self, value: ir.Value | None) -> Content | None:
+        """The elements of a small integer tensor that are known while compiling."""
+        return content_of(value)
+
+    def node_context(self, node: ir.Node) -> Context:
+        """The node as the rules of shape inference see it."""
+        shapes = [None if v is None or v.shape is None else list(v.shape.dims) for v in node.inputs]
+        return Context(node, shapes, [content_of(value) for value in node.inputs])
+
+    def packed(self, value: ir.Value | None) -> PackedTensor | None:
+        return self.compressed.packed.get(value.name or "") if value is not None else None
+
+    def handle(self, value: ir.Value) -> Handle:
+        found = self._handles.get(value)
+        if found is not None:
+            return found
+        if value.const_value is not None:
+            found = Constant(
+                value.name or "", dtype_of(value), tuple(value.const_value.shape.numpy()), value.const_value
+            )
+        else:
+            content = content_of(value)
+            assert content is not None, f"`{value.name}` has no value"
+            found = self._shape_tensor(value, content)
+        self._handles[value] = found
+        return found
+
+    def define(self, value: ir.Value, handle: Handle) -> None:
+        """A lazy expression is computed now unless exactly one operator reads it."""
+        if isinstance(handle, Lazy) and (value in self.outputs or len(value.uses()) != 1):
+            handle = self.computed(handle, value)
+        self._handles[value] = handle
+
+    def view(self, value: ir.Value) -> TensorView:
+        """The tensor in memory."""
+        handle = self.handle(value)
+        if isinstance(handle, TensorView):
+            return handle
+        view = self.weight_of(handle) if isinstance(handle, Constant) else self.computed(handle, value)
+        self._handles[value] = view
+        return view
+
+    def dense(self, value: ir.Value) -> TensorView:
+        """The tensor in memory, contiguous and at an offset known while compiling."""
+        view = self.view(value)
+        return view if view.contiguous and isinstance(view.offset, int) else self.copied(view)
+
+    def operand(self, value: ir.Value, shape: Sequence[Dim]) -> Lazy:
+        """The tensor as a (part of an) expression over `shape`."""
+        handle = self.handle(value)
+        if isinstance(handle, Constant) and handle.number is not None:
+            return Lazy(("number", handle.number, handle.dtype), (), handle.dtype, tuple(shape))
+        if isinstance(handle, Lazy) and self._worth_inlining(handle, shape):
+            return handle
+        view = self.view(value)
+        return Lazy(("leaf", 0), (view,), view.dtype, view.shape)
+
+    def _worth_inlining(self, lazy: Lazy, shape: Sequence[Dim]) -> bool:
+        same = len(lazy.shape) == len(shape) and all(d.same(a, b) for a, b in zip(lazy.shape, shape, strict=True))
+        return same or lazy.tree[0] in ("leaf", "number")
+
+    # Memory
+
+    def allocate(self, name: str, dtype: str, shape: Sequence[Dim], *, value: ir.Value | None = None) -> TensorView:
+        """A new dense tensor; the output's memory when it is graph output `value`."""
+        if value is not None and value in self.outputs:
+            return self.outputs[value]
+        size = upper_bound(d.product(shape), self.bounds) * ITEM_BYTES[dtype]
+        return TensorView.whole(self.program.workspace(name, size), dtype, shape)
+
+    def scratch(self, name: str, dtype: str, elements: Dim) -> TensorView:
+        return self.allocate(name, dtype, [elements])
+
+    def weight(
+        self, name: str, data: Callable[[], npt.NDArray[Any]], *, nibbles: bool = False, rank: int = 0
+    ) -> Storage:
+        """A constant in the weights region; `data` is asked once per name."""
+        if name not in self._weights:
+            kind: Any = "nibbles" if nibbles else "raw"
+            self._weights[name] = self.program.weight(name, data(), kind=kind, rank=rank)
+        return self._weights[name]
+
+    def weight_of(self, constant: Constant) -> TensorView:
+        storage = self.weight(constant.name, constant.array)
+        return TensorView.whole(storage, constant.dtype, constant.shape)
+
+    def computed(self, lazy: Lazy, value: ir.Value | None = None) -> TensorView:
+        """A lazy expression, calculated into new memory."""
+        name = (value.name if value is not None else None) or "expression"
+        target = self.allocate(name, lazy.dtype, lazy.shape, value=value)
+        self.compute_into(lazy, target)
+        return target
+
+    def copied(self, view: TensorView, value: ir.Value | None = None) -> TensorView:
+        return self.computed(Lazy(("leaf", 0), (view,), view.dtype, view.shape), value)
+
+    def compute_into(self, lazy: Lazy, target: TensorView) -> None:
+        """The kernel call that evaluates `lazy`, broadcast to the target's shape."""
+        leaves = [leaf.broadcast(target.shape) for leaf in lazy.leaves]
+        operands = [Operand(leaf.dtype, leaf.strides, symbolic(leaf.offset)) for leaf in leaves]
+        output = Operand(target.dtype, target.strides, symbolic(target.offset))
+        shape = target.shape
+        self.call(
+            ("elementwise", lazy.tree, tuple(operands), output, shape),
+            lambda isa: elementwise(lazy.tree, operands, output, shape),
+            [*leaves, target],
+            dimensions([*operands, output], shape),
+        )
+
+    def _shape_tensor(self, value: ir.Value, content: Content) -> Handle:
+        """A small integer tensor of symbolic dimensions, written by one kernel call per element."""
+        target = self.allocate(value.name or "shape", dtype_of(value), self.shape(value), value=value)
+        dtype = memory_dtype(target.dtype)
+        for index, dim in enumerate(content):
+            self.call(
+                ("dimension", dim, dtype, index),
+                lambda isa, dim=dim, index=index: dimension(dim, dtype, index),
+                [target],
+                dimensions([], [dim]),
+            )
+        return target
+
+    # Calls
+
+    def call(
+        self,
+        key: tuple[Hashable, ...],
+        make: Callable[[Isa], PrimFunc],
+        buffers: Sequence[TensorView | Storage],
+        scalars: Sequence[Any] = (),
+    ) -> None:
+        """Call the kernel that `make` makes; equal keys share one."""
+        operands: list[CallOperand] = [address(buffer) for buffer in buffers]
+        self.entry.call(self.program.kernel(key, make), *operands, *scalars)
+
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """`make()` the first time, the same result afterwards."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
+
+
+def symbolic(offset: Dim) -> Dim:
+    """The part of an offset that the kernel adds; a number goes into the address."""
+    return 0 if isinstance(offset, int) else offset
+
+
+def address(buffer: TensorView | Storage) -> Storage | View:
+    if isinstance(buffer, Storage):
+        return buffer
+    if isinstance(buffer.offset, int) and buffer.offset:
+        return buffer.storage.at(buffer.offset * ITEM_BYTES[buffer.dtype])
+    return buffer.storage

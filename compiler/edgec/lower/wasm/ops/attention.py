@@ -1,0 +1,91 @@
+"""`Attention` of whole sequences, without a cache."""
+
+from __future__ import annotations
+
+import math
+
+import onnx_ir as ir
+
+from edgec.errors import UnsupportedError
+from edgec.lower.wasm.graph_context import GraphContext, symbolic
+from edgec.lower.wasm.graph_dims import upper_bound
+from edgec.lower.wasm.graph_values import TensorView
+from edgec.lower.wasm.kernels.encoder_attention import AttentionShape, encoder_attention, scratch_floats
+from edgec.passes import dims as d
+from edgec.passes.dims import Dim
+
+
+def lower(context: GraphContext, node: ir.Node) -> None:
+    query, key, value = node.inputs[0], node.inputs[1], node.inputs[2]
+    output = node.outputs[0]
+    assert query is not None and key is not None and value is not None
+    if any(extra is not None for extra in node.inputs[4:]) or any(extra.uses() for extra in node.outputs[1:]):
+        raise UnsupportedError(f"node `{node.name}` is an attention with a cache, which only decoders have")
+    heads, kv_heads = node.attributes.get_int("q_num_heads", 0), node.attributes.get_int("kv_num_heads", 0)
+    q = _by_heads(context, context.view(query), heads)
+    k = _by_heads(context, context.view(key), kv_heads)
+    v = _by_heads(context, context.view(value), kv_heads)
+    shape = context.shape(output)
+    target = context.allocate(output.name or "attention", "float32", shape, value=output)
+    out = target if len(shape) == 4 else _split_heads(target, heads)
+    width, value_width = q.shape[3], v.shape[3]
+    query_heads, key_heads = q.shape[1], k.shape[1]
+    assert isinstance(width, int) and isinstance(value_width, int)
+    assert isinstance(query_heads, int) and isinstance(key_heads, int)
+    mask = _mask(context, node, (q.shape[0], query_heads, q.shape[2], k.shape[2]))
+    attention = AttentionShape(
+        batch=q.shape[0],
+        heads=query_heads,
+        kv_heads=key_heads,
+        queries=q.shape[2],
+        keys=k.shape[2],
+        width=width,
+        value_width=value_width,
+        scale=node.attributes.get_float("scale", 1 / math.sqrt(width)),
+        causal=bool(node.attributes.get_int("is_causal", 0)),
+        softcap=node.attributes.get_float("softcap", 0.0),
+        query_strides=_outer(q),
+        key_strides=_outer(k),
+        value_strides=_outer(v),
+        output_strides=_outer(out),
+        offsets=(*(symbolic(view.offset) for view in (q, k, v)), symbolic(mask.offset) if mask is not None else 0),
+        mask_strides=mask.strides if mask is not None else None,
+        mask_dtype=mask.dtype if mask is not None else "float32",
+    )
+    per_thread = scratch_floats(upper_bound(k.shape[2], context.bounds))
+    scratch = context.scratch("scores", "float32", per_thread * context.program.max_threads)
+    context.call(
+        ("attention", attention, per_thread),
+        lambda isa: encoder_attention(attention, per_thread),
+        [q, k, v, *([mask] if mask is not None else []), scratch, target],
+        attention.dimensions(),
+    )
+    context.define(output, target)
+
+
+def _by_heads(context: GraphContext, view: TensorView, heads: int) -> TensorView:
+    """`[batch, heads, tokens, features]` with adjacent features."""
+    if view.strides[-1] != 1:
+        view = context.copied(view)
+    return view if len(view.shape) == 4 else _split_heads(view, heads)
+
+
+def _split_heads(view: TensorView, heads: int) -> TensorView:
+    batch, tokens, features = view.shape
+    split = view.reshaped([batch, tokens, heads, d.floor_divide(features, heads)])
+    assert split is not None
+    return split.transposed([0, 2, 1, 3])
+
+
+def _outer(view: TensorView) -> tuple[Dim, Dim, Dim]:
+    return view.strides[0], view.strides[1], view.strides[2]
+
+
+def _mask(context: GraphContext, node: ir.Node, shape: tuple[Dim, ...]) -> TensorView | None:
+    value = node.inputs[3] if len(node.inputs) > 3 else None
+    if value is None:
+        return None
+    view = context.view(value)
+    if view.dtype not in ("float32", "bool"):
+        raise UnsupportedError(f"node `{node.name}` has a mask of {view.dtype}, only float and bool are supported")
+    return view.broadcast(shape)

@@ -1,0 +1,238 @@
+"""Convolutions, channels last whatever the graph says: inputs and outputs are transposed views."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.ir.compressed import GROUP
+from edgec.ir.weight_use import WeightUse
+from edgec.lower.wasm.graph_context import GraphContext
+from edgec.lower.wasm.graph_dims import to_scalar, upper_bound
+from edgec.lower.wasm.graph_fusion import Group
+from edgec.lower.wasm.graph_values import TensorView
+from edgec.lower.wasm.kernels.depthwise import Window, depthwise, pack_depthwise
+from edgec.lower.wasm.kernels.grouped_conv import grouped_conv, pack_grouped
+from edgec.lower.wasm.kernels.im2col import im2col
+from edgec.lower.wasm.kernels.quantize import groups_of
+from edgec.lower.wasm.ops.linear import Matrix, apply_linear, bias_vector, call_linear, quantized_buffers
+from edgec.lower.wasm.program import Storage
+from edgec.passes import dims as d
+from edgec.passes.dims import Dim
+from edgec.passes.shape_rules import Context, spatial_pads
+
+_STRIP_BYTES = 256 * 1024  # of im2col rows that are made and multiplied at a time: about what a core's cache holds
+
+_TO_LAST = {3: (0, 2, 1), 4: (0, 2, 3, 1)}
+_TO_FIRST = {3: (0, 2, 1), 4: (0, 3, 1, 2)}
+
+
+def channels_last(context: GraphContext, value: ir.Value) -> TensorView:
+    """A `[batch, channels, (height,) width]` tensor as a dense `[batch, height, width, channels]` one."""
+    view = context.view(value)
+    view = view.transposed(_TO_LAST[len(view.shape)])
+    if not (view.contiguous and isinstance(view.offset, int)):
+        view = context.once(("channels last", view), lambda: context.copied(view))
+    if len(view.shape) == 3:
+        widened = view.reshaped([view.shape[0], 1, *view.shape[1:]])
+        assert widened is not None
+        view = widened
+    return view
+
+
+def channels_first(view: TensorView, rank: int) -> TensorView:
+    """The inverse, for a value of `rank` axes."""
+    if rank == 3:
+        narrowed = view.reshaped([view.shape[0], *view.shape[2:]])
+        assert narrowed is not None
+        view = narrowed
+    return view.transposed(_TO_FIRST[rank])
+
+
+def window_of(context: GraphContext, node: ir.Node, kernel: list[int]) -> tuple[Window, tuple[int, int]]:
+    """The sliding window of a Conv or pool, and the padding after the last row and column."""
+    rules: Context = context.node_context(node)
+    shape = context.shape(_value(node.inputs[0]))
+    output = context.shape(node.outputs[0])
+    spatial = len(shape) - 2
+    strides, dilations = rules.integers("strides", [1] * spatial), rules.integers("dilations", [1] * spatial)
+    pads = [(int(a), int(b)) for a, b in spatial_pads(rules, kernel) if isinstance(a, int) and isinstance(b, int)]
+    if spatial == 1:
+        kernel, strides, dilations, pads = [1, *kernel], [1, *strides], [1, *dilations], [(0, 0), *pads]
+    channels = shape[1]
+    assert isinstance(channels, int)
+    height, output_height = (shape[2], output[2]) if spatial == 2 else (1, 1)
+    window = Window(
+        batch=shape[0],
+        height=height,
+        width=shape[-1],
+        channels=channels,
+        output_height=output_height,
+        output_width=output[-1],
+        kernel=(kernel[0], kernel[1]),
+        strides=(strides[0], strides[1]),
+        dilations=(dilations[0], dilations[1]),
+        pads=(pads[0][0], pads[1][0]),
+    )
+    return window, (pads[0][1], pads[1][1])
+
+
+def _value(value: ir.Value | None) -> ir.Value:
+    assert value is not None
+    return value
+
+
+def lower_group(context: GraphContext, group: Group) -> None:
+    """A convolution with its epilogue."""
+    node, end = group.anchor, group.end
+    weight = _value(node.inputs[1])
+    assert weight.const_value is not None
+    weight_shape = [int(dim) for dim in weight.const_value.shape.numpy()]
+    outputs = weight_shape[0]
+    window, _ = window_of(context, node, weight_shape[2:])
+    source = channels_last(context, _value(node.inputs[0]))
+    groups = node.attributes.get_int("group", 1)
+    rank = len(weight_shape)
+    shape = (window.batch, window.output_height, window.output_width, outputs)
+    target = _target(context, group, shape)
+    residual = _residual(context, group, rank)
+    bias = None
+    if group.bias is not None and group.bias.const_value is not None:
+        bias = bias_vector(context, group.bias.name or "", group.bias.const_value.numpy, outputs)
+    if groups == 1:
+        _dense(context, group, weight, window, source, bias, residual, target)
+    elif groups == window.channels == outputs:
+        _depthwise(context, group, weight, window, source, bias, residual, target)
+    else:
+        _grouped(context, group, weight, window, source, bias, target)
+    if group.transposed:
+        last = target if rank == 4 else target.reshaped([shape[0], *shape[2:]])
+        assert last is not None
+        context.define(end, last)
+    else:
+        context.define(end, channels_first(target, rank))
+
+
+def _target(context: GraphContext, group: Group, shape: tuple[Dim, ...]) -> TensorView:
+    end = group.end
+    if group.transposed and end in context.outputs:
+        view = context.outputs[end].reshaped(shape)
+        assert view is not None
+        return view
+    return context.allocate(end.name or "conv", "float32", shape)
+
+
+def _residual(context: GraphContext, group: Group, rank: int) -> TensorView | None:
+    if group.residual is None:
+        return None
+    return context.dense(group.residual) if group.transposed else channels_last(context, group.residual)
+
+
+def _dense(
+    context: GraphContext,
+    group: Group,
+    weight: ir.Value,
+    window: Window,
+    source: TensorView,
+    bias: Storage | None,
+    residual: TensorView | None,
+    target: TensorView,
+) -> None:
+    """One matrix product over all pixels; a kernel larger than 1 x 1 gathers its rows first, strip by strip."""
+    tensor = weight.const_value
+    assert tensor is not None
+    use = WeightUse(weight.name or "", tuple(tensor.shape.numpy()), "conv", frozenset({"conv"}), 1)
+    packed = context.packed(weight)
+    matrix = Matrix(context, use.name, packed, lambda: use.to_matrix(tensor.numpy()), (use.rows, use.columns))
+    epilogue = group.epilogue()
+    if (
+        window.kernel == (1, 1)
+        and window.strides == (1, 1)
+        and window.pads == (0, 0)
+        and window.height == window.output_height
+    ):
+        apply_linear(context, matrix, source, epilogue, bias, residual, target)
+        return
+    rows = d.product([window.batch, window.output_height, window.output_width])
+    width = groups_of(matrix.columns) * GROUP
+    row_bytes = 4 * matrix.columns if packed is None else 2 * width
+    strip = max(8, _STRIP_BYTES // row_bytes // 8 * 8)
+    count = upper_bound(rows, context.bounds)
+    if not isinstance(rows, int):
+        strip = count
+    names = window.dimensions()
+    for first in range(0, count, strip):
+        part: Dim = min(strip, count - first) if isinstance(rows, int) else rows
+        if packed is None:
+            buffers = [context.scratch("im2col", "float32", d.multiply(part, matrix.columns))]
+        else:
+            buffers = quantized_buffers(context, matrix.columns, part)
+        context.call(
+            ("im2col", window, packed is not None),
+            lambda isa: im2col(isa, window, quantized=packed is not None),
+            [source, *buffers],
+            [first, to_scalar(part), *names],
+        )
+        tail = [_row_offset(v, first) for v in (residual, target) if v is not None]
+        call_linear(context, matrix, buffers, matrix.columns, part, epilogue, [*([bias] if bias else []), *tail])
+
+
+def _row_offset(view: TensorView, row: int) -> TensorView:
+    columns = view.shape[-1]
+    assert isinstance(columns, int) and isinstance(view.offset, int)
+    return replace(view, offset=view.offset + row * columns)
+
+
+def _depthwise(
+    context: GraphContext,
+    group: Group,
+    weight: ir.Value,
+    window: Window,
+    source: TensorView,
+    bias: Storage | None,
+    residual: TensorView | None,
+    target: TensorView,
+) -> None:
+    tensor = weight.const_value
+    assert tensor is not None
+
+    def read() -> np.ndarray:
+        array = np.asarray(tensor.numpy(), np.float32)
+        return pack_depthwise(array if array.ndim == 4 else array[:, :, None])
+
+    filters = context.weight(f"{weight.name}#depthwise", read)
+    epilogue = group.epilogue()
+    context.call(
+        ("depthwise", window, epilogue),
+        lambda isa: depthwise(window, epilogue),
+        [source, filters, *(part for part in (bias, residual, target) if part is not None)],
+        window.dimensions(),
+    )
+
+
+def _grouped(
+    context: GraphContext,
+    group: Group,
+    weight: ir.Value,
+    window: Window,
+    source: TensorView,
+    bias: Storage | None,
+    target: TensorView,
+) -> None:
+    tensor = weight.const_value
+    assert tensor is not None
+    groups, outputs = group.anchor.attributes.get_int("group", 1), int(tensor.shape.numpy()[0])
+
+    def read() -> np.ndarray:
+        array = np.asarray(tensor.numpy(), np.float32)
+        return pack_grouped(array if array.ndim == 4 else array[:, :, None], groups)
+
+    filters = context.weight(f"{weight.name}#grouped", read)
+    context.call(
+        ("grouped_conv", window, groups, outputs, bias is not None),
+        lambda isa: grouped_conv(window, groups=groups, outputs=outputs, bias=bias is not None),
+        [source, filters, *(part for part in (bias, target) if part is not None)],
+        window.dimensions(),
+    )

@@ -1,0 +1,87 @@
+"""Reading rows and elements at computed places; rows of a quantized table are embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from edgec.errors import UnsupportedError
+from edgec.lower.wasm.graph_context import GraphContext
+from edgec.lower.wasm.graph_dims import symbols, to_scalar
+from edgec.lower.wasm.graph_values import Lazy, dtype_of, memory_dtype
+from edgec.lower.wasm.kernels.embedding import embedding
+from edgec.lower.wasm.kernels.gather import gather, gather_elements
+from edgec.lower.wasm.ops.linear import Matrix
+from edgec.passes import dims as d
+from edgec.passes.shape_rules import axis_of
+
+
+def lower_gather(context: GraphContext, node: ir.Node) -> None:
+    data, indices, output = node.inputs[0], node.inputs[1], node.outputs[0]
+    assert data is not None and indices is not None
+    if context.packed(data) is not None:
+        _embedding(context, data, indices, output)
+        return
+    shape = context.shape(data)
+    axis = axis_of(node.attributes.get_int("axis", 0), len(shape))
+    source, places = context.dense(data), context.dense(indices)
+    target = context.allocate(output.name or "gather", dtype_of(output), context.shape(output), value=output)
+    sizes = (d.product(shape[:axis]), shape[axis], d.product(shape[axis + 1 :]), d.product(places.shape))
+    dtype, index_dtype = source.dtype, memory_dtype(places.dtype)
+    context.call(
+        ("gather", *sizes, dtype, index_dtype),
+        lambda isa: gather(
+            outer=sizes[0], axis=sizes[1], inner=sizes[2], count=sizes[3], dtype=dtype, index_dtype=index_dtype
+        ),
+        [source, places, target],
+        symbols(sizes),
+    )
+    context.define(output, target)
+
+
+def _embedding(context: GraphContext, table: ir.Value, indices: ir.Value, output: ir.Value) -> None:
+    packed = context.packed(table)
+    assert packed is not None
+    matrix = Matrix(context, packed.name, packed, lambda: packed.high, (packed.rows, packed.columns))
+    ids = context.operand(indices, context.shape(indices))
+    if ids.dtype != "int32":
+        cast = ("Cast", (), "int32", (ids.tree,))
+        ids = Lazy(cast, ids.leaves, "int32", ids.shape)
+    places = context.computed(ids)
+    target = context.allocate(output.name or "embedding", "float32", context.shape(output), value=output)
+    columns, bits = packed.columns, packed.bits
+    context.call(
+        ("embedding", columns, bits),
+        lambda isa: embedding(columns=columns, bits=bits),
+        [places, *matrix.storages, target],
+        [to_scalar(d.product(places.shape))],
+    )
+    context.define(output, target)
+
+
+def lower_gather_elements(context: GraphContext, node: ir.Node) -> None:
+    data, indices, output = node.inputs[0], node.inputs[1], node.outputs[0]
+    assert data is not None and indices is not None
+    source, places = context.dense(data), context.dense(indices)
+    shape, data_shape = places.shape, source.shape
+    if not shape:
+        raise UnsupportedError(f"node `{node.name}` gathers from a scalar")
+    axis = axis_of(node.attributes.get_int("axis", 0), len(shape))
+    target = context.allocate(output.name or "gather", dtype_of(output), shape, value=output)
+    dtype, index_dtype = source.dtype, memory_dtype(places.dtype)
+    context.call(
+        ("gather_elements", shape, data_shape, axis, dtype, index_dtype),
+        lambda isa: gather_elements(
+            shape=shape, data_shape=data_shape, axis=axis, dtype=dtype, index_dtype=index_dtype
+        ),
+        [source, places, target],
+        symbols([*shape, *data_shape]),
+    )
+    context.define(output, target)
+
+
+OPS: dict[str, Callable[[GraphContext, ir.Node], None]] = {
+    "Gather": lower_gather,
+    "GatherElements": lower_gather_elements,
+}

@@ -1,0 +1,165 @@
+"""Linear layers: activations by a weight matrix, quantized or float32, with bias, activation and residual."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgec.ir.compressed import GROUP, PackedTensor
+from edgec.lower.wasm.graph_context import GraphContext
+from edgec.lower.wasm.graph_dims import to_scalar
+from edgec.lower.wasm.graph_values import TensorView
+from edgec.lower.wasm.kernels.linear import Epilogue, linear
+from edgec.lower.wasm.kernels.linear_float import linear_float, pack_float
+from edgec.lower.wasm.kernels.quantize import groups_of, quantize
+from edgec.lower.wasm.program import Storage
+from edgec.passes import dims as d
+from edgec.passes.dims import Dim
+
+ROWS_OF_8 = 8
+
+
+class Matrix:
+    """A weight matrix `[rows, columns]` in memory, in the order in which the kernels read it."""
+
+    def __init__(
+        self,
+        context: GraphContext,
+        name: str,
+        packed: PackedTensor | None,
+        read: Callable[[], npt.NDArray[Any]],
+        shape: tuple[int, int],
+    ) -> None:
+        self.rows, self.columns = shape
+        self.bits = packed.bits if packed is not None else 32
+        if packed is None:
+            self.storages = [context.weight(f"{name}#float", lambda: pack_float(np.asarray(read(), np.float32)))]
+            return
+        self.storages = [context.weight(f"{name}#high", lambda: packed.high, nibbles=True)]
+        if packed.low is not None:
+            low = packed.low
+            self.storages.append(context.weight(f"{name}#low", lambda: low, rank=1))
+        self.storages.append(context.weight(f"{name}#scales", lambda: packed.scales))
+        self.storages.append(context.weight(f"{name}#zeros", lambda: packed.zeros))
+
+
+def rows_and_stride(view: TensorView) -> tuple[Dim, int] | None:
+    """Number of rows and the distance between them, when the last axis is adjacent and the others are one."""
+    *outer, columns = view.shape
+    if columns != 1 and view.strides[-1] != 1:
+        return None
+    kept = [(dim, stride) for dim, stride in zip(outer, view.strides, strict=False) if dim != 1]
+    if not kept:
+        return d.product(outer), int(columns) if isinstance(columns, int) else 0
+    stride = kept[-1][1]
+    step: Dim = stride
+    for dim, own in reversed(kept):
+        if not d.same(own, step):
+            return None
+        step = d.multiply(own, dim)
+    return (d.product(outer), stride) if isinstance(stride, int) else None
+
+
+def as_rows(context: GraphContext, view: TensorView) -> tuple[TensorView, Dim, int]:
+    """The view, copied if its rows are not regular; number of rows and their stride."""
+    if isinstance(view.offset, int):
+        found = rows_and_stride(view)
+        if found is not None:
+            return view, *found
+    copy = context.copied(view)
+    found = rows_and_stride(copy)
+    assert found is not None
+    return copy, *found
+
+
+def quantized_rows(context: GraphContext, view: TensorView, columns: int) -> list[TensorView]:
+    """Codes, scales and sums of the rows of `view`; made once however many layers read them."""
+
+    def make() -> list[TensorView]:
+        rows_view, rows, stride = as_rows(context, view)
+        buffers = quantized_buffers(context, columns, rows)
+        context.call(
+            ("quantize", columns, stride),
+            lambda isa: quantize(isa, columns=columns, stride=stride),
+            [rows_view, *buffers],
+            [to_scalar(rows)],
+        )
+        return buffers
+
+    result: list[TensorView] = context.once(("quantized", view), make)
+    return result
+
+
+def quantized_buffers(context: GraphContext, columns: int, rows: Dim) -> list[TensorView]:
+    """Plain SIMD keeps codes as int16; both ISAs share one memory plan."""
+    groups = groups_of(columns)
+    return [
+        context.scratch("codes", "int16", d.multiply(rows, groups * GROUP)),
+        context.scratch("code_scales", "float32", d.multiply(rows, groups)),
+        context.scratch("code_sums", "int32", d.multiply(rows, groups)),
+    ]
+
+
+def bias_vector(context: GraphContext, name: str, read: Callable[[], npt.NDArray[Any]], rows: int) -> Storage:
+    """A bias padded with zeros to whole blocks of 8 rows."""
+
+    def padded() -> npt.NDArray[np.float32]:
+        data = np.asarray(read(), np.float32).reshape(-1)
+        return np.concatenate([data, np.zeros(-rows % ROWS_OF_8, np.float32)])
+
+    return context.weight(f"{name}#bias", padded)
+
+
+def call_linear(
+    context: GraphContext,
+    matrix: Matrix,
+    activations: Sequence[TensorView],
+    stride: int,
+    rows: Dim,
+    epilogue: Epilogue,
+    tail: Sequence[TensorView | Storage],
+) -> None:
+    """The kernel call; `activations` are quantized buffers, or one float view of `stride` per row.
+
+    `tail` is bias, residual and output, as far as the epilogue has them; outputs are dense rows.
+    """
+    n, columns = matrix.rows, matrix.columns
+    buffers = [*activations, *matrix.storages, *tail]
+    if matrix.bits == 32:
+        context.call(
+            ("linear_float", n, columns, stride, epilogue),
+            lambda isa: linear_float(rows=n, columns=columns, input_stride=stride, epilogue=epilogue, output_stride=n),
+            buffers,
+            [to_scalar(rows)],
+        )
+    else:
+        bits = matrix.bits
+        context.call(
+            ("linear", n, columns, bits, epilogue),
+            lambda isa: linear(isa, rows=n, columns=columns, bits=bits, epilogue=epilogue, output_stride=n),
+            buffers,
+            [to_scalar(rows)],
+        )
+
+
+def apply_linear(
+    context: GraphContext,
+    matrix: Matrix,
+    source: TensorView,
+    epilogue: Epilogue,
+    bias: Storage | None,
+    residual: TensorView | None,
+    target: TensorView,
+) -> None:
+    """`target = epilogue(source @ matrix^T)` over all rows of `source`."""
+    if matrix.bits == 32:
+        view, rows, stride = as_rows(context, source)
+        activations: Sequence[TensorView] = [view]
+    else:
+        activations = quantized_rows(context, source, matrix.columns)
+        rows, stride = d.product(source.shape[:-1]), matrix.columns
+    tail = [part for part in (bias, residual, target) if part is not None]
+    call_linear(context, matrix, activations, stride, rows, epilogue, tail)

@@ -1,0 +1,185 @@
+"""Operators that only say where elements are: most are views and cost nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from edgec.errors import UnsupportedError
+from edgec.lower.wasm.graph_context import GraphContext
+from edgec.lower.wasm.graph_values import Lazy, TensorView, dtype_of
+from edgec.passes import dims as d
+from edgec.passes.shape_rules import axis_of, pad_amounts, slice_ranges
+
+
+def reshape(context: GraphContext, node: ir.Node) -> None:
+    source, output = node.inputs[0], node.outputs[0]
+    assert source is not None
+    shape = context.shape(output)
+    view = context.view(source)
+    reshaped = view.reshaped(shape)
+    if reshaped is None:
+        reshaped = context.copied(view).reshaped(shape)
+    assert reshaped is not None
+    context.define(output, reshaped)
+
+
+def transpose(context: GraphContext, node: ir.Node) -> None:
+    source = node.inputs[0]
+    assert source is not None
+    view = context.view(source)
+    order = node.attributes.get_ints("perm") or list(range(len(view.shape)))[::-1]
+    context.define(node.outputs[0], view.transposed(order))
+
+
+def expand(context: GraphContext, node: ir.Node) -> None:
+    source = node.inputs[0]
+    assert source is not None
+    context.define(node.outputs[0], context.view(source).broadcast(context.shape(node.outputs[0])))
+
+
+def slice_(context: GraphContext, node: ir.Node) -> None:
+    source = node.inputs[0]
+    assert source is not None
+    view = context.view(source)
+    for part in slice_ranges(context.node_context(node)):
+        view = view.sliced(part.axis, part.start, part.step, part.length)
+    context.define(node.outputs[0], view)
+
+
+def split(context: GraphContext, node: ir.Node) -> None:
+    source = node.inputs[0]
+    assert source is not None
+    view = context.view(source)
+    axis = axis_of(node.attributes.get_int("axis", 0), len(view.shape))
+    start: d.Dim = 0
+    for output in node.outputs:
+        length = context.shape(output)[axis]
+        context.define(output, view.sliced(axis, start, 1, length))
+        start = d.add(start, length)
+
+
+def concat(context: GraphContext, node: ir.Node) -> None:
+    output = node.outputs[0]
+    shape = context.shape(output)
+    axis = axis_of(node.attributes.get_int("axis", 0), len(shape))
+    target = context.allocate(output.name or "concat", dtype_of(output), shape, value=output)
+    start: d.Dim = 0
+    for value in node.inputs:
+        assert value is not None
+        own = context.shape(value)
+        part = context.operand(value, own)
+        context.compute_into(part, target.sliced(axis, start, 1, own[axis]))
+        start = d.add(start, own[axis])
+    context.define(output, target)
+
+
+def tile(context: GraphContext, node: ir.Node) -> None:
+    """[a, b] tiled by [m, n] is [m, a, n, b] with repeated axes, as [m * a, n * b]."""
+    source, output = node.inputs[0], node.outputs[0]
+    times = context.content(node.inputs[1])
+    assert source is not None and times is not None
+    view = context.view(source)
+    spread_shape: list[d.Dim] = []
+    strides: list[d.Dim] = []
+    for dim, stride, count in zip(view.shape, view.strides, times, strict=True):
+        spread_shape += [count, dim]
+        strides += [0, stride]
+    spread = TensorView(view.storage, view.dtype, tuple(spread_shape), tuple(strides), view.offset)
+    target = context.allocate(output.name or "tile", view.dtype, context.shape(output), value=output)
+    inner = target.reshaped(spread_shape)
+    assert inner is not None
+    context.compute_into(Lazy(("leaf", 0), (spread,), view.dtype, tuple(spread_shape)), inner)
+    context.define(output, target)
+
+
+def pad(context: GraphContext, node: ir.Node) -> None:
+    if node.attributes.get_string("mode", "constant") != "constant":
+        raise UnsupportedError(
+            f"node `{node.name}` pads by `{node.attributes.get_string('mode')}`, only `constant` is supported"
+        )
+    source, output = node.inputs[0], node.outputs[0]
+    assert source is not None
+    shape = context.shape(output)
+    target = context.allocate(output.name or "pad", dtype_of(output), shape, value=output)
+    fill = node.inputs[2] if len(node.inputs) > 2 else None
+    zero = Lazy(("number", 0, target.dtype), (), target.dtype, shape)
+    context.compute_into(zero if fill is None else context.operand(fill, shape), target)
+    inside = target
+    view = context.view(source)
+    for axis, (before, after) in enumerate(pad_amounts(context.node_context(node))):
+        if not isinstance(before, int) or not isinstance(after, int):
+            raise UnsupportedError(f"node `{node.name}` pads by amounts that depend on the input's size")
+        view = view.sliced(axis, max(0, -before), 1, _trimmed(view.shape[axis], before, after))
+        inside = inside.sliced(axis, max(0, before), 1, view.shape[axis])
+    context.compute_into(Lazy(("leaf", 0), (view,), view.dtype, view.shape), inside)
+    context.define(output, target)
+
+
+def _trimmed(dim: d.Dim, before: int, after: int) -> d.Dim:
+    return d.add(dim, min(0, before) + min(0, after))
+
+
+def constant_of_shape(context: GraphContext, node: ir.Node) -> None:
+    output = node.outputs[0]
+    tensor = node.attributes.get_tensor("value")
+    dtype = dtype_of(output)
+    element = 0 if tensor is None else tensor.numpy().reshape(-1)[0]
+    value = float(element) if dtype == "float32" else int(element)
+    context.define(output, Lazy(("number", value, dtype), (), dtype, context.shape(output)))
+
+
+def depth_to_space(context: GraphContext, node: ir.Node) -> None:
+    """`[n, b * b * c, h, w]` or, in mode CRD, `[n, c * b * b, h, w]` to `[n, c, h * b, w * b]`."""
+    source, output = node.inputs[0], node.outputs[0]
+    assert source is not None
+    view, shape = context.view(source), context.shape(output)
+    block = node.attributes.get_int("blocksize", 1)
+    n, _, h, w = view.shape
+    channels = shape[1]
+    if node.attributes.get_string("mode", "DCR") == "DCR":
+        spread, order = view.reshaped([n, block, block, channels, h, w]), [0, 3, 4, 1, 5, 2]
+    else:
+        spread, order = view.reshaped([n, channels, block, block, h, w]), [0, 1, 4, 2, 5, 3]
+    assert spread is not None
+    _rearranged(context, spread.transposed(order), output)
+
+
+def space_to_depth(context: GraphContext, node: ir.Node) -> None:
+    source, output = node.inputs[0], node.outputs[0]
+    assert source is not None
+    view, shape = context.view(source), context.shape(output)
+    block = node.attributes.get_int("blocksize", 1)
+    n, channels = view.shape[0], view.shape[1]
+    spread = view.reshaped([n, channels, shape[2], block, shape[3], block])
+    assert spread is not None
+    _rearranged(context, spread.transposed([0, 3, 5, 1, 2, 4]), output)
+
+
+def _rearranged(context: GraphContext, view: TensorView, output: ir.Value) -> None:
+    shape = context.shape(output)
+    target = context.allocate(output.name or "rearranged", view.dtype, shape, value=output)
+    inner = target.reshaped(view.shape)
+    assert inner is not None
+    context.compute_into(Lazy(("leaf", 0), (view,), view.dtype, view.shape), inner)
+    context.define(output, target)
+
+
+OPS: dict[str, Callable[[GraphContext, ir.Node], None]] = {
+    "Concat": concat,
+    "ConstantOfShape": constant_of_shape,
+    "DepthToSpace": depth_to_space,
+    "Expand": expand,
+    "Flatten": reshape,
+    "Identity": lambda context, node: context.define(node.outputs[0], context.view(node.inputs[0])),  # type: ignore[arg-type]
+    "Pad": pad,
+    "Reshape": reshape,
+    "Slice": slice_,
+    "SpaceToDepth": space_to_depth,
+    "Split": split,
+    "Squeeze": reshape,
+    "Tile": tile,
+    "Transpose": transpose,
+    "Unsqueeze": reshape,
+}

@@ -1,0 +1,30 @@
+"""Pooling over windows; global pools were made reductions by `simplify`."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgec.errors import UnsupportedError
+from edgec.lower.wasm.graph_context import GraphContext
+from edgec.lower.wasm.kernels.pool import pool
+from edgec.lower.wasm.ops.conv import channels_first, channels_last, window_of
+
+
+def lower(context: GraphContext, node: ir.Node) -> None:
+    if len(node.outputs) > 1 and node.outputs[1].uses():
+        raise UnsupportedError(f"node `{node.name}` asks for the positions of maxima, only their values are supported")
+    source, output = node.inputs[0], node.outputs[0]
+    assert source is not None
+    window, end_pads = window_of(context, node, list(node.attributes.get_ints("kernel_shape") or []))
+    average = node.op_type == "AveragePool"
+    counted = bool(node.attributes.get_int("count_include_pad", 0))
+    shape = (window.batch, window.output_height, window.output_width, window.channels)
+    view = channels_last(context, source)
+    target = context.allocate(output.name or "pool", "float32", shape)
+    context.call(
+        ("pool", window, average, counted, end_pads),
+        lambda isa: pool(window, average=average, count_padding=counted, end_pads=end_pads),
+        [view, target],
+        window.dimensions(),
+    )
+    context.define(output, channels_first(target, len(context.shape(output))))

@@ -117,14 +117,14 @@ def _simplify(work: Work) -> None:
 
 
 def _plan(work: Work) -> None:
-    from edgec import profiles
-    from edgec.plan import make_plan
-
-    assert work.model is not None
     options = work.options
     if options.plan is not None:
         work.plan = options.plan
         return
+    from edgec import profiles
+    from edgec.plan import make_plan
+
+    assert work.model is not None
     work.plan = make_plan(
         work.model,
         profiles.load(work.profile),

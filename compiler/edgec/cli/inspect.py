@@ -81,8 +81,8 @@ def _show_report(report: Report, tensors: bool) -> None:
     out = console.stdout()
     prediction = report.plan.prediction
     out.print(
-        f"\n[bold]{console.plain(report.model)}[/]  {console.plain(report.architecture)}, {millions(report.parameters)} parameters, "
-        f"for [bold]{report.plan.profile}[/]\n"
+        f"\n[bold]{console.plain(report.model)}[/]  {console.plain(report.architecture)}, "
+        f"{millions(report.parameters)} parameters, for [bold]{report.plan.profile}[/]\n"
     )
     layers = console.table(
         "layer", "size", "bits/weight", "bits", "worst error", right=["size", "bits/weight", "worst error"]

@@ -114,7 +114,7 @@ class _Layouts:
             result = insert_value(anchor, "Transpose", [value], {"perm": list(permutation)})
         if shape is not None:
             result.shape = ir.Shape([shape[i] for i in permutation])
-        result.dtype = value.dtype
+        result.type = value.type
         self._transposed[value, permutation] = result
         return result
 
@@ -152,7 +152,7 @@ class _Layouts:
         shape = shape_of(old)
         if shape is not None:
             new.shape = ir.Shape([shape[i] for i in _inverse(permutation)])
-        new.dtype = old.dtype
+        new.type = old.type
         self._carried[old] = (new, permutation)
 
     def _spatial(self, node: ir.Node) -> bool:
@@ -184,7 +184,7 @@ class _Layouts:
                 return False
         inputs: list[ir.Value | None] = []
         for value, shape in zip(node.inputs, shapes, strict=True):
-            if value is None or shape is None or all(dim == 1 for dim in shape) and value not in self._carried:
+            if value is None or shape is None or (all(dim == 1 for dim in shape) and value not in self._carried):
                 inputs.append(value)
             elif is_initializer(value):
                 array = constant(value)

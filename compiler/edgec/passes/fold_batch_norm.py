@@ -31,7 +31,7 @@ class FoldBatchNorm(GraphPass):
             if (
                 not is_op(node, "BatchNormalization")
                 or len(node.outputs) > 1
-                or node.attributes.get_int("training_mode", 0)
+                or node.attributes.get_int("training_mode", 0) != 0
             ):
                 continue
             factors = _scale_and_shift(node)
@@ -67,7 +67,7 @@ def _into_conv(graph: ir.Graph, node: ir.Node, scale: npt.NDArray[Any], shift: n
     tensor = weight.const_value
     factor = scale.reshape(-1, *[1] * (len(tensor.shape) - 1))
 
-    def scaled() -> ir.Tensor:
+    def scaled() -> ir.TensorProtocol:
         return ir.Tensor((tensor.numpy() * factor).astype(np.float32))
 
     lazy = ir.LazyTensor(scaled, ir.DataType.FLOAT, ir.Shape(list(tensor.shape.numpy())))

@@ -51,7 +51,7 @@ def _computed(node: ir.Node, opset: int) -> list[npt.NDArray[Any]] | None:
         return None
     if not all(value is None or is_initializer(value) for value in node.inputs):
         return _known_content(node)
-    inputs = {value.name: constant(value) for value in node.inputs if value is not None}
+    inputs = {value.name or "": constant(value) for value in node.inputs if value is not None}
     if any(array is None for array in inputs.values()) or _result_bytes(node) > SMALL:
         return None
     proto = ir.serde.serialize_node(node)
@@ -77,7 +77,8 @@ def _known_content(node: ir.Node) -> list[npt.NDArray[Any]] | None:
     content, shape = output.meta.get(CONTENT), shape_of(output)
     if content is None or shape is None or output.dtype is None or not all(isinstance(e, int) for e in content):
         return None
-    return [np.array(content, output.dtype.numpy()).reshape(shape)]
+    array = np.array(content, output.dtype.numpy())
+    return [array if shape else array.reshape(())]
 
 
 def _result_bytes(node: ir.Node) -> int:

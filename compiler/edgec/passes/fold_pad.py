@@ -26,18 +26,15 @@ class FoldPad(GraphPass):
 def _explicit(node: ir.Node) -> bool:
     """Replaces `auto_pad` where the sizes are numbers."""
     shapes = [shape_of(value) for value in node.inputs]
-    kernel = node.attributes.get_ints("kernel_shape")
-    if kernel is None:
-        weight = shapes[1] if len(shapes) > 1 else None
-        if weight is None:
-            return False
-        kernel = [dim for dim in weight[2:] if isinstance(dim, int)]
+    weight = shapes[1] if len(shapes) > 1 else None
+    kernel = [dim for dim in (weight or [])[2:] if isinstance(dim, int)]
+    context = Context(node, shapes, [content_of(value) for value in node.inputs])
     try:
-        pads = spatial_pads(Context(node, shapes, [content_of(value) for value in node.inputs]), list(kernel))
+        pads = list(zip(*spatial_pads(context, context.integers("kernel_shape", kernel)), strict=True))
     except Unknown:
         return False
     node.attributes.pop("auto_pad")
-    node.attributes.add(ir.AttrInt64s("pads", [int(begin) for begin, _ in pads] + [int(end) for _, end in pads]))
+    node.attributes.add(ir.AttrInt64s("pads", [dim for part in pads for dim in part if isinstance(dim, int)]))
     return True
 
 

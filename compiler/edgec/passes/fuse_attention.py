@@ -91,8 +91,8 @@ def _unscaled(value: ir.Value | None) -> tuple[ir.Value | None, float]:
 
 def _replace(node: ir.Node, found: _Found) -> bool:
     keys = _transposed_keys(node, found.keys_transposed)
-    width = (shape_of(found.queries) or [None])[-1]
-    if keys is None or not isinstance(width, int):
+    width = (shape_of(found.queries) or [0])[-1]
+    if keys is None or not isinstance(width, int) or width == 0:
         return False
     packed = _packed_form(node, found, keys)
     attributes: dict[str, float | int] = {}
@@ -127,7 +127,7 @@ def _transposed_keys(node: ir.Node, keys: ir.Value) -> ir.Value | None:
     if permutation == [0, 1, 2, 3]:
         return source
     value = insert_value(node, "Transpose", [source], {"perm": permutation})
-    value.dtype = keys.dtype
+    value.type = keys.type
     shape = shape_of(source)
     if shape is not None:
         value.shape = ir.Shape([shape[i] for i in permutation])

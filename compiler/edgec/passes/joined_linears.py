@@ -28,7 +28,7 @@ class Linear:
     @property
     def width(self) -> int:
         assert self.weight.const_value is not None
-        return int(self.weight.const_value.shape[1])
+        return self.weight.const_value.shape.numpy()[1]
 
 
 def linear_of(value: ir.Value | None) -> Linear | None:
@@ -55,7 +55,7 @@ def linear_of(value: ir.Value | None) -> Linear | None:
         return None
     if bias is not None:
         vector = constant(bias)
-        if vector is None or vector.shape != (int(weight.const_value.shape[1]),):
+        if vector is None or vector.shape != weight.const_value.shape.numpy()[1:]:
             return None
     return Linear(source, weight, bias, value)
 
@@ -79,12 +79,12 @@ def join(graph: ir.Graph, linears: Sequence[Linear], anchor: ir.Node) -> None:
 def _joined_weight(linears: Sequence[Linear]) -> ir.LazyTensor:
     tensors = [linear.weight.const_value for linear in linears]
 
-    def read() -> ir.Tensor:
+    def read() -> ir.TensorProtocol:
         return ir.Tensor(np.concatenate([tensor.numpy() for tensor in tensors if tensor is not None], axis=1))
 
     first = tensors[0]
     assert first is not None
-    shape = ir.Shape([int(first.shape[0]), sum(linear.width for linear in linears)])
+    shape = ir.Shape([first.shape.numpy()[0], sum(linear.width for linear in linears)])
     return ir.LazyTensor(read, first.dtype, shape)
 
 

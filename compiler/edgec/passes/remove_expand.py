@@ -65,7 +65,7 @@ def _same(a: list[d.Dim], b: list[d.Dim]) -> bool:
 def _move(node: ir.Node, expand: ir.Node, inputs: list[ir.Value | None]) -> None:
     attributes = {attribute.name: attribute.value for attribute in node.attributes.values()}
     small = insert_value(node, node.op_type, inputs, attributes)
-    small.dtype = node.outputs[0].dtype
+    small.type = node.outputs[0].type
     shapes = [shape for shape in (shape_of(value) for value in inputs) if shape is not None]
     small.shape = ir.Shape(shapes[0] if is_op(node, "Clip") else d.broadcast(shapes))
     replace(node.outputs[0], insert_value(node, "Expand", [small, expand.inputs[1]], like=node.outputs[0]))

@@ -63,9 +63,8 @@ class Context:
         return self.node.attributes.get_int(name, default)
 
     def integers(self, name: str, default: Sequence[int] | None = None) -> list[int]:
-        found = self.node.attributes.get_ints(name)
-        if found is not None:
-            return list(found)
+        if name in self.node.attributes:
+            return list(self.node.attributes[name].as_ints())
         if default is None:
             raise Unknown
         return list(default)
@@ -157,9 +156,9 @@ def _windowed(c: Context, channels: Dim, kernel: Sequence[int]) -> list[Shape]:
         if c.integer("ceil_mode", 0):
             steps = d.floor_divide(d.add(free, strides[i] - 1), strides[i])
             # A last window that would start in the end padding does not count.
-            if isinstance(steps, int) and isinstance(shape[2 + i], int) and isinstance(pads[i][0], int):
-                if steps * strides[i] >= shape[2 + i] + pads[i][0]:  # type: ignore[operator]
-                    steps -= 1
+            last_start = d.subtract(d.multiply(steps, strides[i]), d.add(shape[2 + i], pads[i][0]))
+            if isinstance(last_start, int) and last_start >= 0:
+                steps = d.subtract(steps, 1)
         else:
             steps = d.floor_divide(free, strides[i])
         result.append(d.add(steps, 1))
@@ -445,12 +444,13 @@ def _one_hot(c: Context) -> list[Shape]:
 Rule = Callable[[Context], list[Shape]]
 
 ELEMENTWISE_UNARY = frozenset(
-    "Abs Acos Asin Atan BitwiseNot Cast Ceil Celu Cos Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity IsInf IsNaN "
-    "LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Sigmoid Sign Sin Softplus Softsign Sqrt Swish Tan Tanh "
+    "Abs Acos Asin Atan BitwiseNot Cast Ceil Celu Cos Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity IsInf "
+    "IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Sigmoid Sign Sin Softplus Softsign Sqrt Swish Tan Tanh "
     "ThresholdedRelu".split()
 )
 ELEMENTWISE_MANY = frozenset(
-    "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or PRelu Pow Sub Sum Where Xor".split()
+    "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or PRelu Pow Sub Sum Where "
+    "Xor".split()
 )
 
 RULES: dict[str, Rule] = {

@@ -136,7 +136,7 @@ def _dimension(dim: Dim) -> Dimension:
 def _needed(graph: ir.Graph) -> set[ir.Node]:
     """Nodes whose results are read as tensors; shapes that are known while compiling need none."""
     needed: set[ir.Node] = set()
-    wanted = [value for value in graph.outputs]
+    wanted = list(graph.outputs)
     while wanted:
         value = wanted.pop()
         node = value.producer()

@@ -162,15 +162,13 @@ class GraphContext:
     def _shape_tensor(self, value: ir.Value, content: Content) -> Handle:
         """A small integer tensor of symbolic dimensions, written by one kernel call per element."""
         target = self.allocate(value.name or "shape", dtype_of(value), self.shape(value), value=value)
-        dtype = memory_dtype(target.dtype)
         for index, dim in enumerate(content):
-            self.call(
-                ("dimension", dim, dtype, index),
-                lambda isa, dim=dim, index=index: dimension(dim, dtype, index),
-                [target],
-                dimensions([], [dim]),
-            )
+            self._write_dimension(target, memory_dtype(target.dtype), index, dim)
         return target
+
+    def _write_dimension(self, target: TensorView, dtype: str, index: int, dim: Dim) -> None:
+        names = dimensions([], [dim])
+        self.call(("dimension", dim, dtype, index), lambda isa: dimension(dim, dtype, index), [target], names)
 
     # Calls
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import onnx_ir as ir
-import sympy
+import sympy  # type: ignore[import-untyped]
 from tvm import tirx
 
 from edgec.errors import UnsupportedError
@@ -48,7 +47,7 @@ def fold(
     """Evaluate `dim` with operators `+ - * //` (floor division of non-negative numbers), `min` and `max`."""
     if isinstance(dim, int):
         return number(dim)
-    expression = dim._expr  # noqa: SLF001 - the parsed form has no public name
+    expression = dim._expr
     if expression is None:
         raise UnsupportedError(
             "a tensor has a dimension of unknown size", hint="simplify the model or fix its input sizes"

@@ -47,7 +47,7 @@ def im2col(isa: Isa, window: Window, *, quantized: bool) -> PrimFunc:
                 values = Floats(groups * GROUP)
                 for tail in range(columns, groups * GROUP):
                     values[tail] = T.float32(0.0)
-                _taps(w, source, values._buffer, T.int32(0), top, left, image, height, width)  # noqa: SLF001
+                _taps(w, source, values._buffer, T.int32(0), top, left, image, height, width)
                 group_values = Floats(GROUP)
                 with T.serial(0, groups) as group:
                     for i in range(0, GROUP, 4):

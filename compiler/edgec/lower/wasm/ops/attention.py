@@ -48,7 +48,7 @@ def lower(context: GraphContext, node: ir.Node) -> None:
         key_strides=_outer(k),
         value_strides=_outer(v),
         output_strides=_outer(out),
-        offsets=(*(symbolic(view.offset) for view in (q, k, v)), symbolic(mask.offset) if mask is not None else 0),
+        offsets=(symbolic(q.offset), symbolic(k.offset), symbolic(v.offset), symbolic(mask.offset) if mask else 0),
         mask_strides=mask.strides if mask is not None else None,
         mask_dtype=mask.dtype if mask is not None else "float32",
     )

@@ -53,7 +53,7 @@ def _axes(context: GraphContext, node: ir.Node, rank: int) -> list[int]:
     axes = [int(axis) for axis in content or () if isinstance(axis, int)] or list(
         node.attributes.get_ints("axes") or []
     )
-    if not axes and node.attributes.get_int("noop_with_empty_axes", 0):
+    if not axes and node.attributes.get_int("noop_with_empty_axes", 0) != 0:
         return []
     return sorted(axis_of(axis, rank) for axis in axes) or list(range(rank))
 

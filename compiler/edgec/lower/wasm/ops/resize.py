@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
 from edgec.lower.wasm.graph_context import GraphContext
+from edgec.lower.wasm.graph_dims import symbols
 from edgec.lower.wasm.kernels.resample import resample
 from edgec.lower.wasm.ops.conv import channels_first, channels_last
 from edgec.passes.base import constant
@@ -22,42 +23,42 @@ def lower(context: GraphContext, node: ir.Node) -> None:
     source, output = node.inputs[0], node.outputs[0]
     assert source is not None
     before, after = context.shape(source), context.shape(output)
-    if len(before) not in (3, 4) or before[:2] != after[:2]:
+    batch, channels = before[0], before[1]
+    if len(before) not in (3, 4) or before[:2] != after[:2] or not isinstance(channels, int):
         raise UnsupportedError(f"node `{node.name}` resizes other axes than height and width")
-    if not all(isinstance(dim, int) for dim in (*before[2:], *after[2:])):
+    old = [1, *(dim for dim in before[2:] if isinstance(dim, int))]
+    new = [1, *(dim for dim in after[2:] if isinstance(dim, int))]
+    if not len(old) == len(new) == len(before) - 1:
         raise UnsupportedError(
             f"node `{node.name}` resizes an image of variable size", hint="fix the model's input size"
         )
-    sizes = [1, *before[2:]][-2:], [1, *after[2:]][-2:]
-    scales = [1.0, *_scales(node, len(before), before, after)][-2:]
-    tables = [
-        resampling_table(node, int(old), int(new), scale)  # type: ignore[call-overload]
-        for old, new, scale in zip(*sizes, scales, strict=True)
-    ]
+    scales = [1.0, *_scales(node, len(before), old[1:], new[1:])]
+    size, new_size = (old[-2], old[-1]), (new[-2], new[-1])
+    rows, columns = (resampling_table(node, size[i], new_size[i], scales[i - 2]) for i in range(2))
     view = channels_last(context, source)
-    channels = before[1]
-    assert isinstance(channels, int)
-    operands = []
-    for axis, (indices, weights) in enumerate(tables):
-        operands.append(context.weight(f"{node.name}#{axis}.places", lambda indices=indices: indices))
-        operands.append(context.weight(f"{node.name}#{axis}.weights", lambda weights=weights: weights))
-    target = context.allocate(output.name or "resize", "float32", (before[0], *sizes[1], channels))
-    size = (int(sizes[0][0]), int(sizes[0][1]))  # type: ignore[call-overload]
-    new_size = (int(sizes[1][0]), int(sizes[1][1]))  # type: ignore[call-overload]
-    taps = (tables[0][0].shape[1], tables[1][0].shape[1])
-    batch = before[0]
+    operands = [
+        context.weight(f"{node.name}#{name}", data)
+        for name, data in (
+            ("rows", lambda: rows[0]),
+            ("row_weights", lambda: rows[1]),
+            ("columns", lambda: columns[0]),
+            ("column_weights", lambda: columns[1]),
+        )
+    ]
+    target = context.allocate(output.name or "resize", "float32", (batch, *new_size, channels))
+    taps = (rows[0].shape[1], columns[0].shape[1])
     context.call(
         ("resize", batch, channels, size, new_size, taps),
         lambda isa: resample(batch=batch, channels=channels, size=size, output=new_size, taps=taps),
         [view, *operands, target],
-        [] if isinstance(batch, int) else sorted(batch.free_symbols()),
+        symbols([batch]),
     )
     context.define(output, channels_first(target, len(before)))
 
 
-def _scales(node: ir.Node, rank: int, before: tuple[object, ...], after: tuple[object, ...]) -> list[float]:
+def _scales(node: ir.Node, rank: int, old: list[int], new: list[int]) -> list[float]:
     """Scale of each spatial axis: the one given, or the quotient of the sizes."""
-    ratios = [float(b) / float(a) for a, b in zip(before[2:], after[2:], strict=True)]  # type: ignore[arg-type]
+    ratios = [b / a for a, b in zip(old, new, strict=True)]
     array = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
     if array is None or array.size == 0:
         return ratios

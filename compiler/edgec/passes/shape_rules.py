@@ -445,8 +445,8 @@ Rule = Callable[[Context], list[Shape]]
 
 ELEMENTWISE_UNARY = frozenset(
     "Abs Acos Asin Atan BitwiseNot Cast Ceil Celu Cos Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity IsInf "
-    "IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Sigmoid Sign Sin Softplus Softsign Sqrt Swish Tan Tanh "
-    "ThresholdedRelu".split()
+    "IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Sigmoid Sign Sin Softplus Softsign Sqrt Swish Tan "
+    "Tanh ThresholdedRelu".split()
 )
 ELEMENTWISE_MANY = frozenset(
     "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or PRelu Pow Sub Sum Where "

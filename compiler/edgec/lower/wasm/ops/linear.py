@@ -14,7 +14,7 @@ from edgec.lower.wasm.graph_dims import to_scalar
 from edgec.lower.wasm.graph_values import TensorView
 from edgec.lower.wasm.kernels.linear import Epilogue, linear
 from edgec.lower.wasm.kernels.linear_float import linear_float, pack_float
-from edgec.lower.wasm.kernels.quantize import groups_of, quantize
+from edgec.lower.wasm.kernels.quantize import quantize, quantized_bytes
 from edgec.lower.wasm.program import Storage
 from edgec.passes import dims as d
 from edgec.passes.dims import Dim
@@ -94,12 +94,11 @@ def quantized_rows(context: GraphContext, view: TensorView, columns: int) -> lis
 
 
 def quantized_buffers(context: GraphContext, columns: int, rows: Dim) -> list[TensorView]:
-    """Plain SIMD keeps codes as int16; both ISAs share one memory plan."""
-    groups = groups_of(columns)
+    types = {"codes": "int16", "scales": "float32", "sums": "int32"}
+    sizes = quantized_bytes(columns, 1)
     return [
-        context.scratch("codes", "int16", d.multiply(rows, groups * GROUP)),
-        context.scratch("code_scales", "float32", d.multiply(rows, groups)),
-        context.scratch("code_sums", "int32", d.multiply(rows, groups)),
+        context.scratch(f"quantized_{part}", types[part], d.multiply(rows, size // np.dtype(types[part]).itemsize))
+        for part, size in sizes.items()
     ]
 
 

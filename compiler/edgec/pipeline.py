@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -102,7 +102,8 @@ class Stage:
 def _frontend(work: Work) -> None:
     from edgec.frontend import load
 
-    work.loaded = load(work.source, task=work.options.task, name=work.options.name)
+    options = work.options
+    work.loaded = load(work.source, task=options.task, name=options.name, supported_ops=supported_operators())
     work.loaded.verify()
 
 
@@ -175,6 +176,13 @@ def _bundle(work: Work) -> None:
         force=work.options.force,
         progress=progress,
     )
+
+
+def supported_operators() -> Collection[str]:
+    """ONNX operators that can be compiled, so that a frontend refuses others before any work."""
+    from edgec.lower.wasm.graph import SUPPORTED_OPS
+
+    return SUPPORTED_OPS
 
 
 STAGES = (
@@ -261,4 +269,5 @@ __all__ = [
     "Work",
     "compile_model",
     "run_stages",
+    "supported_operators",
 ]

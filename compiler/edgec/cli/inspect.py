@@ -122,8 +122,10 @@ def _show_report(report: Report, tensors: bool) -> None:
 def _inspect_model(source: str, profile: str | None, task: str | None, as_json: bool) -> int:
     from edgec import frontend, passes, profiles
     from edgec.cli import console
+    from edgec.pipeline import supported_operators
 
-    problems = frontend.check(source)
+    operators = supported_operators()
+    problems = frontend.check(source, task=task, supported_ops=operators)
     if problems:
         if as_json:
             console.print_json({"compiles": False, "problems": [asdict(problem) for problem in problems]})
@@ -132,7 +134,7 @@ def _inspect_model(source: str, profile: str | None, task: str | None, as_json: 
             for problem in problems:
                 click.echo(f"  {problem}")
         return UnsupportedError.exit_code
-    model = frontend.load(source, task=task)
+    model = frontend.load(source, task=task, supported_ops=operators)
     names = [profile] if profile else list(profiles.names())
     simplified = passes.simplify(model)
     plans = {name: _plan(simplified, name) for name in names}

@@ -45,7 +45,7 @@ def verify(path: Path | str, *, progress: Callable[[int], None] | None = None) -
     damaged = {finding.file for finding in findings}
     for name, info in sorted(manifest.files.items()):
         if name not in damaged and (digest := file_sha256(root / name, progress)) != info.sha256:
-            message = f"`{name}` has the SHA-256 {digest[:16]}..., the manifest says {info.sha256[:16]}..."
+            message = f"`{name}` has the SHA-256 {digest[:16]}…, the manifest says {info.sha256[:16]}…"
             findings.append(Finding("hash-mismatch", name, message))
     return findings
 

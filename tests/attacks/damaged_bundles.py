@@ -1,0 +1,691 @@
+"""Damaged and hostile bundles, each with the verdict that every verifier must give.
+
+`python -m tests.attacks.damaged_bundles DIR` writes `DIR/<case>.edgec` for each case and
+`DIR/expected.json`: a list of {"case", "code" (null: sound), "why", "disk_only"}. The JavaScript
+loader runs the same list; `disk_only` cases need a directory listing, which a web server does not give.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.run.fake_module import write_fake_bundle
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    code: str | None
+    why: str
+    damage: Callable[[Path], None]
+    disk_only: bool = False
+
+
+CASES: list[Case] = []
+
+
+def case(name: str, code: str | None, why: str, *, disk_only: bool = False) -> Callable[..., Callable[[Path], None]]:
+    """Registers a function that damages the bundle at a path."""
+
+    def register(damage: Callable[[Path], None]) -> Callable[[Path], None]:
+        CASES.append(Case(name, code, why, damage, disk_only))
+        return damage
+
+    return register
+
+
+def field(name: str, code: str | None, why: str, change: Callable[[Manifest], object]) -> None:
+    """Registers a change of the parsed manifest."""
+
+    def damage(root: Path) -> None:
+        manifest = json.loads((root / "manifest.json").read_bytes())
+        change(manifest)
+        (root / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+
+    CASES.append(Case(name, code, why, damage))
+
+
+def text(name: str, code: str | None, why: str, change: Callable[[str], str]) -> None:
+    """Registers a change of the manifest's text."""
+
+    def damage(root: Path) -> None:
+        file = root / "manifest.json"
+        file.write_bytes(change(file.read_text()).encode("utf-8", "surrogatepass"))
+
+    CASES.append(Case(name, code, why, damage))
+
+
+def weight_file(root: Path) -> Path:
+    return next((root / "weights").iterdir())
+
+
+def put(*path: str | int, value: Any) -> Callable[[Manifest], None]:
+    """A change that sets one value."""
+
+    def change(manifest: Manifest) -> None:
+        place: Any = manifest
+        for step in path[:-1]:
+            place = place[step]
+        place[path[-1]] = value
+
+    return change
+
+
+def drop(*path: str | int) -> Callable[[Manifest], None]:
+    def change(manifest: Manifest) -> None:
+        place: Any = manifest
+        for step in path[:-1]:
+            place = place[step]
+        del place[path[-1]]
+
+    return change
+
+
+# --- nothing wrong -----------------------------------------------------------------------------------------
+
+text("sound", None, "the bundle as it was written", lambda t: t)
+text("sound-not-canonical", None, "readers do not ask for the canonical form", lambda t: json.dumps(json.loads(t)))
+text("sound-whole-float", None, "1.0 is an integer in JSON", lambda t: t.replace('"version": 1', '"version": 1.0'))
+field("sound-unknown-task", None, "unknown tasks mean tensors in, tensors out", put("task", value={"type": "sing"}))
+field(
+    "sound-free-objects", None, "plan, accuracy and generation may hold anything", put("accuracy", value={"é": [1e300]})
+)
+field(
+    "sound-no-chat-template", None, "a tokenizer needs no chat template", put("tokenizer", "chat_template", value=None)
+)
+
+
+# --- the manifest as a file --------------------------------------------------------------------------------
+
+
+@case("manifest-missing", "file-missing", "a directory without a manifest is no bundle")
+def _(root: Path) -> None:
+    (root / "manifest.json").unlink()
+
+
+@case("manifest-empty", "manifest-invalid", "a download that broke off at once")
+def _(root: Path) -> None:
+    (root / "manifest.json").write_bytes(b"")
+
+
+@case("manifest-zeros", "manifest-invalid", "a file system that lost the content keeps the length")
+def _(root: Path) -> None:
+    file = root / "manifest.json"
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+@case("manifest-1gb", "manifest-invalid", "a manifest of 1 GB must not be read into memory")
+def _(root: Path) -> None:
+    os.truncate(root / "manifest.json", 1 << 30)
+
+
+@case("manifest-html", "manifest-invalid", "servers answer with a page instead of the file")
+def _(root: Path) -> None:
+    (root / "manifest.json").write_text("<!doctype html><title>Not found</title>")
+
+
+@case("manifest-link", "file-unexpected", "a link could lead out of the bundle", disk_only=True)
+def _(root: Path) -> None:
+    (root / "manifest.json").rename(root.parent / f"{root.name}.outside.json")
+    (root / "manifest.json").symlink_to(root.parent / f"{root.name}.outside.json")
+
+
+text("manifest-truncated", "manifest-invalid", "half a download", lambda t: t[: len(t) // 2])
+text("manifest-padded", "manifest-invalid", "more than 16 MiB, though only blanks", lambda t: t + " " * (16 << 20))
+text(
+    "manifest-not-utf8",
+    "manifest-invalid",
+    "UTF-8 has no lone surrogates",
+    lambda t: t.replace("fake-decoder", "\ud800"),
+)
+text("manifest-byte-order-mark", "manifest-invalid", "JSON has no byte order mark", lambda t: "\ufeff" + t)
+text("manifest-two-documents", "manifest-invalid", "JSON is one value", lambda t: t + t)
+text("manifest-comment", "manifest-invalid", "JSON has no comments", lambda t: "// hi\n" + t)
+text("manifest-trailing-comma", "manifest-invalid", "JSON has none", lambda t: t.rstrip()[:-1] + ",}")
+text(
+    "manifest-control-character",
+    "manifest-invalid",
+    "JSON strings have none",
+    lambda t: t.replace("fake-decoder", "a\nb"),
+)
+text("manifest-list", "manifest-invalid", "the root is an object", lambda t: f"[{t}]")
+text("manifest-null", "manifest-invalid", "the root is an object", lambda t: "null")
+text(
+    "manifest-deep-100000",
+    "manifest-invalid",
+    "deep nesting must not overflow a stack",
+    lambda t: "[" * 100000 + "]" * 100000,
+)
+text(
+    "manifest-deep-in-plan",
+    "manifest-invalid",
+    "free objects are limited too",
+    lambda t: t.replace('"accuracy": {}', '"accuracy": {"a": ' + "[" * 63 + "]" * 63 + "}"),
+)
+text(
+    "sound-nested-64",
+    None,
+    "64 levels are allowed: root, accuracy and 62 lists",
+    lambda t: t.replace('"accuracy": {}', '"accuracy": ' + '{"a":' * 30 + "[" * 33 + "]" * 33 + "}" * 30),
+)
+text(
+    "manifest-key-twice",
+    "manifest-invalid",
+    "two readers could see two values",
+    lambda t: t.replace('"prefill_chunk": 8', '"prefill_chunk": 8, "prefill_chunk": 8'),
+)
+text(
+    "manifest-key-twice-escaped",
+    "manifest-invalid",
+    "an escape makes the same key",
+    lambda t: t.replace('"prefill_chunk": 8', '"prefill_chunk": 8, "prefill\\u005fchunk": 8'),
+)
+text(
+    "manifest-key-twice-deep",
+    "manifest-invalid",
+    "in free objects too",
+    lambda t: t.replace('"accuracy": {}', '"accuracy": {"a": [{"b": 1, "b": 2}]}'),
+)
+text(
+    "manifest-nan",
+    "manifest-invalid",
+    "NaN is not JSON",
+    lambda t: t.replace('"temperature": 0.7', '"temperature": NaN'),
+)
+text(
+    "manifest-infinity",
+    "manifest-invalid",
+    "Infinity is not JSON",
+    lambda t: t.replace('"accuracy": {}', '"accuracy": {"a": Infinity}'),
+)
+text(
+    "manifest-number-overflows",
+    "manifest-invalid",
+    "1e999 is infinite",
+    lambda t: t.replace('"temperature": 0.7', '"temperature": 1e999'),
+)
+text(
+    "manifest-many-digits",
+    "manifest-invalid",
+    "parsing 5000 digits must not fail oddly",
+    lambda t: t.replace('"prefill_chunk": 8', '"prefill_chunk": ' + "9" * 5000),
+)
+text(
+    "sound-many-digits-in-accuracy",
+    None,
+    "numbers of free objects are not looked at",
+    lambda t: t.replace('"accuracy": {}', '"accuracy": {"a": ' + "9" * 5000 + "}"),
+)
+text(
+    "manifest-number-leading-zero",
+    "manifest-invalid",
+    "JSON has none",
+    lambda t: t.replace('"prefill_chunk": 8', '"prefill_chunk": 08'),
+)
+
+# --- format and version ------------------------------------------------------------------------------------
+
+field("format-other", "manifest-invalid", "another tool's manifest", put("format", value="mlc"))
+field("format-missing", "manifest-invalid", "another tool's manifest", drop("format"))
+field("version-2", "version-unsupported", "the future", put("version", value=2))
+field("version-0", "version-unsupported", "the past", put("version", value=0))
+field("version-text", "manifest-invalid", "a version is an integer", put("version", value="1"))
+field("version-fraction", "manifest-invalid", "a version is an integer", put("version", value=1.5))
+field("version-true", "manifest-invalid", "true is not 1", put("version", value=True))
+
+
+def _future(manifest: Manifest) -> None:
+    manifest.clear()
+    manifest.update(format="edgec-bundle", version=2, anything=[])
+
+
+field("version-2-with-other-fields", "version-unsupported", "the version is checked before the fields", _future)
+
+# --- types and bounds --------------------------------------------------------------------------------------
+
+field("field-missing", "manifest-invalid", "every field is needed", drop("generation"))
+field("field-unknown", "manifest-invalid", "nothing else is allowed", put("extra", value=1))
+field("field-unknown-in-memory", "manifest-invalid", "nothing else is allowed", put("memory", "extra", value=1))
+field("field-of-prototype", "manifest-invalid", "names that JavaScript objects inherit", put("__proto__", value={}))
+field("name-empty", "manifest-invalid", "a model has a name", put("model", "name", value=""))
+field("kind-unknown", "manifest-invalid", "decoder or graph", put("model", "kind", value="agent"))
+field("kind-list", "manifest-invalid", "a list is no string", put("model", "kind", value=["decoder"]))
+field("kind-graph-with-cache", "manifest-invalid", "a graph has no cache", put("model", "kind", value="graph"))
+field("source-hash-upper", "manifest-invalid", "hashes are lower-case", put("model", "source_sha256", value="A" * 64))
+field("parameters-negative", "manifest-invalid", "a count", put("model", "parameters", value=-1))
+field("parameters-unsafe", "manifest-invalid", "JavaScript cannot hold it", put("model", "parameters", value=2**53))
+field(
+    "region-unaligned",
+    "manifest-invalid",
+    "regions are 64-byte aligned",
+    put("memory", "weights", "offset", value=1118209),
+)
+field(
+    "region-overlap",
+    "manifest-invalid",
+    "weights would overwrite activations",
+    put("memory", "workspace", "bytes", value=(1 << 20) + 64),
+)
+field("region-negative", "manifest-invalid", "an address", put("memory", "static", "offset", value=-64))
+field("region-fraction", "manifest-invalid", "an address is whole", put("memory", "static", "bytes", value=0.5))
+field("region-text", "manifest-invalid", "an address is a number", put("memory", "static", "bytes", value="1024"))
+field("region-true", "manifest-invalid", "true is not 1", put("memory", "static", "bytes", value=True))
+field("region-null", "manifest-invalid", "an address is a number", put("memory", "static", "bytes", value=None))
+field("region-huge", "manifest-invalid", "beyond 4 GiB", put("memory", "kv", "bytes", value=2**40))
+field("region-beyond-memory", "manifest-invalid", "the memory ends before", put("memory", "maximum_bytes", value=65536))
+field("memory-5gb", "manifest-invalid", "wasm32 ends at 4 GiB", put("memory", "maximum_bytes", value=5 << 30))
+field("memory-not-in-pages", "manifest-invalid", "whole pages", put("memory", "maximum_bytes", value=1441793))
+field("workspace-small", "manifest-invalid", "staging needs 1 MiB", put("memory", "workspace", "bytes", value=1024))
+field("stacks-small", "manifest-invalid", "every thread has a stack", put("memory", "max_threads", value=5))
+field("threads-1000", "manifest-invalid", "at most 64", put("memory", "max_threads", value=1000))
+field("stack-unaligned", "manifest-invalid", "stacks are 16-byte aligned", put("memory", "stack_bytes", value=1025))
+field("modules-without-simd128", "manifest-invalid", "the fallback is always there", drop("modules", "simd128"))
+field("modules-unknown", "manifest-invalid", "four variants exist", put("modules", "avx", value="module.avx.wasm"))
+field(
+    "modules-outside", "manifest-invalid", "a path out of the bundle", put("modules", "simd128", value="../evil.wasm")
+)
+field(
+    "modules-swapped",
+    "manifest-invalid",
+    "each variant has its file",
+    put("modules", "simd128", value="module.relaxed.wasm"),
+)
+field(
+    "modules-absolute-url",
+    "manifest-invalid",
+    "code from elsewhere",
+    put("modules", "simd128", value="https://example.com/a.wasm"),
+)
+field("entry-missing", "manifest-invalid", "a decoder decodes", drop("entry_points", "decode"))
+field("entry-parameters", "manifest-invalid", "the ABI fixes them", put("entry_points", "decode", value=[]))
+field("entry-name", "manifest-invalid", "export names are plain", put("entry_points", "a b", value=[]))
+field("dims-zero", "manifest-invalid", "a bound is at least 1", put("dims", "batch", value=0))
+field("dims-name", "manifest-invalid", "names are identifiers", put("dims", "a b", value=1))
+field("slot-outside", "manifest-invalid", "outputs are read from the workspace", put("outputs", 0, "offset", value=0))
+field("slot-beyond", "manifest-invalid", "outputs end in the workspace", put("outputs", 0, "bytes", value=1 << 24))
+field("slot-short", "manifest-invalid", "the shape needs more", put("outputs", 0, "bytes", value=1052))
+field("slot-dtype", "manifest-invalid", "six types exist", put("inputs", 0, "dtype", value="float64"))
+field("slot-twice", "manifest-invalid", "names are unique", lambda m: m["inputs"].append(m["inputs"][0]))
+field("slot-dimension-unknown", "manifest-invalid", "a name of `dims`", put("inputs", 0, "shape", value=["sequence"]))
+field("slot-dimension-syntax", "manifest-invalid", "an expression", put("inputs", 0, "shape", value=["2*"]))
+field(
+    "slot-dimension-call",
+    "manifest-invalid",
+    "an expression is arithmetic only",
+    put("inputs", 0, "shape", value=["alert(1)"]),
+)
+field("slot-dimension-zero-divisor", "manifest-invalid", "division by zero", put("inputs", 0, "shape", value=["8//0"]))
+field(
+    "slot-dimension-overflow",
+    "manifest-invalid",
+    "too large for exact numbers",
+    put("inputs", 0, "shape", value=["99999999*99999999*0+8"]),
+)
+field(
+    "slot-dimension-parentheses",
+    "manifest-invalid",
+    "too long",
+    put("inputs", 0, "shape", value=["(" * 100000 + "8" + ")" * 100000]),
+)
+field("slot-dimension-negative", "manifest-invalid", "a size", put("inputs", 0, "shape", value=["0-8"]))
+field(
+    "sound-slot-expression", None, "an expression", put("inputs", 0, "shape", value=["(2 + 3)*3 // 2 + 1 - 4//4 + 1 "])
+)
+field("slot-rank-17", "manifest-invalid", "at most 16 dimensions", put("inputs", 0, "shape", value=[1] * 17))
+field("slot-rank-with-zero", "manifest-invalid", "each dimension counts", put("inputs", 0, "shape", value=[0, 2**31]))
+field("logits-missing", "manifest-invalid", "a decoder has logits", put("outputs", value=[]))
+field("tokens-short", "manifest-invalid", "a chunk must fit", put("prefill_chunk", value=9))
+field("context-zero", "manifest-invalid", "a decoder has a context", put("context_length", value=0))
+field("context-beyond-pages", "manifest-invalid", "the cache is smaller", put("context_length", value=129))
+field("kv-null", "manifest-invalid", "a decoder has a cache", put("kv", value=None))
+field("kv-bits", "manifest-invalid", "8 or 32", put("kv", "bits", value=16))
+field("kv-pages-beyond", "manifest-invalid", "pages beyond the region", put("kv", "page_bytes", value=1 << 20))
+field(
+    "kv-table-elsewhere",
+    "manifest-invalid",
+    "the table would overwrite weights",
+    put("kv", "table_offset", value=1118208),
+)
+field("kv-table-too-long", "manifest-invalid", "the table would overwrite stacks", put("kv", "pages", value=9))
+field("token-id-negative", "manifest-invalid", "an id", put("tokenizer", "eos_token_ids", value=[-1]))
+field("tokenizer-elsewhere", "manifest-invalid", "one name", put("tokenizer", "file", value="weights/x.bin"))
+field("tokenizer-unlisted", "manifest-invalid", "a file that nothing uses", put("tokenizer", value=None))
+field("temperature-negative", "manifest-invalid", "a temperature", put("generation", "temperature", value=-1))
+field("temperature-text", "manifest-invalid", "a number", put("generation", "temperature", value="hot"))
+field("top-p-zero", "manifest-invalid", "nothing would be left", put("generation", "top_p", value=0))
+field("seed-too-large", "manifest-invalid", "32 bits", put("generation", "seed", value=2**32))
+field("generation-list", "manifest-invalid", "an object", put("generation", value=[]))
+field("task-without-type", "manifest-invalid", "a task has a type", put("task", value={}))
+field(
+    "task-bad-pooling",
+    "manifest-invalid",
+    "mean or cls",
+    put("task", value={"type": "embedding", "pooling": "max", "normalize": True, "max_length": 1}),
+)
+IMAGE = {
+    "width": 8,
+    "height": 8,
+    "layout": "NCHW",
+    "channels": "RGB",
+    "fit": "stretch",
+    "interpolation": "bilinear",
+    "mean": [0, 0, 0],
+    "std": [1, 1, 1],
+}
+field(
+    "sound-task-image",
+    None,
+    "a picture without crop and pad",
+    put("task", value={"type": "image-classification", "image": IMAGE, "labels": None, "scores": "logits"}),
+)
+field(
+    "task-std-zero",
+    "manifest-invalid",
+    "a division by zero",
+    put(
+        "task",
+        value={
+            "type": "image-classification",
+            "image": {**IMAGE, "std": [1, 0, 1]},
+            "labels": None,
+            "scores": "logits",
+        },
+    ),
+)
+field(
+    "task-huge-image",
+    "manifest-invalid",
+    "memory for a picture is bounded",
+    put(
+        "task",
+        value={"type": "image-classification", "image": {**IMAGE, "width": 100000}, "labels": None, "scores": "logits"},
+    ),
+)
+field(
+    "task-crop-missing",
+    "manifest-invalid",
+    "fit `crop` needs it",
+    put(
+        "task",
+        value={"type": "image-classification", "image": {**IMAGE, "fit": "crop"}, "labels": None, "scores": "logits"},
+    ),
+)
+
+# --- weights -----------------------------------------------------------------------------------------------
+
+field(
+    "segment-below-region",
+    "manifest-invalid",
+    "weights would overwrite stacks",
+    put("weights", 0, "segments", 0, "target", value=0),
+)
+field(
+    "segment-beyond-region",
+    "manifest-invalid",
+    "weights would overwrite the cache",
+    put("weights", 0, "segments", 0, "target", value=1119936 - 64),
+)
+field("segment-negative", "manifest-invalid", "an address", put("weights", 0, "segments", 0, "target", value=-1118208))
+field(
+    "segment-wraps",
+    "manifest-invalid",
+    "an address that wraps at 32 bits",
+    put("weights", 0, "segments", 0, "target", value=2**32 + 1118208),
+)
+field("segment-op", "manifest-invalid", "three kinds exist", put("weights", 0, "segments", 0, "op", value="xor"))
+field(
+    "segment-without-shift", "manifest-invalid", "a bit plane has a place", drop("weights", 0, "segments", -1, "shift")
+)
+field(
+    "segment-shift-2", "manifest-invalid", "two bit planes exist", put("weights", 0, "segments", -1, "shift", value=2)
+)
+field(
+    "segment-plane-unaligned",
+    "manifest-invalid",
+    "planes are vectors",
+    put("weights", 0, "segments", 1, "target", value=1119296 + 16),
+)
+field(
+    "segment-unknown-field",
+    "manifest-invalid",
+    "nothing else is allowed",
+    put("weights", 0, "segments", 0, "shift", value=0),
+)
+field("segments-none", "manifest-invalid", "they cover the file", put("weights", 0, "segments", value=[]))
+field("segments-short", "manifest-invalid", "they cover the file", drop("weights", 0, "segments", -1))
+
+
+def _zero_length(manifest: Manifest) -> None:
+    manifest["weights"][0]["segments"].append({"op": "copy", "length": 0, "target": 1118208})
+
+
+def _overlapping_copies(manifest: Manifest) -> None:
+    first = manifest["weights"][0]["segments"][0]
+    half = {**first, "length": first["length"] // 2}
+    manifest["weights"][0]["segments"][:1] = [half, {**half, "target": half["target"] + 16}]
+
+
+def _plane_over_copy(manifest: Manifest) -> None:
+    manifest["weights"][0]["segments"][1]["target"] = manifest["weights"][0]["segments"][0]["target"]
+
+
+def _same_plane_twice(manifest: Manifest) -> None:
+    segments = manifest["weights"][0]["segments"]
+    segments[3]["shift"] = segments[2]["shift"]
+
+
+def _absurd_lengths(manifest: Manifest) -> None:
+    """Lengths whose sum is right only when it wraps."""
+    segments = manifest["weights"][0]["segments"]
+    segments[0]["length"] += 2**53 - 1
+
+
+field("segment-empty", "manifest-invalid", "no length is 0", _zero_length)
+field("segments-overlap", "manifest-invalid", "the order would matter", _overlapping_copies)
+field("segments-plane-over-copy", "manifest-invalid", "the order would matter", _plane_over_copy)
+field("segments-same-plane-twice", "manifest-invalid", "two planes mixed", _same_plane_twice)
+field("segments-absurd-length", "manifest-invalid", "sums must not wrap", _absurd_lengths)
+field(
+    "weights-listed-twice", "manifest-invalid", "the same targets twice", lambda m: m["weights"].append(m["weights"][0])
+)
+field("weights-unlisted", "manifest-invalid", "a file that nothing uses", put("weights", value=[]))
+field(
+    "weights-outside", "manifest-invalid", "a path out of the bundle", put("weights", 0, "file", value="../weights.bin")
+)
+
+
+@case("weights-name-is-not-the-hash", "manifest-invalid", "names are hashes, caches rely on it")
+def _(root: Path) -> None:
+    old = weight_file(root)
+    name = "weights/" + "0" * 64 + ".bin"
+    manifest = json.loads((root / "manifest.json").read_bytes())
+    manifest["files"][name] = manifest["files"].pop(f"weights/{old.name}")
+    manifest["weights"][0]["file"] = name
+    (root / "manifest.json").write_text(json.dumps(manifest))
+    old.rename(root / name)
+
+
+# --- files -------------------------------------------------------------------------------------------------
+
+
+def _rename_in_files(new: str) -> Callable[[Manifest], None]:
+    def change(manifest: Manifest) -> None:
+        manifest["files"][new] = {"bytes": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
+
+    return change
+
+
+field("files-parent", "manifest-invalid", "a path out of the bundle", _rename_in_files("../x"))
+field("files-absolute", "manifest-invalid", "a path out of the bundle", _rename_in_files("/etc/passwd"))
+field("files-backslash", "manifest-invalid", "a path out of the bundle on Windows", _rename_in_files("..\\x"))
+field("files-nul", "manifest-invalid", "a name that C would cut", _rename_in_files("report.html\0.bin"))
+field("files-upper", "manifest-invalid", "names are lower-case", _rename_in_files("Report.html"))
+field("files-unused", "manifest-invalid", "a file that nothing uses", _rename_in_files("notes.txt"))
+field("files-manifest", "manifest-invalid", "the manifest is not in its own list", _rename_in_files("manifest.json"))
+field("files-hash-short", "manifest-invalid", "64 digits", put("files", "tokenizer.json", "sha256", value="00"))
+field(
+    "files-17mib-weights",
+    "manifest-invalid",
+    "at most 16 MiB",
+    lambda m: m["files"][m["weights"][0]["file"]].update(bytes=17 << 20),
+)
+field(
+    "files-1tb-module",
+    "manifest-invalid",
+    "nobody may be made to download that",
+    put("files", "module.simd128.wasm", "bytes", value=1 << 40),
+)
+field(
+    "files-empty-module", "manifest-invalid", "at least one byte", put("files", "module.simd128.wasm", "bytes", value=0)
+)
+field("files-list", "manifest-invalid", "an object", put("files", value=[]))
+
+
+@case("weights-missing", "file-missing", "an incomplete copy")
+def _(root: Path) -> None:
+    weight_file(root).unlink()
+
+
+@case("module-missing", "file-missing", "an incomplete copy")
+def _(root: Path) -> None:
+    (root / "module.simd128.wasm").unlink()
+
+
+@case("weights-truncated", "length-mismatch", "a download that broke off")
+def _(root: Path) -> None:
+    file = weight_file(root)
+    os.truncate(file, file.stat().st_size - 1)
+
+
+@case("weights-empty", "length-mismatch", "a download that broke off at once")
+def _(root: Path) -> None:
+    os.truncate(weight_file(root), 0)
+
+
+@case("weights-longer", "length-mismatch", "something was appended")
+def _(root: Path) -> None:
+    with weight_file(root).open("ab") as stream:
+        stream.write(b"x")
+
+
+@case("weights-zeros", "hash-mismatch", "a file system that lost the content keeps the length")
+def _(root: Path) -> None:
+    file = weight_file(root)
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+@case("weights-one-bit", "hash-mismatch", "one flipped bit")
+def _(root: Path) -> None:
+    file = weight_file(root)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@case("weights-of-another-model", "hash-mismatch", "swapped weights of the same size")
+def _(root: Path) -> None:
+    other = root.with_name(root.name + ".other")
+    write_fake_bundle(other, seed=1)
+    shutil.copyfile(weight_file(other), weight_file(root))
+    shutil.rmtree(other)
+
+
+@case("weights-html", "length-mismatch", "servers answer with a page instead of the file")
+def _(root: Path) -> None:
+    weight_file(root).write_text("<!doctype html><title>Not found</title>")
+
+
+@case("module-swapped", "hash-mismatch", "another module of the same size")
+def _(root: Path) -> None:
+    module = root / "module.simd128.wasm"
+    module.write_bytes(module.read_bytes()[:-1] + b"\x0f")
+
+
+@case("tokenizer-changed", "hash-mismatch", "the tokenizer is checked too")
+def _(root: Path) -> None:
+    file = root / "tokenizer.json"
+    file.write_bytes(file.read_bytes().replace(b"<|im_end|>", b"<|im_eXd|>"))
+
+
+@case("extra-file", "file-unexpected", "nothing else may be there", disk_only=True)
+def _(root: Path) -> None:
+    (root / "notes.txt").write_text("hello")
+
+
+@case("extra-hidden-file", "file-unexpected", "nothing else may be there", disk_only=True)
+def _(root: Path) -> None:
+    (root / ".DS_Store").write_bytes(b"\0")
+
+
+@case("extra-weights", "file-unexpected", "left over from another model", disk_only=True)
+def _(root: Path) -> None:
+    (root / "weights" / ("0" * 64 + ".bin")).write_bytes(b"x")
+
+
+@case("extra-folder", "file-unexpected", "nothing else may be there", disk_only=True)
+def _(root: Path) -> None:
+    (root / "cache").mkdir()
+
+
+@case("extra-folder-in-weights", "file-unexpected", "weights are files", disk_only=True)
+def _(root: Path) -> None:
+    (root / "weights" / "more").mkdir()
+
+
+@case("weights-link-to-outside", "file-unexpected", "a link, though the content is right", disk_only=True)
+def _(root: Path) -> None:
+    file = weight_file(root)
+    outside = root.parent / f"{root.name}.outside.bin"
+    file.rename(outside)
+    file.symlink_to(outside)
+
+
+@case("weights-folder-is-a-link", "file-unexpected", "a folder that leads outside", disk_only=True)
+def _(root: Path) -> None:
+    outside = root.parent / f"{root.name}.outside"
+    (root / "weights").rename(outside)
+    (root / "weights").symlink_to(outside, target_is_directory=True)
+
+
+@case("module-is-a-pipe", "file-unexpected", "reading it would block for ever", disk_only=True)
+def _(root: Path) -> None:
+    (root / "module.simd128.wasm").unlink()
+    os.mkfifo(root / "module.simd128.wasm")
+
+
+@case("module-is-a-folder", "file-unexpected", "a folder is no module", disk_only=True)
+def _(root: Path) -> None:
+    (root / "module.simd128.wasm").unlink()
+    (root / "module.simd128.wasm").mkdir()
+
+
+def write_case(case: Case, folder: Path) -> Path:
+    """Write the bundle of one case and return its path."""
+    root = folder / f"{case.name}.edgec"
+    write_fake_bundle(root)
+    case.damage(root)
+    return root
+
+
+def write_all(folder: Path) -> list[dict[str, Any]]:
+    """Write every case and `expected.json`."""
+    expected = []
+    for case in CASES:
+        write_case(case, folder)
+        expected.append({"case": case.name, "code": case.code, "why": case.why, "disk_only": case.disk_only})
+    (folder / "expected.json").write_text(json.dumps(expected, indent=2) + "\n")
+    return expected
+
+
+if __name__ == "__main__":
+    print(f"{len(write_all(Path(sys.argv[1])))} cases")

@@ -16,7 +16,7 @@ from edgec.lower.wasm.kernels.kv_cache import PAGE_TOKENS, PageLayout, rope_and_
 from edgec.lower.wasm.kernels.linear import Epilogue, linear, padded
 from edgec.lower.wasm.kernels.linear_float import linear_float
 from edgec.lower.wasm.kernels.norm import norm
-from edgec.lower.wasm.kernels.quantize import groups_of, quantize
+from edgec.lower.wasm.kernels.quantize import quantize, quantized_bytes
 from edgec.lower.wasm.program import Entry, Operand, Program, Scalar, Storage
 from edgec.lower.wasm.weights import Matrix, WeightStore
 
@@ -56,11 +56,9 @@ class _Lowering:
     # Buffers
 
     def quantized_buffers(self, name: str, columns: int, rows: int) -> Activations:
-        groups = groups_of(columns)
-        # Plain SIMD keeps codes as int16; both ISAs share one memory plan.
-        sizes = {"codes": 2 * GROUP * groups * rows, "scales": 4 * groups * rows, "sums": 4 * groups * rows}
+        sizes = quantized_bytes(columns, rows)
         storages = tuple(self.program.workspace(f"{name}.{part}", size) for part, size in sizes.items())
-        return Activations(storages, groups * GROUP, quantized=True)
+        return Activations(storages, columns, quantized=True)
 
     def float_buffer(self, name: str, columns: int, rows: int) -> Activations:
         return Activations((self.program.workspace(name, 4 * columns * rows),), columns, quantized=False)

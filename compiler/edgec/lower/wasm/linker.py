@@ -118,7 +118,9 @@ class _Linker:
             address += len(segment.data)
         return address
 
-    def patch(self, number: int, content: bytes, relocations: Sequence[Relocation], index_of: dict[_Reference, int]) -> bytes:
+    def patch(
+        self, number: int, content: bytes, relocations: Sequence[Relocation], index_of: dict[_Reference, int]
+    ) -> bytes:
         out = bytearray(content)
         obj = self.objects[number]
         for relocation in relocations:

@@ -1,6 +1,6 @@
 """Causal attention over the paged KV cache, one (row, head) at a time.
 
-At 8 bits both products are exact integer dot products: 12-bit queries by int8 keys, and softmax
+At 8 bits both products are exact integer dot products: 12-bit queries by 12-bit keys, and softmax
 weights (times the values' scales, 15 bits per page) by int8 values. Pages are added in order.
 """
 
@@ -16,6 +16,7 @@ from edgec.lower.wasm.kernels.builder import (
     Buffer,
     Expr,
     Floats,
+    Integers,
     KernelBuilder,
     PrimFunc,
     Registers,
@@ -124,7 +125,7 @@ def _float_scores(cache: CacheBuffers, queries: Buffer, unit: Expr, page: Expr, 
     dim = cache.layout.head_dim
     sums = Registers(_VECTORS, "float32x4")
     sums.fill(_VECTORS, 0.0)
-    base = bind(cache.code_index(page, head))
+    base = bind(cache.key_index(page, head))
     with T.serial(0, dim) as d:
         query = splat(queries[unit * dim + d], "float32x4")
         for j in range(_VECTORS):
@@ -140,7 +141,7 @@ def _integer_scores(
     pairs = layout.group // 2
     sums = Registers(_VECTORS, "float32x4")
     sums.fill(_VECTORS, 0.0)
-    base = bind(cache.code_index(page, head))
+    base = bind(cache.key_index(page, head))
     scale_base = bind(cache.key_scale_index(page, head))
     with T.serial(0, layout.groups) as group:
         dots = Registers(_VECTORS, "int32x4")
@@ -148,10 +149,9 @@ def _integer_scores(
         with T.serial(0, pairs) as pair:
             at = bind(group * pairs + pair)
             query = T.reinterpret("int16x8", splat(queries[unit * (layout.head_dim // 2) + at], "int32x4"))
-            for vector in range(2):
-                codes = load(cache.keys, base + at * (2 * PAGE_TOKENS) + 16 * vector, 16)
-                for part, half in enumerate(widen_halves(T.reinterpret("int32x4", codes), signed=True)):
-                    dots[2 * vector + part] = dots[2 * vector + part] + signed_dot(half, query)
+            for j in range(_VECTORS):
+                key = load(cache.keys, base + at * (2 * PAGE_TOKENS) + 8 * j, 8)
+                dots[j] = dots[j] + signed_dot(key, query)
         query_scale = splat(query_scales[unit * layout.groups + group], "float32x4")
         for j in range(_VECTORS):
             key_scale = load(cache.key_scales, scale_base + group * PAGE_TOKENS + 4 * j)
@@ -161,7 +161,7 @@ def _integer_scores(
 
 def _float_values(cache: CacheBuffers, scratch: Buffer, weights: Expr, page: Expr, head: Expr, mixed: Floats) -> None:
     dim = cache.layout.head_dim
-    base = bind(cache.code_index(page, head))
+    base = bind(cache.value_index(page, head))
     with T.serial(0, PAGE_TOKENS) as token:
         weight = splat(scratch[weights + token], "float32x4")
         with T.serial(0, dim // 4) as i:
@@ -182,15 +182,14 @@ def _integer_values(cache: CacheBuffers, scratch: Buffer, weights: Expr, page: E
     tiny = peak < T.float32(1e-30)
     inverse = splat(bind(tirx.Select(tiny, T.float32(0.0), T.float32(_WEIGHT_LEVELS) / peak)), "float32x4")
     step = splat(bind(tirx.Select(tiny, T.float32(0.0), peak / T.float32(_WEIGHT_LEVELS))), "float32x4")
-    codes = T.alloc_buffer((PAGE_TOKENS,), "int32", layout=None)
+    codes = Integers(PAGE_TOKENS)
     for j in range(_VECTORS):
-        code = T.Cast("int32x4", T.nearbyint(scaled[j] * inverse))
-        T.buffer_store(codes, code, [T.Ramp(4 * j, 1, 4)])
+        codes.set_vector(4 * j, T.Cast("int32x4", T.nearbyint(scaled[j] * inverse)))
     pairs = Registers(PAGE_TOKENS // 2, "int32")  # two int16 codes each
     for pair in range(PAGE_TOKENS // 2):
         low, high = codes[2 * pair], codes[2 * pair + 1]
         pairs[pair] = T.bitwise_or(T.bitwise_and(low, T.int32(0xFFFF)), T.shift_left(high, T.int32(16)))
-    base = bind(cache.code_index(page, head))
+    base = bind(cache.value_index(page, head))
     with T.serial(0, dim // 8) as block:
         dots = Registers(2, "int32x4")
         dots.fill(2, 0)

@@ -71,17 +71,24 @@ class Registers:
             self[index] = splat(value, self.dtype)
 
 
-class Floats(Registers):
-    """A small float32 array on the stack, read and written as scalars or as vectors of 4."""
-
-    def __init__(self, count: int, dtype: str = "float32") -> None:
-        super().__init__(count, dtype)
+class _Lanes(Registers):
+    """A small array on the stack, read and written as scalars or as vectors of 4."""
 
     def vector(self, index: Expr, width: int = 4) -> Expr:
         return self._buffer[T.Ramp(index, 1, width)]
 
     def set_vector(self, index: Expr, value: Expr, width: int = 4) -> None:
         T.buffer_store(self._buffer, value, [T.Ramp(index, 1, width)])
+
+
+class Floats(_Lanes):
+    def __init__(self, count: int) -> None:
+        super().__init__(count, "float32")
+
+
+class Integers(_Lanes):
+    def __init__(self, count: int) -> None:
+        super().__init__(count, "int32")
 
 
 def splat(value: float | Expr, dtype: str) -> Expr:

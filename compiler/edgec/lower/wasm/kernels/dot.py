@@ -52,16 +52,16 @@ def even_odd_sum(first: Expr, second: Expr) -> Expr:
 
 
 class DotAccumulators:
-    """`count` accumulators of 4 rows each."""
+    """`count` accumulators of 4 weight rows each."""
 
     def __init__(self, isa: Isa, count: int) -> None:
         self.isa = isa
-        self.count = count
         self._per = 1 if isa.relaxed_dot else 2
         self._registers = Registers(count * self._per, "int32x4")
 
-    def clear(self) -> None:
-        self._registers.fill(self.count * self._per, 0)
+    def clear(self, count: int) -> None:
+        """Zero the first `count` accumulators."""
+        self._registers.fill(count * self._per, 0)
 
     def broadcast(self, activations: Expr) -> Expr:
         """One buffer element (4 activations) repeated for all rows."""

@@ -18,7 +18,7 @@ from tvm.script.ir_builder import tirx as T
 
 from edgec.lower.wasm.graph_dims import symbols, to_tir
 from edgec.lower.wasm.kernels import math
-from edgec.lower.wasm.kernels.builder import Buffer, Expr, Floats, KernelBuilder, PrimFunc, bind, load, store
+from edgec.lower.wasm.kernels.builder import Buffer, Expr, Floats, Integers, KernelBuilder, PrimFunc, bind, load, store
 from edgec.lower.wasm.kernels.elementwise_operators import OPERATORS, VECTOR_OPERATORS
 from edgec.passes import dims as d
 from edgec.passes.dims import Dim
@@ -140,7 +140,7 @@ def read(buffer: Buffer, dtype: str, index: Expr, step: Dim, step_value: Expr, w
         return T.Broadcast(buffer[index], width)
     if step == 1:
         return load(buffer, index, width)
-    lanes = Floats(width, dtype)
+    lanes = Floats(width) if dtype == "float32" else Integers(width)
     for lane in range(width):
         lanes[lane] = buffer[index + lane * step_value]
     return lanes.vector(0, width)

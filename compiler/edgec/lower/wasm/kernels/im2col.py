@@ -5,15 +5,25 @@ Features are in the order kernel row, kernel column, channel. Rows come as float
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgec.ir.compressed import GROUP
 from edgec.lower.wasm.graph_dims import to_tir
 from edgec.lower.wasm.kernels.builder import Buffer, Expr, Floats, KernelBuilder, PrimFunc, bind, load, splat, store
-from edgec.lower.wasm.kernels.depthwise import Window
+from edgec.lower.wasm.kernels.depthwise import Window, for_channels
 from edgec.lower.wasm.kernels.quantize import QuantizedBuffers, groups_of, quantize_group
 from edgec.lower.wasm.target import Isa
+
+
+_STAGED_COLUMNS = 3072  # floats of one row that fit on a kernel's stack
+
+
+def can_quantize(window: Window) -> bool:
+    """Whether `im2col` can quantize; longer rows go through memory as floats."""
+    return window.channels % GROUP == 0 or window.kernel[0] * window.kernel[1] * window.channels <= _STAGED_COLUMNS
 
 
 def im2col(isa: Isa, window: Window, *, quantized: bool) -> PrimFunc:
@@ -23,7 +33,6 @@ def im2col(isa: Isa, window: Window, *, quantized: bool) -> PrimFunc:
     """
     w = window
     columns = w.kernel[0] * w.kernel[1] * w.channels
-    groups = groups_of(columns)
     with KernelBuilder() as k:
         source = k.buffer("input", "float32")
         target = QuantizedBuffers.declare(k, isa) if quantized else None
@@ -40,57 +49,69 @@ def im2col(isa: Isa, window: Window, *, quantized: bool) -> PrimFunc:
             image = bind(tirx.truncdiv(line, out_height) * height)
             top = bind(y * w.strides[0] - w.pads[0])
             left = bind(x * w.strides[1] - w.pads[1])
+
+            def taps(emit: Callable[[Expr, Expr | None], None]) -> None:
+                """`emit(tap, first input element)` for every tap, `None` outside the input."""
+                with T.serial(0, w.kernel[0]) as i, T.serial(0, w.kernel[1]) as j:
+                    at_y, at_x = bind(top + i * w.dilations[0]), bind(left + j * w.dilations[1])
+                    tap = bind(i * w.kernel[1] + j)
+                    with T.If(tirx.all(at_y >= 0, at_y < height, at_x >= 0, at_x < width)):
+                        with T.Then():
+                            emit(tap, bind(((image + at_y) * width + at_x) * w.channels))
+                        with T.Else():
+                            emit(tap, None)
+
             if target is None:
                 assert output is not None
-                _taps(w, source, output, row * columns, top, left, image, height, width)
+                taps(lambda tap, place: _copy(w, source, place, output, row * columns + tap * w.channels))
+            elif w.channels % GROUP == 0:
+                _quantize_aligned(isa, w, source, target, row, taps)
             else:
-                values = Floats(groups * GROUP)
-                for tail in range(columns, groups * GROUP):
-                    values[tail] = T.float32(0.0)
-                _taps(w, source, values._buffer, T.int32(0), top, left, image, height, width)
-                group_values = Floats(GROUP)
-                with T.serial(0, groups) as group:
-                    for i in range(0, GROUP, 4):
-                        group_values.set_vector(i, values.vector(group * GROUP + i))
-                    quantize_group(isa, target, row * groups + group, group_values)
+                _quantize_staged(isa, w, source, target, row, taps)
     return k.func
 
 
-def _taps(
-    w: Window,
-    source: Buffer,
-    output: Buffer,
-    start: Expr,
-    top: Expr,
-    left: Expr,
-    image: Expr,
-    height: Expr,
-    width: Expr,
-) -> None:
-    """Copy the window's pixels, zeros where they lie outside."""
-    with T.serial(0, w.kernel[0]) as i, T.serial(0, w.kernel[1]) as j:
-        y, x = bind(top + i * w.dilations[0]), bind(left + j * w.dilations[1])
-        at = bind(start + (i * w.kernel[1] + j) * w.channels)
-        inside = tirx.all(y >= 0, y < height, x >= 0, x < width)
-        with T.If(inside):
-            with T.Then():
-                pixel = bind(((image + y) * width + x) * w.channels)
-                _fill(w.channels, lambda c, n: store(output, at + c, _read(source, pixel + c, n), n))
-            with T.Else():
-                _fill(w.channels, lambda c, n: store(output, at + c, _zeros(n), n))
+Taps = Callable[[Callable[[Expr, Expr | None], None]], None]
 
 
-def _fill(channels: int, emit: object) -> None:
-    if channels >= 4:
-        with T.serial(0, channels // 4) as block:
-            emit(block * 4, 4)  # type: ignore[operator]
-    for tail in range(channels // 4 * 4, channels):
-        emit(T.int32(tail), 1)  # type: ignore[operator]
+def _quantize_aligned(isa: Isa, w: Window, source: Buffer, target: QuantizedBuffers, row: Expr, taps: Taps) -> None:
+    """Groups are slices of one pixel's channels."""
+    per_tap = w.channels // GROUP
+    groups = w.kernel[0] * w.kernel[1] * per_tap
+    values = Floats(GROUP)
+
+    def one_tap(tap: Expr, place: Expr | None) -> None:
+        with T.serial(0, per_tap) as part:
+            for i in range(0, GROUP, 4):
+                inside = splat(0.0, "float32x4") if place is None else load(source, place + part * GROUP + i)
+                values.set_vector(i, inside)
+            quantize_group(isa, target, row * groups + tap * per_tap + part, values)
+
+    taps(one_tap)
 
 
-def _read(buffer: Buffer, index: Expr, lanes: int) -> Expr:
-    return load(buffer, index, lanes) if lanes > 1 else buffer[index]
+def _quantize_staged(isa: Isa, w: Window, source: Buffer, target: QuantizedBuffers, row: Expr, taps: Taps) -> None:
+    columns = w.kernel[0] * w.kernel[1] * w.channels
+    groups = groups_of(columns)
+    staged = Floats(groups * GROUP)
+    for tail in range(columns, groups * GROUP):
+        staged[tail] = T.float32(0.0)
+    taps(lambda tap, place: _copy(w, source, place, staged._buffer, tap * w.channels))
+    values = Floats(GROUP)
+    with T.serial(0, groups) as group:
+        for i in range(0, GROUP, 4):
+            values.set_vector(i, staged.vector(group * GROUP + i))
+        quantize_group(isa, target, row * groups + group, values)
 
 
-def _zeros(lanes: int) -> Expr:
-    return splat(0.0, "float32x4" if lanes == 4 else "float32")
+def _copy(w: Window, source: Buffer, place: Expr | None, output: Buffer, start: Expr) -> None:
+    """All channels of a pixel, or zeros."""
+
+    def block(channel: Expr, lanes: int) -> None:
+        if place is None:
+            store(output, start + channel, splat(0.0, "float32x4" if lanes == 4 else "float32"), lanes)
+        else:
+            value = load(source, place + channel) if lanes == 4 else source[place + channel]
+            store(output, start + channel, value, lanes)
+
+    for_channels(w.channels, block)

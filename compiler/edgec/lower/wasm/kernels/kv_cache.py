@@ -2,10 +2,11 @@
 
 A page holds 16 tokens of every layer. Per layer and KV head at 8 bits:
 
-    keys    int8    [head_dim / 2, 16 tokens, 2]    values  int8    [8 token pairs, head_dim, 2]
+    keys    int16   [head_dim / 2, 16 tokens, 2]    values  int8    [8 token pairs, head_dim, 2]
     scales  float32 [groups, 16 tokens]             scales  float32 [16 tokens]
 
-so that both products of attention are `int16x8` dot products without horizontal sums: lanes are
+Keys have 12 bits: with 8, attention scores were the largest error of the whole model
+(docs/decisions/0005-outlier-groups.md). The layout is both products of attention are `int16x8` dot products without horizontal sums: lanes are
 tokens for scores, features for the output. At 32 bits: keys [head_dim, 16], values [16, head_dim].
 """
 
@@ -31,8 +32,9 @@ from edgec.lower.wasm.kernels.builder import (
 )
 
 PAGE_TOKENS = 16
-QUERY_LEVELS = 2047.0  # int16 codes that keep a 32-feature dot product exact in float32
-KEY_LEVELS = 127.0
+QUERY_LEVELS = 2047.0
+KEY_LEVELS = 2047.0  # 32 products of two 12-bit codes fit an int32
+VALUE_LEVELS = 127.0
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,23 @@ class PageLayout:
         return self.head_dim // self.group
 
     @property
-    def _code_bytes(self) -> int:
-        return self.kv_heads * self.head_dim * PAGE_TOKENS * self.bits // 8
+    def key_element(self) -> int:
+        """Bytes of a key's code."""
+        return 2 if self.bits == 8 else 4
+
+    @property
+    def value_element(self) -> int:
+        return self.bits // 8
+
+    @property
+    def _codes(self) -> int:
+        """Keys (or values) of one layer in a page."""
+        return self.kv_heads * self.head_dim * PAGE_TOKENS
 
     @property
     def layer_bytes(self) -> int:
         scales = self.kv_heads * (self.groups + 1) * PAGE_TOKENS * 4 if self.bits == 8 else 0
-        return 2 * self._code_bytes + scales
+        return self._codes * (self.key_element + self.value_element) + scales
 
     @property
     def page_bytes(self) -> int:
@@ -69,9 +81,9 @@ class PageLayout:
     def buffers(self, layer: int) -> dict[str, int]:
         """Offset of each kernel buffer of `layer` in a page, in parameter order."""
         base = layer * self.layer_bytes
-        offsets = {"keys": base, "values": base + self._code_bytes}
+        offsets = {"keys": base, "values": base + self._codes * self.key_element}
         if self.bits == 8:
-            offsets["key_scales"] = base + 2 * self._code_bytes
+            offsets["key_scales"] = offsets["values"] + self._codes * self.value_element
             offsets["value_scales"] = offsets["key_scales"] + self.kv_heads * self.groups * PAGE_TOKENS * 4
         return offsets
 
@@ -90,19 +102,22 @@ class CacheBuffers:
     @classmethod
     def declare(cls, k: KernelBuilder, layout: PageLayout) -> CacheBuffers:
         table = k.buffer("page_table", "int32")
-        dtype = "int8" if layout.bits == 8 else "float32"
-        keys, values = k.buffer("keys", dtype), k.buffer("values", dtype)
         if layout.bits == 32:
-            return cls(layout, table, keys, values, None, None)
+            return cls(layout, table, k.buffer("keys", "float32"), k.buffer("values", "float32"), None, None)
+        keys, values = k.buffer("keys", "int16"), k.buffer("values", "int8")
         return cls(layout, table, keys, values, k.buffer("key_scales", "float32"), k.buffer("value_scales", "float32"))
 
     def page(self, logical: Expr) -> Expr:
         return bind(self.page_table[logical])
 
-    def code_index(self, page: Expr, head: Expr) -> Expr:
-        """First element of a head's keys (or values) in `page`."""
-        element = self.layout.bits // 8
-        return page * (self.layout.page_bytes // element) + head * (self.layout.head_dim * PAGE_TOKENS)
+    def key_index(self, page: Expr, head: Expr) -> Expr:
+        """First element of a head's keys in `page`."""
+        return page * (self.layout.page_bytes // self.layout.key_element) + head * (self.layout.head_dim * PAGE_TOKENS)
+
+    def value_index(self, page: Expr, head: Expr) -> Expr:
+        return page * (self.layout.page_bytes // self.layout.value_element) + head * (
+            self.layout.head_dim * PAGE_TOKENS
+        )
 
     def key_scale_index(self, page: Expr, head: Expr) -> Expr:
         return page * (self.layout.page_bytes // 4) + head * (self.layout.groups * PAGE_TOKENS)
@@ -218,7 +233,7 @@ def _append_key(cache: CacheBuffers, values: Floats, token: Expr, head: Expr) ->
     layout = cache.layout
     page = cache.page(tirx.truncdiv(token, PAGE_TOKENS))
     slot = bind(tirx.truncmod(token, PAGE_TOKENS))
-    base = bind(cache.code_index(page, head))
+    base = bind(cache.key_index(page, head))
     if cache.key_scales is None:
         with T.serial(0, layout.head_dim) as d:
             store(cache.keys, base + d * PAGE_TOKENS + slot, values[d], 1)
@@ -229,7 +244,7 @@ def _append_key(cache: CacheBuffers, values: Floats, token: Expr, head: Expr) ->
         inverse = _inverse(peak, KEY_LEVELS)
         with T.serial(0, layout.group // 2) as pair:
             for j in range(2):
-                code = T.Cast("int8", T.Cast("int32", T.nearbyint(values[start + pair * 2 + j] * inverse)))
+                code = T.Cast("int16", T.Cast("int32", T.nearbyint(values[start + pair * 2 + j] * inverse)))
                 store(cache.keys, base + (start // 2 + pair) * (2 * PAGE_TOKENS) + slot * 2 + j, code, 1)
         scale_at = cache.key_scale_index(page, head) + group * PAGE_TOKENS + slot
         store(cache.key_scales, scale_at, peak / T.float32(KEY_LEVELS), 1)
@@ -239,14 +254,14 @@ def _append_value(cache: CacheBuffers, values: Floats, token: Expr, head: Expr) 
     dim = cache.layout.head_dim
     page = cache.page(tirx.truncdiv(token, PAGE_TOKENS))
     slot = bind(tirx.truncmod(token, PAGE_TOKENS))
-    base = bind(cache.code_index(page, head))
+    base = bind(cache.value_index(page, head))
     if cache.value_scales is None:
         for i in range(0, dim, 4):
             store(cache.values, base + slot * dim + i, values.vector(i))
         return
     peak = _peak(values, 0, dim)
-    inverse = _inverse(peak, KEY_LEVELS)
+    inverse = _inverse(peak, VALUE_LEVELS)
     row = base + tirx.truncdiv(slot, 2) * (2 * dim) + tirx.truncmod(slot, 2)
     with T.serial(0, dim) as d:
         store(cache.values, row + d * 2, T.Cast("int8", T.Cast("int32", T.nearbyint(values[d] * inverse))), 1)
-    store(cache.value_scales, cache.value_scale_index(page, head) + slot, peak / T.float32(KEY_LEVELS), 1)
+    store(cache.value_scales, cache.value_scale_index(page, head) + slot, peak / T.float32(VALUE_LEVELS), 1)

@@ -6,7 +6,9 @@ Weights are in tile order (`edgec/ir/compressed.py`), activations from `quantize
     d = 16 * sum(a * q) - zero * sum(a)                 (8 bits: 16 * high + low in place of 16 * q)
     y += (float(d) * scale) * activation_scale
 
-and groups are added in order, so one row's result depends neither on the tile nor on the ISA.
+once for the coarse codes of the activations and, where a group has them, once for the fine codes.
+Groups are added in order, so one row's result depends neither on the tile nor on the ISA (a row without
+fine codes skips them).
 float16 scales are used without conversion: their bits, shifted into a float32, are the value times
 2^-112, and the quantizer folds 2^112 / 16 into the activation's scale. Powers of two are exact.
 """
@@ -91,23 +93,35 @@ def linear(
             sums.fill(tile * 2, 0.0)
             dots = DotAccumulators(isa, tile * 2)
             with T.serial(0, groups) as group:
-                _accumulate_codes(dots, codes[0], activations, block, row, group, groups, tile)
-                total = Registers(tile * 2, "int32x4")
-                for i in range(tile * 2):
-                    total[i] = T.shift_left(dots.result(i), T.Broadcast(T.int32(4), 4))
-                if bits == 8:
-                    _accumulate_codes(dots, codes[1], activations, block, row, group, groups, tile)
-                    for i in range(tile * 2):
-                        total[i] = total[i] + dots.result(i)
                 at = (block * groups + group) * ROWS
-                for half in range(2):
-                    scale = bind(_scale(scales, at + 4 * half))
-                    zero = bind(T.Cast("int32x4", load(zeros, at + 4 * half)))
-                    for r in range(tile):
-                        index = (row + r) * groups + group
-                        exact = total[2 * r + half] - zero * splat(activation_sums[index], "int32x4")
-                        scaled = T.Cast("float32x4", exact) * scale * splat(activation_scales[index], "float32x4")
-                        sums[2 * r + half] = sums[2 * r + half] + scaled
+                scale = [bind(_scale(scales, at + 4 * half)) for half in range(2)]
+                zero = [bind(T.Cast("int32x4", load(zeros, at + 4 * half))) for half in range(2)]
+
+                def add(first: int, count: int, fine: int) -> None:
+                    """Add the coarse (0) or fine (1) codes of `count` rows from `first`."""
+                    total = Registers(count * 2, "int32x4")
+                    for plane, plane_codes in enumerate(codes):
+                        _accumulate_codes(
+                            dots, plane_codes, activations, block, row + first, group, groups, count, fine
+                        )
+                        for i in range(count * 2):
+                            result = dots.result(i)
+                            total[i] = (
+                                T.shift_left(result, T.Broadcast(T.int32(4), 4)) if plane == 0 else total[i] + result
+                            )
+                    for r in range(count):
+                        index = ((row + first + r) * groups + group) * 2 + fine
+                        for half in range(2):
+                            exact = total[2 * r + half] - zero[half] * splat(activation_sums[index], "int32x4")
+                            factor = splat(activation_scales[index], "float32x4")
+                            i = 2 * (first + r) + half
+                            sums[i] = sums[i] + T.Cast("float32x4", exact) * scale[half] * factor
+
+                add(0, tile, 0)
+                for r in range(tile):
+                    has_fine = activation_scales[((row + r) * groups + group) * 2 + 1] != T.float32(0.0)
+                    with T.If(has_fine), T.Then():
+                        add(r, 1, 1)
             return sums
 
         def finish(block: Expr, row: Expr, half: int, value: Expr, up: Expr | None) -> None:
@@ -148,9 +162,10 @@ def _accumulate_codes(
     group: Expr,
     groups: int,
     tile: int,
+    fine: int,
 ) -> None:
-    """`dots` = sum over one group of 4-bit codes times activations."""
-    dots.clear()
+    """`dots` = sum over one group of 4-bit codes times the coarse or fine codes of `tile` rows."""
+    dots.clear(tile * 2)
     base = (block * groups + group) * (GROUP * ROWS // 8)  # in int32 elements
     for t in range(4):
         for half in range(2):
@@ -158,7 +173,7 @@ def _accumulate_codes(
             for part, nibbles in enumerate((low_nibbles(packed), high_nibbles(packed))):
                 weights = tuple(bind(w) for w in dots.widen(nibbles))
                 for r in range(tile):
-                    element = activations[((row + r) * groups + group) * 8 + part * 4 + t]
+                    element = activations[(((row + r) * groups + group) * 2 + fine) * 8 + part * 4 + t]
                     dots.add(2 * r + half, dots.broadcast(element), weights)
 
 

@@ -1,8 +1,14 @@
 """Dynamic int8 quantization of activations, alone or fused behind a normalization.
 
-Per row and group of 32 features: `scale = max |x| / 127`, `a = nearest(x * (127 / max |x|))`. Stored
-are the codes (int8, or int16 for plain SIMD), `scale * 2^108` (see `linear.py`) and the sum of the
-codes. Features past the row's end are zero. Magnitudes below 1e-30 count as zero; up to 1e8 is safe.
+Per row and group of 32 features: `scale = max |x| / 127`, `a = nearest(x * (127 / max |x|))`. A group
+that one outlier dominates (max |x| > 4.5 times the root mean square) also gets fine codes: the
+remainder in steps of `scale / 254`, which `linear` adds as a second dot product. About one group
+in ten of a language model does, and the error of the logits drops to a third
+(docs/decisions/0005-outlier-groups.md).
+
+Stored per group are [coarse, fine]: 2 x 32 codes (int8, or int16 for plain SIMD), two scales times
+2^108 (see `linear.py`; the fine one is 0 where there are no fine codes) and two sums of codes.
+Features past the row's end are zero. Magnitudes below 1e-30 count as zero; up to 1e8 is safe.
 """
 
 from __future__ import annotations
@@ -17,6 +23,7 @@ from edgec.lower.wasm.kernels.builder import (
     Buffer,
     Expr,
     Floats,
+    Integers,
     KernelBuilder,
     PrimFunc,
     Registers,
@@ -30,6 +37,8 @@ from edgec.lower.wasm.kernels.builder import (
 from edgec.lower.wasm.target import Isa
 
 SCALE_FACTOR = 2.0**108
+OUTLIER_CREST = 4.5  # peak over root mean square; gaussian groups of 32 stay below 3.5
+FINE_LEVELS = 254.0
 
 
 @dataclass(frozen=True)
@@ -48,25 +57,49 @@ class QuantizedBuffers:
 
 
 def quantize_group(isa: Isa, target: QuantizedBuffers, index: Expr, values: Floats) -> None:
-    """Quantize 32 floats on the stack into group `index` of the target."""
-    largest = Registers(1, "float32x4")
-    largest[0] = tree_max([tirx.abs(values.vector(4 * i)) for i in range(GROUP // 4)])
-    lanes = Floats(4)
-    lanes.set_vector(0, largest[0])
+    """Quantize 32 floats on the stack into group `index` of the target. `values` is overwritten."""
+    vectors = range(0, GROUP, 4)
+    lanes = Floats(8)
+    lanes.set_vector(0, tree_max([tirx.abs(values.vector(i)) for i in vectors]))
+    lanes.set_vector(4, tree_sum([values.vector(i) * values.vector(i) for i in vectors]))
     peak = bind(tree_max([lanes[i] for i in range(4)]))
-    tiny = peak < T.float32(1e-30)
+    energy = bind(tree_sum([lanes[i] for i in range(4, 8)]))
+    tiny = bind(peak < T.float32(1e-30))
     inverse = bind(tirx.Select(tiny, T.float32(0.0), T.float32(127.0) / peak))
-    sums = Registers(1, "int32x4")
-    sums[0] = splat(0, "int32x4")
-    for i in range(GROUP // 4):
-        code = bind(T.Cast("int32x4", T.nearbyint(values.vector(4 * i) * splat(inverse, "float32x4"))))
-        store(target.codes, index * GROUP + 4 * i, T.Cast(f"{isa.activation_dtype}x4", code))
-        sums[0] = sums[0] + code
-    ints = Registers(4, "int32")
-    T.buffer_store(ints._buffer, sums[0], [T.Ramp(0, 1, 4)])
-    store(target.sums, index, tree_sum([ints[i] for i in range(4)]), 1)
-    scale = tirx.Select(tiny, T.float32(0.0), peak / T.float32(127.0) * T.float32(SCALE_FACTOR))
-    store(target.scales, index, scale, 1)
+    step = bind(tirx.Select(tiny, T.float32(0.0), peak / T.float32(127.0)))
+    outlier = bind(peak * peak * T.float32(GROUP / OUTLIER_CREST**2) > energy)
+    _store_codes(isa, target, index * 2, values, inverse, remainder_step=step)
+    store(target.scales, index * 2, step * T.float32(SCALE_FACTOR), 1)
+    with T.If(tirx.all(outlier, tirx.Not(tiny))):
+        with T.Then():
+            _store_codes(isa, target, index * 2 + 1, values, inverse * T.float32(FINE_LEVELS))
+            store(target.scales, index * 2 + 1, step * T.float32(SCALE_FACTOR / FINE_LEVELS), 1)
+        with T.Else():
+            store(target.scales, index * 2 + 1, T.float32(0.0), 1)
+
+
+def _store_codes(
+    isa: Isa, target: QuantizedBuffers, at: Expr, values: Floats, inverse: Expr, remainder_step: Expr | None = None
+) -> None:
+    """Codes and their sum; `remainder_step` leaves `value - code * step` in `values`."""
+    total = Registers(1, "int32x4")
+    total.fill(1, 0)
+    for i in range(0, GROUP, 4):
+        rounded = bind(T.nearbyint(values.vector(i) * splat(inverse, "float32x4")))
+        code = bind(T.Cast("int32x4", rounded))
+        store(target.codes, at * GROUP + i, T.Cast(f"{isa.activation_dtype}x4", code))
+        total[0] = total[0] + code
+        if remainder_step is not None:
+            values.set_vector(i, values.vector(i) - rounded * splat(remainder_step, "float32x4"))
+    lanes = Integers(4)
+    lanes.set_vector(0, total[0])
+    store(target.sums, at, tree_sum([lanes[i] for i in range(4)]), 1)
+
+
+def quantized_bytes(columns: int, rows: int) -> dict[str, int]:
+    """Sizes of the three buffers for `rows` rows. Both ISAs share one memory plan (int16 codes)."""
+    groups = groups_of(columns) * rows
+    return {"codes": 2 * 2 * GROUP * groups, "scales": 2 * 4 * groups, "sums": 2 * 4 * groups}
 
 
 def groups_of(columns: int) -> int:

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from edgec.ir.compressed import GROUP
 from edgec.ir.weight_use import WeightUse
 from edgec.lower.wasm.graph_context import GraphContext
 from edgec.lower.wasm.graph_dims import to_scalar, upper_bound
@@ -15,9 +14,8 @@ from edgec.lower.wasm.graph_fusion import Group
 from edgec.lower.wasm.graph_values import TensorView
 from edgec.lower.wasm.kernels.depthwise import Window, depthwise, pack_depthwise
 from edgec.lower.wasm.kernels.grouped_conv import grouped_conv, pack_grouped
-from edgec.lower.wasm.kernels.im2col import im2col
-from edgec.lower.wasm.kernels.quantize import groups_of
-from edgec.lower.wasm.ops.linear import Matrix, apply_linear, bias_vector, call_linear, quantized_buffers
+from edgec.lower.wasm.kernels.im2col import can_quantize, im2col
+from edgec.lower.wasm.ops.linear import Matrix, apply_linear, bias_vector, call_linear, quantized_buffers, quantized_rows
 from edgec.lower.wasm.program import Storage
 from edgec.passes import dims as d
 from edgec.passes.dims import Dim
@@ -156,25 +154,26 @@ def _dense(
         apply_linear(context, matrix, source, epilogue, bias, residual, target)
         return
     rows = d.product([window.batch, window.output_height, window.output_width])
-    width = groups_of(matrix.columns) * GROUP
-    row_bytes = 4 * matrix.columns if packed is None else 2 * width
+    direct = packed is not None and can_quantize(window)
+    row_bytes = (4 if packed is None else 2) * matrix.columns
     strip = max(8, _STRIP_BYTES // row_bytes // 8 * 8)
     count = upper_bound(rows, context.bounds)
     if not isinstance(rows, int):
         strip = count
-    names = window.dimensions()
     for first in range(0, count, strip):
         part: Dim = min(strip, count - first) if isinstance(rows, int) else rows
-        if packed is None:
-            buffers = [context.scratch("im2col", "float32", d.multiply(part, matrix.columns))]
-        else:
+        if direct:
             buffers = quantized_buffers(context, matrix.columns, part)
+        else:
+            buffers = [context.allocate("im2col", "float32", [part, matrix.columns])]
         context.call(
-            ("im2col", window, packed is not None),
-            lambda isa: im2col(isa, window, quantized=packed is not None),
+            ("im2col", window, direct),
+            lambda isa: im2col(isa, window, quantized=direct),
             [source, *buffers],
-            [first, to_scalar(part), *names],
+            [first, to_scalar(part), *window.dimensions()],
         )
+        if packed is not None and not direct:
+            buffers = quantized_rows(context, buffers[0], matrix.columns)
         tail = [_row_offset(v, first) for v in (residual, target) if v is not None]
         call_linear(context, matrix, buffers, matrix.columns, part, epilogue, [*([bias] if bias else []), *tail])
 

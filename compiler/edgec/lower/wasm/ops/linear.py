@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgec.ir.compressed import GROUP, PackedTensor
+from edgec.ir.compressed import PackedTensor
 from edgec.lower.wasm.graph_context import GraphContext
-from edgec.lower.wasm.graph_dims import to_scalar
+from edgec.lower.wasm.graph_dims import to_scalar, upper_bound
 from edgec.lower.wasm.graph_values import TensorView
 from edgec.lower.wasm.kernels.linear import Epilogue, linear
 from edgec.lower.wasm.kernels.linear_float import linear_float, pack_float
@@ -94,12 +94,9 @@ def quantized_rows(context: GraphContext, view: TensorView, columns: int) -> lis
 
 
 def quantized_buffers(context: GraphContext, columns: int, rows: Dim) -> list[TensorView]:
-    types = {"codes": "int16", "scales": "float32", "sums": "int32"}
-    sizes = quantized_bytes(columns, 1)
-    return [
-        context.scratch(f"quantized_{part}", types[part], d.multiply(rows, size // np.dtype(types[part]).itemsize))
-        for part, size in sizes.items()
-    ]
+    """Codes, scales and sums for `rows` rows."""
+    sizes = quantized_bytes(columns, upper_bound(rows, context.bounds))
+    return [context.scratch(f"quantized.{part}", "uint8", size) for part, size in sizes.items()]
 
 
 def bias_vector(context: GraphContext, name: str, read: Callable[[], npt.NDArray[Any]], rows: int) -> Storage:

@@ -246,7 +246,8 @@ def run_limited(tmp_path: Path, model: Path, limit: int) -> Result:
         command("compile", model, "-p", "phone-8gb", "-o", tmp_path / "out.edgec"),
         capture_output=True,
         text=True,
-        env=environment(),
+        # The limit holds for every file, so no half-written .pyc may come to lie beside the sources.
+        env={**environment(), "PYTHONDONTWRITEBYTECODE": "1"},
         cwd=tmp_path,
         timeout=120,
         check=False,

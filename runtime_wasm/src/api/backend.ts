@@ -1,0 +1,186 @@
+/** How a `Model` reaches its `Session`: in a worker, or in the same thread. */
+
+import { EdgecError, fromWire, throwIfAborted, toWire } from "../errors.js";
+import type { LoadProgress } from "../load/loader.js";
+import { type BundleSource, type FileContent, type Source, readCustom } from "../load/source.js";
+import { isNode } from "../platform.js";
+import type { ModelInfo, Session, SessionOptions } from "../session/session.js";
+import { type WorkerHandle, spawnModelWorker } from "../workers.js";
+import { type FromWorker, type Method, type ToWorker, type WireOptions, dispatch } from "./protocol.js";
+
+export interface CallOptions {
+  signal?: AbortSignal;
+  onEvent?: (event: unknown) => void;
+}
+
+export interface Backend {
+  readonly info: ModelInfo;
+  call(method: Method, args: unknown[], options?: CallOptions): Promise<unknown>;
+  dispose(): void;
+}
+
+const disposed = (): EdgecError => new EdgecError("disposed", "the model has been disposed of");
+
+export class InlineBackend implements Backend {
+  private constructor(private session: Session | null) {}
+
+  static async load(source: Source, options: SessionOptions): Promise<InlineBackend> {
+    const { Session } = await import("../session/session.js");
+    return new InlineBackend(await Session.load(source, options));
+  }
+
+  get info(): ModelInfo {
+    if (!this.session) throw disposed();
+    return this.session.info;
+  }
+
+  async call(method: Method, args: unknown[], { signal, onEvent }: CallOptions = {}): Promise<unknown> {
+    if (!this.session) throw disposed();
+    return dispatch(this.session, method, args, { signal: signal ?? new AbortController().signal, emit: onEvent ?? (() => undefined) });
+  }
+
+  dispose(): void {
+    this.session?.dispose();
+    this.session = null;
+  }
+}
+
+interface Pending extends CallOptions {
+  resolve: (value: unknown) => void;
+  reject: (error: EdgecError) => void;
+  release: () => void;
+}
+
+export interface WorkerLoadOptions extends WireOptions {
+  workerUrl?: string;
+  signal?: AbortSignal;
+  onProgress?: (progress: LoadProgress) => void;
+}
+
+export class WorkerBackend implements Backend {
+  info!: ModelInfo;
+  private readonly worker: WorkerHandle;
+  private readonly alarm: BroadcastChannel;
+  private readonly pending = new Map<number, Pending>();
+  private readonly reads = new Map<number, AbortController>();
+  private readonly source: BundleSource | null;
+  private nextId = 1;
+  private dead: EdgecError | null = null;
+
+  private constructor(source: BundleSource | null, workerUrl: string | undefined, alarm: string) {
+    this.source = source;
+    this.worker = spawnModelWorker(workerUrl);
+    this.worker.onMessage((message) => this.receive(message as FromWorker));
+    this.worker.onError((error) => this.end(error));
+    this.alarm = new BroadcastChannel(alarm);
+    this.alarm.onmessage = (event: MessageEvent) => this.end(new EdgecError("trap", `the model's code stopped in a pool thread: ${event.data}`));
+    if (isNode) {
+      this.worker.unref();
+      (this.alarm as unknown as { unref(): void }).unref();
+    }
+  }
+
+  static async load(where: URL | BundleSource, options: WorkerLoadOptions): Promise<WorkerBackend> {
+    const { signal, onProgress, workerUrl, ...rest } = options;
+    throwIfAborted(signal);
+    const alarm = `edgec-${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}`;
+    const custom = where instanceof URL ? null : where;
+    const backend = new WorkerBackend(custom, workerUrl, alarm);
+    const message = { type: "load" as const, location: where instanceof URL ? where.href : null, options: { ...rest, alarm } };
+    try {
+      backend.info = (await backend.request(message, { signal, onEvent: onProgress as CallOptions["onEvent"] })) as ModelInfo;
+      return backend;
+    } catch (error) {
+      backend.dispose();
+      throw error;
+    }
+  }
+
+  call(method: Method, args: unknown[], options: CallOptions = {}): Promise<unknown> {
+    return this.request({ type: "call", method, args }, options);
+  }
+
+  private async request(message: { type: "load"; location: string | null; options: WireOptions } | { type: "call"; method: Method; args: unknown[] }, options: CallOptions): Promise<unknown> {
+    if (this.dead) throw this.dead;
+    const { signal } = options;
+    throwIfAborted(signal);
+    const id = this.nextId++;
+    const abort = (): void => this.post({ type: "abort", id });
+    signal?.addEventListener("abort", abort, { once: true });
+    this.worker.ref();
+    try {
+      return await new Promise<unknown>((resolve, reject) => {
+        const release = (): void => signal?.removeEventListener("abort", abort);
+        this.pending.set(id, { ...options, resolve, reject, release });
+        try {
+          this.post({ ...message, id });
+        } catch (cause) {
+          reject(new EdgecError("invalid-argument", `an argument cannot be sent to the worker: ${(cause as Error).message}`, { cause }));
+        }
+      });
+    } finally {
+      this.pending.get(id)?.release();
+      this.pending.delete(id);
+      if (this.pending.size === 0) this.worker.unref();
+    }
+  }
+
+  private post(message: ToWorker, transfer: Transferable[] = []): void {
+    this.worker.post(message, transfer);
+  }
+
+  private receive(message: FromWorker): void {
+    switch (message.type) {
+      case "done":
+        this.pending.get(message.id)?.resolve(message.value);
+        break;
+      case "failed":
+        this.pending.get(message.id)?.reject(fromWire(message.error));
+        break;
+      case "event":
+        this.pending.get(message.id)?.onEvent?.(message.event);
+        break;
+      case "read":
+        void this.read(message.id, message.file);
+        break;
+      case "read-abort":
+        this.reads.get(message.id)?.abort();
+        break;
+    }
+  }
+
+  /** Reads a file for the worker with the caller's own source. */
+  private async read(id: number, file: string): Promise<void> {
+    const controller = new AbortController();
+    this.reads.set(id, controller);
+    try {
+      const bytes = await toBytes(await readCustom(this.source!, file, controller.signal));
+      this.post({ type: "content", id, content: bytes.buffer }, [bytes.buffer]);
+    } catch (error) {
+      this.post({ type: "content-failed", id, error: toWire(error) });
+    } finally {
+      this.reads.delete(id);
+    }
+  }
+
+  /** Fails everything that is under way, now and from now on. */
+  private end(error: EdgecError): void {
+    if (this.dead) return;
+    this.dead = error;
+    this.alarm.close();
+    this.worker.terminate();
+    for (const controller of this.reads.values()) controller.abort();
+    for (const { reject } of this.pending.values()) reject(error);
+  }
+
+  dispose(): void {
+    this.end(disposed());
+  }
+}
+
+/** A copy of its own, so that it can be handed to the worker. */
+async function toBytes(content: FileContent): Promise<Uint8Array<ArrayBuffer>> {
+  if (content instanceof Uint8Array) return content.slice();
+  if (content instanceof ArrayBuffer) return new Uint8Array(content.slice(0));
+  return new Uint8Array(await content.arrayBuffer());
+}

@@ -1,0 +1,46 @@
+/** What the page and its model worker say to each other, and what each request does. */
+
+import type { WireError } from "../errors.js";
+import type { Session, SessionOptions } from "../session/session.js";
+
+/** Load options that cross threads as they are. */
+export type WireOptions = Omit<SessionOptions, "signal" | "onProgress">;
+
+export type ToWorker =
+  | { type: "load"; id: number; location: string | null; options: WireOptions } // null: the page reads the files
+  | { type: "call"; id: number; method: Method; args: unknown[] }
+  | { type: "abort"; id: number }
+  | { type: "content"; id: number; content: ArrayBuffer }
+  | { type: "content-failed"; id: number; error: WireError };
+
+export type FromWorker =
+  | { type: "done"; id: number; value: unknown }
+  | { type: "failed"; id: number; error: WireError }
+  | { type: "event"; id: number; event: unknown }
+  | { type: "read"; id: number; file: string }
+  | { type: "read-abort"; id: number };
+
+export interface CallContext {
+  signal: AbortSignal;
+  emit: (event: unknown) => void;
+}
+
+type Handler = (session: Session, args: never[], context: CallContext) => unknown;
+
+const HANDLERS = {
+  generate: (session, [prompt, options], { signal, emit }) => session.generate(prompt, options, emit, signal),
+  run: (session, [inputs], { signal }) => session.run(inputs, signal),
+  embed: (session, [texts], { signal }) => session.embed(texts, signal),
+  classify: (session, [image, topK], { signal }) => session.classify(image, topK, signal),
+  detect: (session, [image, thresholds], { signal }) => session.detect(image, thresholds, signal),
+  encode: (session, [prompt]) => session.encode(prompt),
+  decode: (session, [ids]) => session.decode(ids),
+  reset: (session) => session.reset(),
+  stats: (session) => session.stats(),
+} satisfies Record<string, Handler>;
+
+export type Method = keyof typeof HANDLERS;
+
+export async function dispatch(session: Session, method: Method, args: unknown[], context: CallContext): Promise<unknown> {
+  return (HANDLERS[method] as Handler)(session, args as never[], context);
+}

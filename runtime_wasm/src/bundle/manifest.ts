@@ -1,0 +1,107 @@
+/** The manifest's types and limits; `parse.ts` makes one from untrusted bytes. Names are those of docs/bundle-format.md. */
+
+import type { Dimension } from "./dims.js";
+import type { Task } from "./task.js";
+
+export const FORMAT = "edgec-bundle";
+export const VERSION = 1;
+export const MANIFEST_FILE = "manifest.json";
+export const TOKENIZER_FILE = "tokenizer.json";
+export const REPORT_FILE = "report.html";
+export const MAX_MANIFEST_BYTES = 16 * 2 ** 20;
+export const MAX_WEIGHT_FILE_BYTES = 16 * 2 ** 20;
+export const MAX_FILE_BYTES = 64 * 2 ** 20;
+export const VARIANTS = ["simd128", "relaxed", "simd128-threads", "relaxed-threads"] as const;
+export const REGIONS = ["static", "control", "stacks", "workspace", "weights", "kv"] as const;
+export const ITEM_BYTES = { float32: 4, int32: 4, int64: 8, uint8: 1, int8: 1, bool: 1 } as const;
+
+export type Variant = (typeof VARIANTS)[number];
+export type DType = keyof typeof ITEM_BYTES;
+
+export interface Region {
+  offset: number;
+  bytes: number;
+}
+
+/** Absolute byte addresses in the module's one memory. */
+export type Memory = Record<(typeof REGIONS)[number], Region> & {
+  stack_bytes: number;
+  max_threads: number;
+  maximum_bytes: number;
+};
+
+/** An input or output: `bytes` at `offset` are reserved for it. */
+export interface Slot {
+  name: string;
+  dtype: DType;
+  shape: Dimension[];
+  offset: number;
+  bytes: number;
+}
+
+export interface KVLayout {
+  bits: number;
+  page_tokens: number;
+  page_bytes: number;
+  pages: number;
+  table_offset: number;
+}
+
+export interface Segment {
+  op: "copy" | "bits2" | "bit1";
+  length: number;
+  target: number;
+  shift: number;
+}
+
+/** Bytes of memory that one byte of a segment becomes. */
+export const EXPANSION = { copy: 1, bits2: 2, bit1: 4 } as const;
+
+export interface WeightFile {
+  file: string;
+  segments: Segment[];
+}
+
+export interface FileInfo {
+  bytes: number;
+  sha256: string;
+}
+
+export interface TokenizerInfo {
+  file: string;
+  bos_token_id: number | null;
+  eos_token_ids: number[];
+  pad_token_id: number | null;
+  chat_template: string | null;
+  special_tokens: Record<string, string>;
+}
+
+export interface Manifest {
+  edgec: string;
+  model: {
+    name: string;
+    architecture: string;
+    kind: "decoder" | "graph";
+    source_format: string;
+    source_sha256: string;
+    parameters: number;
+    license: string | null;
+  };
+  profile: string;
+  plan: Record<string, unknown>;
+  memory: Memory;
+  modules: Partial<Record<Variant, string>> & { simd128: string };
+  entry_points: Record<string, string[]>;
+  dims: Record<string, number>;
+  inputs: Slot[];
+  outputs: Slot[];
+  kv: KVLayout | null;
+  context_length: number;
+  prefill_chunk: number;
+  weights: WeightFile[];
+  files: Record<string, FileInfo>;
+  tokenizer: TokenizerInfo | null;
+  generation: Record<string, unknown>;
+  task: Task | null;
+  accuracy: Record<string, unknown>;
+}

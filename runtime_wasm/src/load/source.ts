@@ -1,0 +1,207 @@
+/** Where a bundle's files come from: a URL, a directory on this machine (Node), or the caller's own reader. */
+
+import { EdgecError, throwIfAborted } from "../errors.js";
+import { builtin, isNode } from "../platform.js";
+
+/** The caller's own source. `read` gets names such as `manifest.json` and `weights/<sha256>.bin`. */
+export interface BundleSource {
+  read(file: string, options: { signal?: AbortSignal }): Promise<FileContent>;
+}
+
+export interface OpenedFile {
+  chunks: AsyncIterable<Uint8Array>;
+  /** Stops the transfer. */
+  cancel(): void;
+}
+
+export interface OpenOptions {
+  signal?: AbortSignal;
+  /** Ask the server again instead of using a cached copy. */
+  reload?: boolean;
+}
+
+export interface Source {
+  /** For messages. */
+  readonly location: string;
+  /** Whether a failed transfer may succeed when tried again. */
+  readonly remote: boolean;
+  open(file: string, options: OpenOptions): Promise<OpenedFile>;
+  /** Every file with its length, or null for what is no plain file; only local directories can tell. */
+  list?(): Promise<Map<string, number | null>>;
+}
+
+/** A string or URL as an absolute URL; in Node, a path becomes a `file:` URL. */
+export function resolveLocation(location: string | URL): URL {
+  if (location instanceof URL) return location;
+  if (isNode && !/^[a-z][a-z0-9+.-]+:/i.test(location)) return builtin<typeof import("node:url")>("url").pathToFileURL(location);
+  try {
+    return new URL(location, (globalThis as { document?: Document }).document?.baseURI ?? globalThis.location?.href);
+  } catch (cause) {
+    throw new EdgecError("invalid-argument", `\`${location}\` is not a URL`, { cause });
+  }
+}
+
+export function openSource(location: URL): Source {
+  return location.protocol === "file:" && isNode ? new DirectorySource(location) : new HttpSource(location);
+}
+
+export type FileContent = Response | Blob | ArrayBuffer | Uint8Array;
+
+/** Asks the caller's source; what it throws becomes an `EdgecError`. */
+export async function readCustom(source: BundleSource, file: string, signal?: AbortSignal): Promise<FileContent> {
+  let content: FileContent;
+  try {
+    content = await source.read(file, { signal });
+  } catch (cause) {
+    throwIfAborted(signal);
+    if (cause instanceof EdgecError) throw cause;
+    throw new EdgecError("source", `the given source could not read \`${file}\`: ${(cause as Error)?.message ?? cause}`, { cause, file });
+  }
+  if (content instanceof Response) checkResponse(content, file);
+  return content;
+}
+
+/** Turns one of the forms that a `BundleSource` may return into chunks. */
+async function* chunksOf(content: FileContent): AsyncIterable<Uint8Array> {
+  if (content instanceof Uint8Array) yield content;
+  else if (content instanceof ArrayBuffer) yield new Uint8Array(content);
+  else if (content instanceof Blob) yield new Uint8Array(await content.arrayBuffer());
+  else if (content.body) yield* streamChunks(content.body);
+}
+
+async function* streamChunks(stream: ReadableStream<Uint8Array>): AsyncIterable<Uint8Array> {
+  const reader = stream.getReader();
+  try {
+    for (let part = await reader.read(); !part.done; part = await reader.read()) yield part.value;
+  } finally {
+    reader.cancel().catch(() => undefined);
+  }
+}
+
+export class CustomSource implements Source {
+  readonly location = "the given source";
+  readonly remote = false;
+
+  constructor(private readonly source: BundleSource) {}
+
+  async open(file: string, { signal }: OpenOptions): Promise<OpenedFile> {
+    throwIfAborted(signal);
+    const content = await readCustom(this.source, file, signal);
+    return { chunks: chunksOf(content), cancel: () => undefined };
+  }
+}
+
+class HttpSource implements Source {
+  readonly remote = true;
+  readonly location: string;
+  private readonly base: URL;
+
+  constructor(location: URL) {
+    this.base = new URL(location);
+    this.base.hash = "";
+    this.base.pathname = this.base.pathname.replace(/\/manifest\.json$/, "/").replace(/([^/])$/, "$1/");
+    this.location = this.base.href;
+  }
+
+  async open(file: string, { signal, reload }: OpenOptions): Promise<OpenedFile> {
+    const url = new URL(file, this.base);
+    url.search = this.base.search;
+    const stop = new AbortController();
+    const abort = (): void => stop.abort();
+    signal?.addEventListener("abort", abort, { once: true });
+    let response: Response;
+    try {
+      throwIfAborted(signal);
+      response = await fetch(url, { signal: stop.signal, cache: reload ? "reload" : "default" });
+    } catch (cause) {
+      signal?.removeEventListener("abort", abort);
+      throwIfAborted(signal);
+      throw networkError(file, this.location, cause);
+    }
+    try {
+      checkResponse(response, file);
+    } catch (error) {
+      abort();
+      throw error;
+    }
+    return { chunks: this.chunks(response, file, signal), cancel: abort };
+  }
+
+  private async *chunks(response: Response, file: string, signal: AbortSignal | undefined): AsyncIterable<Uint8Array> {
+    if (!response.body) return;
+    try {
+      yield* streamChunks(response.body);
+    } catch (cause) {
+      throwIfAborted(signal);
+      throw networkError(file, this.location, cause);
+    }
+  }
+}
+
+function networkError(file: string, location: string, cause: unknown): EdgecError {
+  return new EdgecError("network", `\`${file}\` could not be downloaded from ${location}`, {
+    cause,
+    file,
+    hint: "check the connection, and that the server allows this page to read the file (CORS)",
+  });
+}
+
+function checkResponse(response: Response, file: string): void {
+  if (response.status === 404 || response.status === 410) {
+    throw new EdgecError("file-missing", `\`${file}\` is missing on the server (status ${response.status})`, { file, status: response.status });
+  }
+  if (!response.ok) {
+    throw new EdgecError("http", `the server answered \`${file}\` with status ${response.status}`, { file, status: response.status });
+  }
+  if (/\btext\/html\b/i.test(response.headers.get("content-type") ?? "")) throw htmlError(file);
+}
+
+/** Servers of single-page applications, and log-in pages of networks, answer everything with HTML. */
+export function htmlError(file: string): EdgecError {
+  return new EdgecError("http", `the server answered \`${file}\` with an HTML page`, {
+    file,
+    hint: "check the bundle's URL, and that the server does not answer unknown paths with a page",
+  });
+}
+
+class DirectorySource implements Source {
+  readonly remote = false;
+  readonly location: string;
+  private readonly fs = builtin<typeof import("node:fs/promises")>("fs/promises");
+  private readonly path = builtin<typeof import("node:path")>("path");
+
+  constructor(location: URL) {
+    this.location = builtin<typeof import("node:url")>("url").fileURLToPath(location).replace(/[/\\]manifest\.json$/, "");
+  }
+
+  async open(file: string, { signal }: OpenOptions): Promise<OpenedFile> {
+    throwIfAborted(signal);
+    const path = this.path.join(this.location, file);
+    try {
+      const status = await this.fs.lstat(path);
+      if (!status.isFile()) throw new EdgecError("file-unexpected", `\`${file}\` is not a plain file`, { file });
+      const content = await this.fs.readFile(path, { signal });
+      return { chunks: chunksOf(content), cancel: () => undefined };
+    } catch (cause) {
+      throwIfAborted(signal);
+      if (cause instanceof EdgecError) throw cause;
+      if ((cause as NodeJS.ErrnoException).code === "ENOENT" || (cause as NodeJS.ErrnoException).code === "ENOTDIR") {
+        throw new EdgecError("file-missing", `\`${file}\` is missing in ${this.location}`, { file, cause });
+      }
+      throw new EdgecError("source", `\`${path}\` cannot be read (${(cause as NodeJS.ErrnoException).code})`, { file, cause });
+    }
+  }
+
+  async list(): Promise<Map<string, number | null>> {
+    const found = new Map<string, number | null>();
+    const pending = [""];
+    for (let folder = pending.pop(); folder !== undefined; folder = pending.pop()) {
+      for (const entry of await this.fs.readdir(this.path.join(this.location, folder), { withFileTypes: true })) {
+        const name = folder ? `${folder}/${entry.name}` : entry.name;
+        if (entry.isDirectory() && name === "weights") pending.push(name);
+        else found.set(name, entry.isFile() ? (await this.fs.lstat(this.path.join(this.location, name))).size : null);
+      }
+    }
+    return found;
+  }
+}

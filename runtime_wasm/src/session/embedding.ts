@@ -1,0 +1,74 @@
+/** Texts to vectors with an encoder graph, see docs/tasks.md. */
+
+import type { EmbeddingTask } from "../bundle/task.js";
+import type { Slot } from "../bundle/manifest.js";
+import type { Engine } from "../engine/engine.js";
+import { EdgecError } from "../errors.js";
+import type { Tokenizer } from "../text/tokenizer.js";
+import { type Tensor, runGraph } from "./graph.js";
+
+export function embedText(engine: Engine, tokenizer: Tokenizer, task: EmbeddingTask, text: string): Float32Array {
+  const ids = engine.manifest.inputs.find((slot) => slot.name === "input_ids");
+  if (!ids || ids.shape.length !== 2) throw new EdgecError("unsupported", "the model has no input `input_ids` of two dimensions");
+  const length = ids.shape[1];
+  const bound = typeof length === "number" ? length : (engine.manifest.dims[length] ?? Infinity);
+  const tokens = truncated(tokenizer, text, Math.min(task.max_length, bound));
+  const padded = typeof length === "number" ? length : tokens.length;
+  const inputs = Object.fromEntries(
+    engine.manifest.inputs.map((slot) => [slot.name, { data: inputValues(slot, tokens, padded, engine.manifest.tokenizer?.pad_token_id ?? 0), shape: [1, padded] }]),
+  );
+  return pool(Object.values(runGraph(engine, inputs)), tokens.length, task);
+}
+
+/** The ids with the tokenizer's special tokens; too long a text loses its end, not the special tokens. */
+function truncated(tokenizer: Tokenizer, text: string, limit: number): number[] {
+  const ids = tokenizer.encodePlain(text, { addSpecialTokens: true });
+  if (ids.length <= limit) return ids;
+  const own = tokenizer.encodePlain(text);
+  const after = suffixLength(ids, own);
+  const before = ids.length - own.length - after;
+  const kept = own.slice(0, Math.max(0, limit - before - after));
+  return [...ids.slice(0, before), ...kept, ...ids.slice(ids.length - after)].slice(0, limit);
+}
+
+/** How many ids follow the text's own ids. */
+function suffixLength(ids: number[], own: number[]): number {
+  for (let suffix = 0; suffix + own.length <= ids.length; suffix++) {
+    const start = ids.length - suffix - own.length;
+    if (own.every((id, i) => ids[start + i] === id)) return suffix;
+  }
+  return 0;
+}
+
+function inputValues(slot: Slot, tokens: number[], length: number, pad: number): number[] {
+  const values: Record<string, (i: number) => number> = {
+    input_ids: (i) => tokens[i] ?? pad,
+    attention_mask: (i) => Number(i < tokens.length),
+    token_type_ids: () => 0,
+  };
+  const value = values[slot.name];
+  if (!value) throw new EdgecError("unsupported", `the model has the input \`${slot.name}\`, which is not known for embeddings`);
+  return Array.from({ length }, (_, i) => value(i));
+}
+
+function pool(outputs: Tensor[], tokens: number, task: EmbeddingTask): Float32Array {
+  const states = outputs.find((tensor) => tensor.dtype === "float32" && tensor.shape.length === 3);
+  const pooled = states ? pooledStates(states, tokens, task) : outputs.find((tensor) => tensor.dtype === "float32" && tensor.shape.length === 2)?.data;
+  if (!pooled) throw new EdgecError("unsupported", "the model has no float32 output of two or three dimensions");
+  const values = Float64Array.from(pooled as Float32Array);
+  if (!task.normalize) return Float32Array.from(values);
+  let squares = 0;
+  for (const value of values) squares += value * value;
+  const norm = Math.max(Math.sqrt(squares), 1e-12);
+  return Float32Array.from(values, (value) => value / norm);
+}
+
+function pooledStates(states: Tensor, tokens: number, task: EmbeddingTask): Float64Array {
+  const width = states.shape[2];
+  const count = task.pooling === "cls" ? 1 : tokens;
+  const result = new Float64Array(width);
+  for (let token = 0; token < count; token++) {
+    for (let i = 0; i < width; i++) result[i] += (states.data as Float32Array)[token * width + i];
+  }
+  return result.map((value) => value / count);
+}

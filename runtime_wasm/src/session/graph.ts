@@ -1,0 +1,134 @@
+/** `run()` for graphs: tensors by name in, tensors by name out. Twin of `edgec/run/graph.py`. */
+
+import { type Dims, evaluate } from "../bundle/dims.js";
+import { type DType, ITEM_BYTES, type Slot } from "../bundle/manifest.js";
+import type { Engine } from "../engine/engine.js";
+import { EdgecError } from "../errors.js";
+
+export type TensorData = Float32Array | Float64Array | Int32Array | BigInt64Array | Uint8Array | Int8Array | Int16Array | Uint16Array | Uint32Array | Uint8ClampedArray;
+
+export interface Tensor {
+  dtype: DType;
+  shape: number[];
+  /** In row-major order; `int64` is a BigInt64Array, `bool` a Uint8Array of 0 and 1. */
+  data: Float32Array | Int32Array | BigInt64Array | Uint8Array | Int8Array;
+}
+
+/** A typed array or list of numbers; `shape` may be left out where the model fixes all dimensions. */
+export type TensorInput = { data: TensorData | readonly (number | bigint | boolean)[]; shape?: readonly number[] } | TensorData;
+
+const ARRAYS = {
+  float32: Float32Array,
+  int32: Int32Array,
+  int64: BigInt64Array,
+  uint8: Uint8Array,
+  int8: Int8Array,
+  bool: Uint8Array,
+} as const;
+const RANGES: Partial<Record<DType, [bigint, bigint]>> = {
+  int32: [-(2n ** 31n), 2n ** 31n - 1n],
+  int64: [-(2n ** 63n), 2n ** 63n - 1n],
+  uint8: [0n, 255n],
+  int8: [-128n, 127n],
+  bool: [0n, 1n],
+};
+const NAME = /^[A-Za-z_][A-Za-z0-9_.]*$/;
+
+const wrong = (message: string, hint?: string): EdgecError => new EdgecError("invalid-argument", message, { hint });
+
+export function runGraph(engine: Engine, inputs: Readonly<Record<string, TensorInput>>): Record<string, Tensor> {
+  const { manifest } = engine;
+  const names = manifest.inputs.map((slot) => slot.name);
+  const given = Object.keys(inputs);
+  if (given.length !== names.length || !names.every((name) => Object.hasOwn(inputs, name))) {
+    throw wrong(`the inputs are ${listed(given)}`, `the model wants ${listed(names)}`);
+  }
+  const tensors = manifest.inputs.map((slot) => ({ slot, ...toTensor(slot, inputs[slot.name]) }));
+  const dims = bindDims(manifest.dims, tensors);
+  for (const { slot, shape, data } of tensors) checkShape(slot, shape, data.length, dims);
+  for (const { slot, data } of tensors) new Uint8Array(engine.memory.buffer, slot.offset).set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  engine.call("run", ...manifest.entry_points.run.map((name) => dims[name]));
+  return Object.fromEntries(manifest.outputs.map((slot) => [slot.name, read(engine, slot, dims)]));
+}
+
+function listed(names: readonly string[]): string {
+  return names.map((name) => `\`${name}\``).join(", ") || "none";
+}
+
+function shown(slot: Slot): string {
+  return `${slot.dtype} [${slot.shape.join(", ")}]`;
+}
+
+function toTensor(slot: Slot, input: TensorInput): { shape: readonly number[]; data: Tensor["data"] } {
+  const bare = ArrayBuffer.isView(input);
+  const values = bare ? (input as TensorData) : input?.data;
+  if (!values || typeof values.length !== "number") throw wrong(`input \`${slot.name}\` is no tensor`, "give {data, shape}");
+  const data = convert(slot, values);
+  const shape = bare ? undefined : (input as { shape?: readonly number[] }).shape;
+  if (shape === undefined) {
+    if (!slot.shape.every((dimension) => typeof dimension === "number")) throw wrong(`input \`${slot.name}\` has no shape`, `the model wants ${shown(slot)}`);
+    return { shape: slot.shape as number[], data };
+  }
+  return { shape, data };
+}
+
+function convert(slot: Slot, values: TensorData | readonly (number | bigint | boolean)[]): Tensor["data"] {
+  const wanted = ARRAYS[slot.dtype];
+  if (values instanceof wanted && slot.dtype !== "bool") return values;
+  if (slot.dtype === "float32") return Float32Array.from(values as readonly number[], Number);
+  if (values instanceof Float32Array || values instanceof Float64Array) {
+    throw wrong(`input \`${slot.name}\` has floating-point values`, `the model wants ${slot.dtype}`);
+  }
+  const [low, high] = RANGES[slot.dtype]!;
+  const integers = Array.from(values as readonly (number | bigint | boolean)[], (value) => {
+    if (typeof value === "number" && !Number.isInteger(value)) throw wrong(`input \`${slot.name}\` has the value ${value}`, `the model wants ${slot.dtype}`);
+    const integer = BigInt(value);
+    if (integer < low || integer > high) throw wrong(`input \`${slot.name}\` has values outside ${slot.dtype}`);
+    return integer;
+  });
+  return slot.dtype === "int64" ? BigInt64Array.from(integers) : (wanted as Int32ArrayConstructor).from(integers, Number);
+}
+
+/** The value of every dimension, read off the shapes of the inputs. */
+function bindDims(bounds: Dims, tensors: { slot: Slot; shape: readonly number[] }[]): Record<string, number> {
+  const dims: Record<string, number> = {};
+  for (const { slot, shape } of tensors) {
+    if (shape.length !== slot.shape.length) throw wrong(`input \`${slot.name}\` has ${shape.length} dimensions`, `the model wants ${shown(slot)}`);
+    slot.shape.forEach((dimension, i) => {
+      if (typeof dimension === "string" && NAME.test(dimension)) dims[dimension] ??= shape[i];
+    });
+  }
+  for (const [name, bound] of Object.entries(bounds)) {
+    if (dims[name] === undefined) throw new EdgecError("unsupported", `no input gives the dimension \`${name}\``);
+    if (!Number.isInteger(dims[name]) || dims[name] < 1 || dims[name] > bound) {
+      throw wrong(`the dimension \`${name}\` is ${dims[name]}, the bundle holds 1 to ${bound}`, "use smaller inputs, or compile the model for larger ones");
+    }
+  }
+  return dims;
+}
+
+function checkShape(slot: Slot, shape: readonly number[], length: number, dims: Dims): void {
+  const expected = shapeOf(slot, dims);
+  if (shape.some((size, i) => size !== expected[i])) {
+    throw wrong(`input \`${slot.name}\` has the shape [${shape.join(", ")}]`, `the model wants ${shown(slot)}, here [${expected.join(", ")}]`);
+  }
+  if (length !== product(expected)) throw wrong(`input \`${slot.name}\` has ${length} values for the shape [${shape.join(", ")}]`);
+}
+
+function shapeOf(slot: Slot, dims: Dims): number[] {
+  const shape = slot.shape.map((dimension) => evaluate(dimension, dims));
+  if (shape.some((size) => size < 0) || product(shape) * ITEM_BYTES[slot.dtype] > slot.bytes) {
+    throw new EdgecError("unsupported", `the shape [${shape.join(", ")}] of \`${slot.name}\` is not possible`);
+  }
+  return shape;
+}
+
+function product(shape: readonly number[]): number {
+  return shape.reduce((a, b) => a * b, 1);
+}
+
+function read(engine: Engine, slot: Slot, dims: Dims): Tensor {
+  const shape = shapeOf(slot, dims);
+  const bytes = engine.bytes(slot.offset, product(shape) * ITEM_BYTES[slot.dtype]).slice();
+  return { dtype: slot.dtype, shape, data: new ARRAYS[slot.dtype](bytes.buffer as ArrayBuffer) };
+}

@@ -1,0 +1,230 @@
+/** A loaded model: what the worker holds, or the page itself with `worker: false`. One request at a time. */
+
+import type { Manifest } from "../bundle/manifest.js";
+import type { KnownTask } from "../bundle/task.js";
+import { EdgecError, throwIfAborted } from "../errors.js";
+import type { CacheKind } from "../load/cache.js";
+import { type Loaded, type LoaderOptions, load } from "../load/loader.js";
+import type { Source } from "../load/source.js";
+import type { ChatMessage, ChatTemplate } from "../text/chat.js";
+import type { Tokenizer } from "../text/tokenizer.js";
+import { type ImageInput, decodeImage } from "../vision/decode.js";
+import type { Classification, Detection } from "../vision/results.js";
+import { DecoderState } from "./decoder.js";
+import { embedText } from "./embedding.js";
+import { type Generation, type GenerationOptions, type PieceData, generate } from "./generation.js";
+import { type Tensor, type TensorInput, runGraph } from "./graph.js";
+import { classifyImage, detectObjects } from "./vision.js";
+
+export interface SessionOptions extends LoaderOptions {
+  contextLength?: number;
+}
+
+/** The part of the manifest that a page may want to show. */
+export type ModelInfo = Pick<
+  Manifest,
+  "model" | "profile" | "dims" | "inputs" | "outputs" | "context_length" | "prefill_chunk" | "generation" | "task" | "plan" | "accuracy"
+> & { chat: boolean };
+
+export interface Stats {
+  variant: string;
+  threads: number;
+  cache: CacheKind;
+  loadSeconds: number;
+  downloadedBytes: number;
+  cachedBytes: number;
+  /** Size of the model's WebAssembly memory now. */
+  memoryBytes: number;
+  weightBytes: number;
+  /** 0 for graphs. */
+  contextLength: number;
+  /** Tokens whose keys and values are in the cache. */
+  cachedTokens: number;
+  /** Of the last answer, without its text. */
+  lastGeneration: Omit<Generation, "text" | "tokenIds"> | null;
+}
+
+export type Prompt = { prompt: string | readonly number[] } | { messages: readonly ChatMessage[]; tools?: readonly unknown[] };
+
+type TaskType = KnownTask["type"];
+
+export class Session {
+  private readonly manifest: Manifest;
+  private readonly state: DecoderState | null;
+  private tokenizerPromise: Promise<Tokenizer> | undefined;
+  private templatePromise: Promise<ChatTemplate> | undefined;
+  private queue: Promise<unknown> = Promise.resolve();
+  private lastGeneration: Stats["lastGeneration"] = null;
+
+  private constructor(
+    private readonly loaded: Loaded,
+    options: SessionOptions,
+  ) {
+    this.manifest = loaded.engine.manifest;
+    this.state = this.manifest.kv ? new DecoderState(loaded.engine, options.contextLength) : null;
+  }
+
+  static async load(source: Source, options: SessionOptions): Promise<Session> {
+    const session = new Session(await load(source, options), options);
+    try {
+      if (session.manifest.tokenizer) await session.tokenizer();
+      return session;
+    } catch (error) {
+      session.dispose();
+      throw error;
+    }
+  }
+
+  get info(): ModelInfo {
+    const { model, profile, dims, inputs, outputs, context_length, prefill_chunk, generation, task, plan, accuracy, tokenizer } = this.manifest;
+    const chat = typeof tokenizer?.chat_template === "string";
+    return { model, profile, dims, inputs, outputs, context_length, prefill_chunk, generation, task, plan, accuracy, chat };
+  }
+
+  generate(prompt: Prompt, options: GenerationOptions, onPiece: (piece: PieceData) => void, signal?: AbortSignal): Promise<Generation> {
+    return this.exclusive(signal, async () => {
+      const state = this.requireDecoder();
+      const ids = await this.promptIds(prompt);
+      const tokenizer = this.manifest.tokenizer ? await this.tokenizer() : null;
+      const result = await generate(ids, options, {
+        state,
+        eosTokenIds: this.manifest.tokenizer?.eos_token_ids ?? [],
+        defaults: this.manifest.generation,
+        decode: tokenizer ? (some) => tokenizer.decode(some) : null,
+        onPiece,
+        signal,
+      });
+      const { text: _text, tokenIds: _ids, ...figures } = result;
+      this.lastGeneration = figures;
+      return result;
+    });
+  }
+
+  run(inputs: Readonly<Record<string, TensorInput>>, signal?: AbortSignal): Promise<Record<string, Tensor>> {
+    return this.exclusive(signal, async () => {
+      this.requireGraph();
+      return runGraph(this.loaded.engine, inputs);
+    });
+  }
+
+  embed(texts: readonly string[], signal?: AbortSignal): Promise<Float32Array[]> {
+    return this.exclusive(signal, async () => {
+      const task = this.requireTask("embedding");
+      const tokenizer = await this.tokenizer();
+      const vectors: Float32Array[] = [];
+      for (const text of texts) {
+        if (typeof text !== "string") throw new EdgecError("invalid-argument", "`embed` takes texts");
+        throwIfAborted(signal);
+        vectors.push(embedText(this.loaded.engine, tokenizer, task, text));
+      }
+      return vectors;
+    });
+  }
+
+  classify(image: ImageInput, topK: number, signal?: AbortSignal): Promise<Classification[]> {
+    return this.exclusive(signal, async () => {
+      const task = this.requireTask("image-classification");
+      return classifyImage(this.loaded.engine, task, await decodeImage(image, signal), topK);
+    });
+  }
+
+  detect(image: ImageInput, thresholds: { scoreThreshold?: number; iouThreshold?: number }, signal?: AbortSignal): Promise<Detection[]> {
+    return this.exclusive(signal, async () => {
+      const task = this.requireTask("object-detection");
+      const { scoreThreshold = task.score_threshold, iouThreshold = task.iou_threshold } = thresholds;
+      const settings = { ...task, score_threshold: scoreThreshold, iou_threshold: iouThreshold };
+      return detectObjects(this.loaded.engine, settings, await decodeImage(image, signal));
+    });
+  }
+
+  /** The ids that `generate` would start from. */
+  async encode(prompt: Prompt): Promise<number[]> {
+    return [...(await this.promptIds(prompt))];
+  }
+
+  async decode(ids: readonly number[]): Promise<string> {
+    return (await this.tokenizer()).decode(ids);
+  }
+
+  /** Forgets the conversation so far; the next prompt is computed from its beginning. */
+  reset(): Promise<void> {
+    return this.exclusive(undefined, async () => this.requireDecoder().reset());
+  }
+
+  stats(): Stats {
+    const { engine, variant, cache, loadSeconds, downloadedBytes, cachedBytes } = this.loaded;
+    return {
+      variant,
+      threads: engine.threads,
+      cache,
+      loadSeconds,
+      downloadedBytes,
+      cachedBytes,
+      memoryBytes: engine.memory.buffer.byteLength,
+      weightBytes: this.manifest.memory.weights.bytes,
+      contextLength: this.state?.contextLength ?? 0,
+      cachedTokens: this.state?.position ?? 0,
+      lastGeneration: this.lastGeneration,
+    };
+  }
+
+  dispose(): void {
+    this.loaded.engine.dispose();
+  }
+
+  /** Runs `task` when all before it have ended. */
+  private exclusive<T>(signal: AbortSignal | undefined, task: () => Promise<T>): Promise<T> {
+    const result = this.queue.then(() => {
+      throwIfAborted(signal);
+      return task();
+    });
+    this.queue = result.catch(() => undefined);
+    return result;
+  }
+
+  private async promptIds(prompt: Prompt): Promise<readonly number[]> {
+    if ("messages" in prompt) return this.chatIds(prompt.messages, prompt.tools);
+    if (typeof prompt.prompt !== "string") return prompt.prompt;
+    return (await this.tokenizer()).encode(prompt.prompt);
+  }
+
+  private async chatIds(messages: readonly ChatMessage[], tools: readonly unknown[] | undefined): Promise<number[]> {
+    const info = this.manifest.tokenizer;
+    const source = info?.chat_template;
+    if (!info || source == null) {
+      throw new EdgecError("unsupported", `\`${this.manifest.model.name}\` has no chat template`, { hint: "use `generate` with a plain prompt" });
+    }
+    this.templatePromise ??= import("../text/chat.js").then(({ ChatTemplate }) => new ChatTemplate(source));
+    const [tokenizer, template] = await Promise.all([this.tokenizer(), this.templatePromise]);
+    const text = template.render(messages, { specialTokens: info.special_tokens, controlTokens: tokenizer.controlTokens.keys(), tools });
+    return tokenizer.encodeRendered(text);
+  }
+
+  private tokenizer(): Promise<Tokenizer> {
+    const { tokenizerJson } = this.loaded;
+    if (!this.tokenizerPromise && !tokenizerJson) {
+      throw new EdgecError("unsupported", `\`${this.manifest.model.name}\` has no tokenizer`, { hint: "give token ids" });
+    }
+    this.tokenizerPromise ??= import("../text/tokenizer.js").then(({ Tokenizer }) => new Tokenizer(tokenizerJson!));
+    this.loaded.tokenizerJson = null; // megabytes that are not needed again
+    return this.tokenizerPromise;
+  }
+
+  private requireDecoder(): DecoderState {
+    if (!this.state) throw new EdgecError("unsupported", `\`${this.manifest.model.name}\` is not a language model`, { hint: "use `run`" });
+    return this.state;
+  }
+
+  private requireGraph(): void {
+    if (this.state) throw new EdgecError("unsupported", `\`${this.manifest.model.name}\` is a language model`, { hint: "use `generate` or `chat`" });
+  }
+
+  private requireTask<T extends TaskType>(type: T): Extract<KnownTask, { type: T }> {
+    this.requireGraph();
+    const task = this.manifest.task;
+    if (task?.type !== type) {
+      throw new EdgecError("unsupported", `\`${this.manifest.model.name}\` is no model for ${type.replace("-", " ")}`, { hint: "use `run` for tensors" });
+    }
+    return task as Extract<KnownTask, { type: T }>;
+  }
+}

@@ -1,0 +1,77 @@
+/** Entry file of the model worker: holds one `Session` and answers the page. */
+
+import { type FromWorker, type ToWorker, dispatch } from "./api/protocol.js";
+import { EdgecError, abortError, fromWire, toWire } from "./errors.js";
+import { type BundleSource, CustomSource, type Source, openSource } from "./load/source.js";
+import { Session } from "./session/session.js";
+import { workerScope } from "./workers.js";
+
+const scope = workerScope();
+const running = new Map<number, AbortController>();
+const reads = new Map<number, { resolve: (content: ArrayBuffer) => void; reject: (error: unknown) => void }>();
+let session: Session | undefined;
+let nextRead = 1;
+
+const post = (message: FromWorker, transfer: Transferable[] = []): void => scope.post(message, transfer);
+
+/** A source whose files the page reads. */
+const pageSource: BundleSource = {
+  read(file, { signal }) {
+    const id = nextRead++;
+    post({ type: "read", id, file });
+    return new Promise<ArrayBuffer>((resolve, reject) => {
+      const abort = (): void => {
+        post({ type: "read-abort", id });
+        reads.delete(id);
+        reject(abortError());
+      };
+      signal?.addEventListener("abort", abort, { once: true });
+      reads.set(id, { resolve, reject });
+    });
+  },
+};
+
+async function load({ id, location, options }: Extract<ToWorker, { type: "load" }>, signal: AbortSignal): Promise<unknown> {
+  const source: Source = location === null ? new CustomSource(pageSource) : openSource(new URL(location));
+  session = await Session.load(source, { ...options, signal, onProgress: (event) => post({ type: "event", id, event }) });
+  return session.info;
+}
+
+async function answer(message: Extract<ToWorker, { type: "load" | "call" }>): Promise<void> {
+  const { id } = message;
+  const controller = new AbortController();
+  running.set(id, controller);
+  const { signal } = controller;
+  try {
+    let value: unknown;
+    if (message.type === "load") value = await load(message, signal);
+    else if (session) value = await dispatch(session, message.method, message.args, { signal, emit: (event) => post({ type: "event", id, event }) });
+    else throw new EdgecError("internal", "the model has not been loaded");
+    post({ type: "done", id, value });
+  } catch (error) {
+    post({ type: "failed", id, error: toWire(error) });
+  } finally {
+    running.delete(id);
+  }
+}
+
+scope.onMessage((data) => {
+  const message = data as ToWorker;
+  switch (message.type) {
+    case "load":
+    case "call":
+      void answer(message);
+      break;
+    case "abort":
+      running.get(message.id)?.abort();
+      break;
+    case "content":
+      reads.get(message.id)?.resolve(message.content);
+      reads.delete(message.id);
+      break;
+    case "content-failed":
+      reads.get(message.id)?.reject(fromWire(message.error));
+      reads.delete(message.id);
+      break;
+  }
+});

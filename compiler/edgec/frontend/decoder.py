@@ -21,6 +21,8 @@ IR_VERSION = 11
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"
 LM_HEAD = "lm_head.weight"
+_MAX_LAYERS = 2048
+_MAX_HEAD_DIM = 4096
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -28,6 +30,16 @@ def linear_name(layer: int, linear: str) -> str:
     """`linear` is one of `LINEARS`; the name lacks `.weight` or `.bias`."""
     block = "mlp" if linear in ("gate_proj", "up_proj", "down_proj") else "self_attn"
     return f"model.layers.{layer}.{block}.{linear}"
+
+
+def check_extents(*, layers: int, heads: int, kv_heads: int, head_dim: int) -> None:
+    """Raises `ModelError` for sizes that no decoder has, before anything is made in their size."""
+    if layers > _MAX_LAYERS or head_dim > _MAX_HEAD_DIM:
+        raise ModelError(f"{layers} layers with heads of dimension {head_dim} are beyond any model")
+    if heads % kv_heads:
+        raise ModelError(f"{heads} attention heads cannot share {kv_heads} key/value heads")
+    if head_dim % 2 or not head_dim:
+        raise ModelError(f"the head dimension is {head_dim}, rotary embeddings need a positive even one")
 
 
 def tensor_shapes(facts: DecoderFacts, biases: Collection[str]) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgec.errors import ModelError
+from edgec.frontend.decoder import check_extents
 from edgec.frontend.problems import Problem
 from edgec.frontend.rope import ROPE_KEYS, ROPE_TYPES, inverse_frequencies
 from edgec.ir.model import DecoderFacts
@@ -189,13 +190,10 @@ def decoder_config(config: Mapping[str, Any]) -> DecoderConfig:
     sizes = {name: _positive(values, name) for name in (*_SIZES, "max_position_embeddings")}
     heads, hidden = sizes["num_attention_heads"], sizes["hidden_size"]
     kv_heads = heads if values["num_key_value_heads"] is None else _positive(values, "num_key_value_heads")
-    if heads % kv_heads:
-        raise ModelError(f"{heads} attention heads cannot share {kv_heads} key/value heads")
     if values.get("head_dim") is None and hidden % heads:
         raise ModelError(f"`hidden_size` {hidden} is not a multiple of `num_attention_heads` {heads}")
     head_dim = hidden // heads if values.get("head_dim") is None else _positive(values, "head_dim")
-    if head_dim % 2:
-        raise ModelError(f"the head dimension {head_dim} is odd, rotary embeddings need an even one")
+    check_extents(layers=sizes["num_hidden_layers"], heads=heads, kv_heads=kv_heads, head_dim=head_dim)
     window = _window(family, values)
     context = min(sizes["max_position_embeddings"], window or sizes["max_position_embeddings"])
     rope = _rope(config, values)

@@ -16,6 +16,7 @@ from edgec.frontend.decoder import (
     FINAL_NORM,
     LM_HEAD,
     build_decoder,
+    check_extents,
     check_tensors,
     linear_name,
     parameter_count,
@@ -175,8 +176,8 @@ def _facts(file: GGUFFile, metadata: Metadata) -> DecoderFacts:
     heads = metadata.required_integer(f"{prefix}attention.head_count")
     kv_heads = metadata.integer(f"{prefix}attention.head_count_kv") or heads
     head_dim = metadata.integer(f"{prefix}attention.key_length") or hidden // heads
-    if heads % kv_heads or head_dim % 2:
-        raise ModelError(f"`{file.path.name}` has {heads} heads, {kv_heads} key/value heads of dimension {head_dim}")
+    layers = metadata.required_integer(f"{prefix}block_count")
+    check_extents(layers=layers, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise ModelError(f"`{file.path.name}` has no token embedding", hint="it is not a language model")
@@ -185,7 +186,7 @@ def _facts(file: GGUFFile, metadata: Metadata) -> DecoderFacts:
     theta = metadata.real(f"{prefix}rope.freq_base") or 10000.0
     frequencies, scale = _rope(file, metadata, prefix, theta=theta, head_dim=head_dim, trained=trained)
     return DecoderFacts(
-        layers=metadata.required_integer(f"{prefix}block_count"),
+        layers=layers,
         hidden=hidden,
         intermediate=metadata.required_integer(f"{prefix}feed_forward_length"),
         heads=heads,

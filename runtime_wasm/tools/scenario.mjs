@@ -1,0 +1,71 @@
+// One list of jobs on one loaded model; the same code in Node and in a page.
+
+/**
+ * Jobs: a text (answered as a chat, or continued where there is no chat template), or an object with one of
+ *   prompt: text or ids · messages: [...] · inputs: {name: {shape, dtype, data}} (data in base64) · texts: [...] ·
+ *   classify / detect: {width, height, data} (RGB or RGBA bytes in base64)
+ * and, for the first two, options of `generate`. Each is run `repeat` times; times are those of the last.
+ */
+export async function runJobs(edgec, location, { load, options, jobs, repeat = 1, keepOutputs = true }) {
+  const started = performance.now();
+  const model = await edgec.load(location, load);
+  const loadSeconds = (performance.now() - started) / 1000;
+  const results = [];
+  for (const job of jobs) {
+    let result;
+    for (let round = 0; round < repeat; round++) result = await runJob(model, job, options, keepOutputs);
+    results.push(result);
+  }
+  const stats = await model.stats();
+  await model.dispose();
+  return { loadSeconds, stats, features: edgec.detectFeatures(), results };
+}
+
+async function runJob(model, job, options, keepOutputs) {
+  if (typeof job === "string") job = model.info.chat ? { messages: [{ role: "user", content: job }] } : { prompt: job };
+  const started = performance.now();
+  const seconds = () => (performance.now() - started) / 1000;
+  if (job.inputs) {
+    const inputs = Object.fromEntries(Object.entries(job.inputs).map(([name, tensor]) => [name, { shape: tensor.shape, data: toArray(tensor) }]));
+    const outputs = await model.run(inputs);
+    const taken = seconds();
+    const described = {};
+    for (const [name, { dtype, shape, data }] of Object.entries(outputs)) {
+      const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+      described[name] = { dtype, shape, sha256: await sha256(bytes), ...(keepOutputs ? { data: toBase64(bytes) } : {}) };
+    }
+    return { seconds: taken, outputs: described };
+  }
+  if (job.texts) return { vectors: (await model.embed(job.texts)).map((vector) => Array.from(vector)), seconds: seconds() };
+  if (job.classify) return { labels: await model.classify(toImage(job.classify)), seconds: seconds() };
+  if (job.detect) return { objects: await model.detect(toImage(job.detect)), seconds: seconds() };
+  const { prompt, messages, tools, ...own } = job;
+  await model.reset(); // so that prefill times are those of the whole prompt
+  const stream = messages ? model.chat(messages, { tools, ...options, ...own }) : model.generate(prompt, { ...options, ...own });
+  return stream.result;
+}
+
+const ARRAYS = { float32: Float32Array, int32: Int32Array, int64: BigInt64Array, uint8: Uint8Array, int8: Int8Array, bool: Uint8Array };
+
+function toArray({ dtype, data }) {
+  return new ARRAYS[dtype](fromBase64(data).buffer);
+}
+
+function toImage({ width, height, data }) {
+  return { width, height, data: fromBase64(data) };
+}
+
+function fromBase64(text) {
+  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+}
+
+function toBase64(bytes) {
+  let text = "";
+  for (let at = 0; at < bytes.length; at += 32768) text += String.fromCharCode(...bytes.subarray(at, at + 32768));
+  return btoa(text);
+}
+
+async function sha256(bytes) {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

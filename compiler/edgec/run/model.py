@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from edgec import bundle as bundles
+from edgec.bundle.manifest import Slot
 from edgec.errors import RunError, UnsupportedError
 from edgec.run.chat import Message, render_chat
 from edgec.run.decoder import DecoderState, Logits
@@ -17,6 +19,10 @@ from edgec.run.engine import Engine
 from edgec.run.generation import Generation
 from edgec.run.graph import Arrays, run_graph
 from edgec.run.sampler import Sampling
+from edgec.run.tasks import embedding
+from edgec.run.tasks.classification import Classification, classifications
+from edgec.run.tasks.detection import Detection, detections
+from edgec.run.tasks.images import image_output
 from edgec.run.tokenizer import Tokenizer
 
 
@@ -145,6 +151,48 @@ class Model:
             hint = "use `generate`, `chat` or `logits`"
             raise UnsupportedError(f"`{self.manifest.model.name}` is a language model", hint=hint)
         return run_graph(self.engine, inputs)
+
+    def embed(self, texts: str | Sequence[str]) -> npt.NDArray[np.float32]:
+        """Vectors of texts, float32 [texts, width]."""
+        task = self._require_task("embedding")
+        info = self.manifest.tokenizer
+        return embedding.embed(
+            self,
+            self._require_tokenizer(),
+            task,
+            [texts] if isinstance(texts, str) else list(texts),
+            pad_token_id=(info.pad_token_id if info else None) or 0,
+        )
+
+    def classify(self, image: Any, *, top_k: int = 5) -> list[Classification]:
+        """The best classes of a picture: a path, a Pillow image or uint8 [height, width, 3]."""
+        task = self._require_task("image-classification")
+        output, _ = image_output(self, task["image"], image)
+        return classifications(output, task, top_k)
+
+    def detect(self, image: Any) -> list[Detection]:
+        """The objects in a picture: a path, a Pillow image or uint8 [height, width, 3]."""
+        task = self._require_task("object-detection")
+        output, placement = image_output(self, task["image"], image)
+        return detections(output, task, placement)
+
+    @property
+    def inputs(self) -> Sequence[Slot]:
+        """The graph's inputs."""
+        return self.manifest.inputs
+
+    @property
+    def dims(self) -> Mapping[str, int]:
+        """Upper bounds of the symbolic dimensions."""
+        return self.manifest.dims
+
+    def _require_task(self, kind: str) -> Mapping[str, Any]:
+        task = self.manifest.task or {}
+        if task.get("type") != kind:
+            raise UnsupportedError(
+                f"`{self.manifest.model.name}` was not compiled for the task `{kind}`", hint="use `run`"
+            )
+        return task
 
     # facts
 

@@ -38,10 +38,15 @@ class Tokenizer:
         self._tokenizer.encode_special_tokens = False
         return list(self._tokenizer.encode(text).ids)
 
-    def encode_plain(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """Text is text: nothing in it becomes a special token."""
+    def encode_plain(self, text: str, *, add_special_tokens: bool = False, max_length: int | None = None) -> list[int]:
+        """Text is text: nothing in it becomes a special token. `max_length` drops the text's own last ids."""
         self._tokenizer.encode_special_tokens = True
-        return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+        if max_length is not None:
+            self._tokenizer.enable_truncation(max_length)
+        ids = list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+        if max_length is not None:
+            self._tokenizer.no_truncation()
+        return ids
 
     def encode_rendered(self, text: str) -> list[int]:
         """A rendered chat: special tokens count, except where `GUARD` is in them; none are added."""

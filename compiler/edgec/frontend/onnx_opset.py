@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import onnx
-from onnx import version_converter
+from onnx import inliner, version_converter
 
 from edgec.errors import ModelError, UnsupportedError
 
@@ -32,6 +32,8 @@ def upgrade(proto: onnx.ModelProto) -> onnx.ModelProto:
         onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
         raise ModelError(f"the model breaks the rules of ONNX: {_first_line(error)}") from error
+    if proto.functions:
+        proto = inliner.inline_local_functions(proto)  # the converter would leave them as they are
     opset = opset_of(proto)
     if opset < OPSET:
         try:

@@ -26,3 +26,8 @@ def runtime_directory() -> Path:
 def demo_directory() -> Path:
     """Folder with the demo page that `edgec serve` shows."""
     return _find("web_demo", _CHECKOUT / "web_demo")
+
+
+def runtime_tools_directory() -> Path:
+    """Folder with the scripts that run bundles in Node and in browsers; only a checkout has it."""
+    return _CHECKOUT / "runtime_wasm" / "tools"

@@ -165,7 +165,7 @@ def _write_arrays(file: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
 
     temporary = file.with_name(f".{file.name}.tmp.npz")
     try:
-        np.savez(temporary, **arrays)
+        np.savez(temporary, **arrays)  # type: ignore[arg-type]
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,0 +1,272 @@
+"""`edgec bench`: the same work in wasmtime, Node, Chromium and Firefox."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgec.cli import loading
+from edgec.errors import EdgecError, MissingDependencyError, RunError
+
+if TYPE_CHECKING:
+    from edgec.bundle import Bundle
+
+ENGINES = ("wasmtime", "node", "chromium", "firefox")
+TEXT = "The quick brown fox jumps over the lazy dog while the river runs slowly to the sea. "
+TIME_LIMIT = 1800.0  # seconds for one engine
+EPILOG = """\
+Examples:
+
+\b
+  edgec bench smollm2.edgec
+  edgec bench smollm2.edgec --engine chromium --engine firefox --threads 1 --json
+"""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every engine is asked to do: prompt ids and tokens to generate, or a graph's inputs (zeros)."""
+
+    prompt: list[int]
+    max_tokens: int
+    inputs: dict[str, tuple[str, tuple[int, ...]]]  # name -> dtype, shape
+    repeat: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one engine did. Speeds are tokens per second, None for graphs; `run_seconds` is None for decoders."""
+
+    engine: str
+    version: str
+    variant: str
+    threads: int
+    load_seconds: float
+    memory_bytes: int
+    prefill_tokens_per_second: float | None
+    decode_tokens_per_second: float | None
+    run_seconds: float | None
+
+
+@click.command(epilog=EPILOG)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--engine", "engines", multiple=True, type=click.Choice(ENGINES), help="Default: all that are here.")
+@click.option(
+    "--prompt-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Length of the prompt."
+)
+@click.option("--max-tokens", type=click.IntRange(min=2), default=64, show_default=True, help="Length of the answer.")
+@click.option("--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Runs; the last one counts.")
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
+@loading.engine_options
+def command(
+    bundle: Path,
+    engines: tuple[str, ...],
+    prompt_tokens: int,
+    max_tokens: int,
+    repeat: int,
+    as_json: bool,
+    variant: str | None,
+    threads: int | None,
+) -> None:
+    """Measure speed, memory and load time of BUNDLE in every engine of this machine.
+
+    Engines run one after the other. The first run warms the engine up; the numbers are those of the last one.
+    """
+    from edgec import bundle as bundles
+    from edgec.cli import console
+
+    opened = bundles.read(bundle)
+    work = _work(opened, prompt_tokens, max_tokens, repeat)
+    rows: list[Row] = []
+    failures: dict[str, EdgecError] = {}
+    for engine in engines or ENGINES:
+        measure: Callable[..., Row] = _in_wasmtime if engine == "wasmtime" else _in_javascript
+        try:
+            with console.stderr().status(f"measuring in {engine}"):
+                rows.append(measure(engine, opened, work, variant, threads))
+        except EdgecError as error:
+            if engines:
+                raise
+            failures[engine] = error
+    if as_json:
+        errors = {engine: error.message for engine, error in failures.items()}
+        console.print_json({"bundle": str(bundle), "results": [asdict(row) for row in rows], "failures": errors})
+    else:
+        _show(opened, work, rows, failures)
+    if not rows:
+        raise next(iter(failures.values()))
+
+
+def _work(bundle: Bundle, prompt_tokens: int, max_tokens: int, repeat: int) -> Work:
+    manifest = bundle.manifest
+    if manifest.model.kind == "graph":
+        from edgec.bundle import dims
+
+        shapes = {
+            slot.name: (slot.dtype, tuple(dims.evaluate(dimension, manifest.dims) for dimension in slot.shape))
+            for slot in manifest.inputs
+        }
+        return Work([], 0, shapes, repeat)
+    room = manifest.context_length - max_tokens
+    count = max(1, min(prompt_tokens, room))
+    return Work(_ids(bundle, count), min(max_tokens, manifest.context_length - count), {}, repeat)
+
+
+def _ids(bundle: Bundle, count: int) -> list[int]:
+    content = bundle.tokenizer_json()
+    if content is None:
+        return [1] * count
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_buffer(content)
+    ids: list[int] = tokenizer.encode(TEXT * math.ceil(count / 8), add_special_tokens=False).ids
+    return (ids * math.ceil(count / len(ids)))[:count]
+
+
+def _in_wasmtime(engine: str, bundle: Bundle, work: Work, variant: str | None, threads: int | None) -> Row:
+    import importlib.metadata
+
+    import numpy as np
+
+    import edgec
+
+    with edgec.load(bundle, variant=variant, threads=threads) as model:
+        prefill = decode = seconds = None
+        for _ in range(work.repeat):
+            if work.inputs:
+                arrays = {name: np.zeros(shape, dtype) for name, (dtype, shape) in work.inputs.items()}
+                started = time.perf_counter()
+                model.run(arrays)
+                seconds = time.perf_counter() - started
+            else:
+                model.reset()
+                generation = model.generate(work.prompt, max_tokens=work.max_tokens, temperature=0)
+                generation.text()
+                stats = generation.stats()
+                prefill, decode = stats.prefill_tokens_per_second, stats.decode_tokens_per_second
+        facts = model.stats()
+    version = importlib.metadata.version("wasmtime")
+    return Row(
+        engine,
+        version,
+        facts["variant"],
+        facts["threads"],
+        facts["load_seconds"],
+        facts["memory_bytes"],
+        prefill,
+        decode,
+        seconds,
+    )
+
+
+def _in_javascript(engine: str, bundle: Bundle, work: Work, variant: str | None, threads: int | None) -> Row:
+    from edgec import resources
+
+    node = shutil.which("node")
+    script = resources.runtime_tools_directory() / "run-in.mjs"
+    if node is None:
+        raise MissingDependencyError("Node is not installed", hint="install Node 20 or newer")
+    if not script.is_file() or not resources.runtime_directory().is_dir():
+        raise MissingDependencyError(
+            "the JavaScript runtime and its tools are not here", hint="run `make runtime` in a checkout of edgec"
+        )
+    arguments = ["--engine", engine, "--bundle", str(bundle.path.resolve()), "--prompts", "-", "--json", "--no-outputs"]
+    arguments += [
+        "--no-hash",
+        "--ignore-eos",
+        "--repeat",
+        str(work.repeat),
+        "--max-tokens",
+        str(max(work.max_tokens, 1)),
+    ]
+    if variant is not None:
+        arguments += ["--variant", variant]
+    if threads is not None:
+        arguments += ["--threads", str(threads)]
+    try:
+        finished = subprocess.run(
+            [node, str(script), *arguments],
+            input=json.dumps([_job(work)]),
+            capture_output=True,
+            text=True,
+            timeout=TIME_LIMIT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise RunError(f"{engine} did not finish within {TIME_LIMIT:.0f} seconds") from None
+    return _row(engine, finished.stdout, finished.stderr)
+
+
+def _job(work: Work) -> dict[str, Any]:
+    if not work.inputs:
+        return {"prompt": work.prompt}
+    import numpy as np
+
+    inputs = {}
+    for name, (dtype, shape) in work.inputs.items():
+        data = base64.b64encode(np.zeros(shape, dtype).tobytes()).decode()
+        inputs[name] = {"dtype": dtype, "shape": list(shape), "data": data}
+    return {"inputs": inputs}
+
+
+def _row(engine: str, output: str, complaints: str) -> Row:
+    try:
+        document = json.loads(output)
+    except ValueError:
+        line = next((line for line in complaints.splitlines() if line.strip()), "nothing was printed")
+        raise RunError(f"{engine} failed: {line}") from None
+    if "error" in document:
+        error = document["error"]
+        raise RunError(f"{engine} failed: {error.get('message') or error.get('code')}", hint=error.get("hint"))
+    result, stats = document["results"][0], document["stats"]
+    return Row(
+        engine=engine,
+        version=document["version"],
+        variant=stats["variant"],
+        threads=stats["threads"],
+        load_seconds=document["loadSeconds"],
+        memory_bytes=stats["memoryBytes"],
+        prefill_tokens_per_second=result.get("prefillTokensPerSecond"),
+        decode_tokens_per_second=result.get("decodeTokensPerSecond"),
+        run_seconds=result.get("seconds") if "outputs" in result else None,
+    )
+
+
+def _show(bundle: Bundle, work: Work, rows: list[Row], failures: dict[str, EdgecError]) -> None:
+    from edgec.cli import console
+    from edgec.report.units import mebibytes
+
+    out = console.stdout()
+    facts = bundle.manifest
+    doing = f"{len(work.prompt)} prompt tokens, {work.max_tokens} answer tokens" if work.prompt else "one run"
+    out.print(f"\n[bold]{console.plain(facts.model.name)}[/] for {console.plain(facts.profile)}, {doing}\n")
+    speeds = ["prompt", "answer"] if work.prompt else ["run"]
+    numbers = ["threads", "load", *speeds, "memory"]
+    table = console.table("engine", "version", "module", *numbers, right=numbers)
+    for row in rows:
+        if work.prompt:
+            taken = [f"{row.prefill_tokens_per_second or 0:,.1f}/s", f"{row.decode_tokens_per_second or 0:,.1f}/s"]
+        else:
+            taken = [f"{1000 * (row.run_seconds or 0):,.1f} ms"]
+        table.add_row(
+            row.engine,
+            console.plain(row.version),
+            row.variant,
+            str(row.threads),
+            f"{row.load_seconds:.2f} s",
+            *taken,
+            mebibytes(row.memory_bytes),
+        )
+    out.print(table)
+    for engine, error in failures.items():
+        out.print(f"[yellow]·[/] {engine}: {console.plain(error.message)}")

@@ -24,6 +24,7 @@ from edgec.lower.wasm.program import Entry, Program, Storage, View
 from edgec.lower.wasm.program import Operand as CallOperand
 from edgec.lower.wasm.target import Isa
 from edgec.passes import dims as d
+from edgec.passes.base import static_shape
 from edgec.passes.dims import Dim
 from edgec.passes.infer_shapes import content_of
 from edgec.passes.shape_rules import Content, Context
@@ -67,9 +68,7 @@ class GraphContext:
         if found is not None:
             return found
         if value.const_value is not None:
-            found = Constant(
-                value.name or "", dtype_of(value), tuple(value.const_value.shape.numpy()), value.const_value
-            )
+            found = Constant(value.name or "", dtype_of(value), static_shape(value.const_value), value.const_value)
         else:
             content = content_of(value)
             assert content is not None, f"`{value.name}` has no value"

@@ -64,7 +64,7 @@ def _quantized_rows(columns: int, bits: int, scale: float) -> PrimFunc:
                 exact = T.Cast("float32", code - T.Cast("int32", zeros[at * ROWS + lane]))
                 bits16 = T.shift_left(T.Cast("int32", scales[at * ROWS + lane]), T.int32(13))
                 # The scale's bits are 2^-112 too small, the code 16 times too large.
-                value = exact * (T.reinterpret("float32", bits16) * T.float32(SCALE_FACTOR))
+                value = exact * (T.reinterpret("float32", bits16) * T.float32(SCALE_FACTOR / 16))
                 store(output, row * columns + column, value if scale == 1.0 else value * T.float32(scale), 1)
     return k.func
 

@@ -1,16 +1,17 @@
 """Quantized linear layers: `y[m, n] = epilogue(sum_k a[m, k] * w[n, k])`, W4A8 and W8A8.
 
 Weights are in tile order (`edgec/ir/compressed.py`), activations from `quantize.py`. Per group of
-32 features the dot product is exact in integers,
+32 features the dot product is exact,
 
-    d = 16 * sum(a * q) - zero * sum(a)                 (8 bits: 16 * high + low in place of 16 * q)
-    y += (float(d) * scale) * activation_scale
+    d = sum(a * q) - zero / 16 * sum(a)                 (8 bits: high + low / 16 in place of q)
+    y += (d * scale) * activation_scale
 
 once for the coarse codes of the activations and, where a group has them, once for the fine codes.
 Groups are added in order, so one row's result depends neither on the tile nor on the ISA (a row without
 fine codes skips them).
 float16 scales are used without conversion: their bits, shifted into a float32, are the value times
-2^-112, and the quantizer folds 2^112 / 16 into the activation's scale. Powers of two are exact.
+2^-112, and the quantizer folds 2^112 into the activation's scale. Powers of two are exact, and so is
+`d` in float32: its parts are multiples of 1/16 below 2^17.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def linear(
     with KernelBuilder() as k:
         activations = k.buffer("activations", activation_element(isa))
         activation_scales = k.buffer("activation_scales", "float32")
-        activation_sums = k.buffer("activation_sums", "int32")
+        activation_sums = k.buffer("activation_sums", "float32")
         codes = [k.buffer("high", "int32")]
         if bits == 8:
             codes.append(k.buffer("low", "int32"))
@@ -95,27 +96,23 @@ def linear(
             with T.serial(0, groups) as group:
                 at = (block * groups + group) * ROWS
                 scale = [bind(_scale(scales, at + 4 * half)) for half in range(2)]
-                zero = [bind(T.Cast("int32x4", load(zeros, at + 4 * half))) for half in range(2)]
+                zero = [bind(_zero(zeros, at + 4 * half)) for half in range(2)]
 
                 def add(first: int, count: int, fine: int) -> None:
                     """Add the coarse (0) or fine (1) codes of `count` rows from `first`."""
-                    total = Registers(count * 2, "int32x4")
+                    total = Registers(count * 2, "float32x4")
                     for plane, plane_codes in enumerate(codes):
-                        _accumulate_codes(
-                            dots, plane_codes, activations, block, row + first, group, groups, count, fine
-                        )
+                        _accumulate_codes(dots, plane_codes, activations, block, row + first, group, groups, count, fine)
                         for i in range(count * 2):
-                            result = dots.result(i)
-                            total[i] = (
-                                T.shift_left(result, T.Broadcast(T.int32(4), 4)) if plane == 0 else total[i] + result
-                            )
+                            exact = T.Cast("float32x4", dots.result(i))
+                            total[i] = exact if plane == 0 else total[i] + exact * splat(1 / 16, "float32x4")
                     for r in range(count):
                         index = ((row + first + r) * groups + group) * 2 + fine
                         for half in range(2):
-                            exact = total[2 * r + half] - zero[half] * splat(activation_sums[index], "int32x4")
+                            exact = total[2 * r + half] - zero[half] * splat(activation_sums[index], "float32x4")
                             factor = splat(activation_scales[index], "float32x4")
                             i = 2 * (first + r) + half
-                            sums[i] = sums[i] + T.Cast("float32x4", exact) * scale[half] * factor
+                            sums[i] = sums[i] + exact * scale[half] * factor
 
                 add(0, tile, 0)
                 for r in range(tile):
@@ -181,6 +178,11 @@ def _scale(scales: Buffer, index: Expr) -> Expr:
     """Four float16 scales as float32 times 2^-112."""
     bits = T.shift_left(T.Cast("int32x4", load(scales, index)), T.Broadcast(T.int32(13), 4))
     return T.reinterpret("float32x4", bits)
+
+
+def _zero(zeros: Buffer, index: Expr) -> Expr:
+    """Four zero points in steps of the code."""
+    return T.Cast("float32x4", T.Cast("int32x4", load(zeros, index))) * splat(1 / 16, "float32x4")
 
 
 def store_lanes(

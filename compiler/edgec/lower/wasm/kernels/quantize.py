@@ -7,8 +7,9 @@ in ten of a language model does, and the error of the logits drops to a third
 (docs/decisions/0005-outlier-groups.md).
 
 Stored per group are [coarse, fine]: 2 x 32 codes (int8, or int16 for plain SIMD), two scales times
-2^108 (see `linear.py`; the fine one is 0 where there are no fine codes) and two sums of codes.
-Features past the row's end are zero. Magnitudes below 1e-30 count as zero; up to 1e8 is safe.
+2^112 (see `linear.py`; the fine one is 0 where there are no fine codes) and two sums of codes, as
+float32.
+Features past the row's end are zero. Magnitudes below 1e-30 count as zero; up to 1e6 is safe.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from edgec.lower.wasm.kernels.builder import (
 )
 from edgec.lower.wasm.target import Isa
 
-SCALE_FACTOR = 2.0**108
+SCALE_FACTOR = 2.0**112
 OUTLIER_CREST = 4.5  # peak over root mean square; gaussian groups of 32 stay below 3.5
 FINE_LEVELS = 254.0
 
@@ -52,7 +53,7 @@ class QuantizedBuffers:
     @classmethod
     def declare(cls, k: KernelBuilder, isa: Isa) -> QuantizedBuffers:
         return cls(
-            k.buffer("codes", isa.activation_dtype), k.buffer("code_scales", "float32"), k.buffer("code_sums", "int32")
+            k.buffer("codes", isa.activation_dtype), k.buffer("code_scales", "float32"), k.buffer("code_sums", "float32")
         )
 
 
@@ -93,7 +94,7 @@ def _store_codes(
             values.set_vector(i, values.vector(i) - rounded * splat(remainder_step, "float32x4"))
     lanes = Integers(4)
     lanes.set_vector(0, total[0])
-    store(target.sums, at, tree_sum([lanes[i] for i in range(4)]), 1)
+    store(target.sums, at, T.Cast("float32", tree_sum([lanes[i] for i in range(4)])), 1)
 
 
 def quantized_bytes(columns: int, rows: int) -> dict[str, int]:

@@ -15,9 +15,17 @@ from edgec.lower.wasm.graph_values import TensorView
 from edgec.lower.wasm.kernels.depthwise import Window, depthwise, pack_depthwise
 from edgec.lower.wasm.kernels.grouped_conv import grouped_conv, pack_grouped
 from edgec.lower.wasm.kernels.im2col import can_quantize, im2col
-from edgec.lower.wasm.ops.linear import Matrix, apply_linear, bias_vector, call_linear, quantized_buffers, quantized_rows
+from edgec.lower.wasm.ops.linear import (
+    Matrix,
+    apply_linear,
+    bias_vector,
+    call_linear,
+    quantized_buffers,
+    quantized_rows,
+)
 from edgec.lower.wasm.program import Storage
 from edgec.passes import dims as d
+from edgec.passes.base import static_shape
 from edgec.passes.dims import Dim
 from edgec.passes.shape_rules import Context, spatial_pads
 
@@ -87,7 +95,7 @@ def lower_group(context: GraphContext, group: Group) -> None:
     node, end = group.anchor, group.end
     weight = _value(node.inputs[1])
     assert weight.const_value is not None
-    weight_shape = [int(dim) for dim in weight.const_value.shape.numpy()]
+    weight_shape = list(static_shape(weight.const_value))
     outputs = weight_shape[0]
     window, _ = window_of(context, node, weight_shape[2:])
     source = channels_last(context, _value(node.inputs[0]))
@@ -141,7 +149,7 @@ def _dense(
     """One matrix product over all pixels; a kernel larger than 1 x 1 gathers its rows first, strip by strip."""
     tensor = weight.const_value
     assert tensor is not None
-    use = WeightUse(weight.name or "", tuple(tensor.shape.numpy()), "conv", frozenset({"conv"}), 1)
+    use = WeightUse(weight.name or "", static_shape(tensor), "conv", frozenset({"conv"}), 1)
     packed = context.packed(weight)
     matrix = Matrix(context, use.name, packed, lambda: use.to_matrix(tensor.numpy()), (use.rows, use.columns))
     epilogue = group.epilogue()
@@ -222,7 +230,7 @@ def _grouped(
 ) -> None:
     tensor = weight.const_value
     assert tensor is not None
-    groups, outputs = group.anchor.attributes.get_int("group", 1), int(tensor.shape.numpy()[0])
+    groups, outputs = group.anchor.attributes.get_int("group", 1), static_shape(tensor)[0]
 
     def read() -> np.ndarray:
         array = np.asarray(tensor.numpy(), np.float32)

@@ -11,7 +11,7 @@ from edgec.lower.wasm.graph_fusion import Group, weight_of_matmul
 from edgec.lower.wasm.graph_values import TensorView, dtype_of
 from edgec.lower.wasm.kernels.matmul import Factor, dimensions, matmul
 from edgec.lower.wasm.ops.linear import Matrix, apply_linear, bias_vector
-from edgec.passes.base import producer
+from edgec.passes.base import producer, static_shape
 
 
 def lower_group(context: GraphContext, group: Group) -> None:
@@ -39,7 +39,7 @@ def matrix_of(context: GraphContext, weight: ir.Value, *, transposed: bool) -> M
     """The weight as `[outputs, inputs]`; `transposed` when the initializer is `[inputs, outputs]`."""
     tensor = weight.const_value
     assert tensor is not None
-    shape = tuple(int(dim) for dim in tensor.shape.numpy())
+    shape = static_shape(tensor)
     use = WeightUse(weight.name or "", shape, "kn" if transposed else "nk", frozenset({"linear"}), 1)
     size = (use.rows, use.columns)
     return Matrix(context, use.name, context.packed(weight), lambda: use.to_matrix(tensor.numpy()), size)

@@ -16,7 +16,6 @@ class Isa:
 
     name: str
     relaxed_dot: bool
-    halfword_sums: bool = False
 
     @property
     def activation_dtype(self) -> str:
@@ -26,8 +25,7 @@ class Isa:
 
 SIMD128 = Isa("simd128", relaxed_dot=False)
 RELAXED = Isa("relaxed", relaxed_dot=True)
-RELAXED16 = Isa("relaxed16", relaxed_dot=True, halfword_sums=True)
-ISAS = {isa.name: isa for isa in (SIMD128, RELAXED, RELAXED16)}
+ISAS = {isa.name: isa for isa in (SIMD128, RELAXED)}
 
 
 @dataclass(frozen=True)

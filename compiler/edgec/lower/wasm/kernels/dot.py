@@ -56,8 +56,7 @@ class DotAccumulators:
     def __init__(self, isa: Isa, count: int) -> None:
         self.isa = isa
         self._per = 1 if isa.relaxed_dot else 2
-        self._halfwords = isa.halfword_sums
-        self._registers = Registers(count * self._per, "int16x8" if isa.halfword_sums else "int32x4")
+        self._registers = Registers(count * self._per, "int32x4")
 
     def clear(self, count: int) -> None:
         """Zero the first `count` accumulators."""
@@ -72,17 +71,15 @@ class DotAccumulators:
         return (weights,) if self.isa.relaxed_dot else widen_halves(weights, signed=False)
 
     def add(self, index: int, activations: Expr, weights: tuple[Expr, ...]) -> None:
-        """At most 8 times between `clear` and `result` (halfword sums stay below 8 * 2 * 15 * 127)."""
         registers = self._registers
         if self.isa.relaxed_dot:
-            operands = T.reinterpret("int8x16", activations), T.reinterpret("int8x16", weights[0])
-            if self._halfwords:
-                product = T.call_llvm_pure_intrin("int16x8", "llvm.wasm.relaxed.dot.i8x16.i7x16.signed", *operands)
-                registers[index] = registers[index] + product
-            else:
-                registers[index] = T.call_llvm_pure_intrin(
-                    "int32x4", "llvm.wasm.relaxed.dot.i8x16.i7x16.add.signed", *operands, registers[index]
-                )
+            registers[index] = T.call_llvm_pure_intrin(
+                "int32x4",
+                "llvm.wasm.relaxed.dot.i8x16.i7x16.add.signed",
+                T.reinterpret("int8x16", activations),
+                T.reinterpret("int8x16", weights[0]),
+                registers[index],
+            )
             return
         halfwords = T.reinterpret("int16x8", activations)
         for part, half in enumerate(weights):
@@ -91,8 +88,6 @@ class DotAccumulators:
 
     def result(self, index: int) -> Expr:
         """`int32x4`, a lane per row."""
-        if self._halfwords:
-            return signed_dot(self._registers[index], T.Broadcast(T.int16(1), 8))
         if self.isa.relaxed_dot:
             return self._registers[index]
         return even_odd_sum(self._registers[index * 2], self._registers[index * 2 + 1])

@@ -119,7 +119,7 @@ class WeightStore:
         add = self.program.weight
         storages = [add(f"{tensor.name}#high", tensor.high, kind="nibbles")]
         if tensor.low is not None:
-            storages.append(add(f"{tensor.name}#low", tensor.low, rank=RANK_LOW_PLANE))
+            storages.append(add(f"{tensor.name}#low", tensor.low, kind="nibbles", rank=RANK_LOW_PLANE))
         storages.append(add(f"{tensor.name}#scales", tensor.scales))
         storages.append(add(f"{tensor.name}#zeros", tensor.zeros))
         return Matrix(rows, tensor.columns, tensor.bits, tuple(storages))

@@ -65,7 +65,7 @@ class Report:
     license: str | None
     source_format: str
     plan: Plan
-    tensors: tuple[TensorRow, ...]
+    tensors: tuple[TensorRow, ...]  # numbered layers first, in order
     float_parameters: int  # kept as float32
     memory: Mapping[str, int]  # region -> bytes, in address order
     modules: Mapping[str, int]  # variant -> bytes
@@ -74,9 +74,8 @@ class Report:
     @property
     def layers(self) -> tuple[Layer, ...]:
         """Numbered layers in order, then the rest by name."""
-        names = {row.layer for row in self.tensors}
-        ordered = sorted(names, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
-        return tuple(_layer(name, [row for row in self.tensors if row.layer == name]) for name in ordered)
+        names = dict.fromkeys(row.layer for row in self.tensors)
+        return tuple(_layer(name, [row for row in self.tensors if row.layer == name]) for name in names)
 
     @property
     def packed_bytes(self) -> int:
@@ -152,7 +151,7 @@ def _report(
     memory: Mapping[str, int],
     modules: Mapping[str, int],
 ) -> Report:
-    rows = (_row(name, facts, plan) for name, facts in sorted(accuracy.get("tensors", {}).items()))
+    rows = (_row(name, facts, plan) for name, facts in accuracy.get("tensors", {}).items())
     return Report(
         model=model["name"],
         architecture=model["architecture"],
@@ -161,12 +160,17 @@ def _report(
         license=model["license"],
         source_format=model["source_format"],
         plan=plan,
-        tensors=tuple(rows),
+        tensors=tuple(sorted(rows, key=_order)),
         float_parameters=int(accuracy.get("float_parameters", 0)),
         memory=memory,
         modules=dict(sorted(modules.items())),
         relative_rmse=float(accuracy.get("relative_rmse", 0.0)),
     )
+
+
+def _order(row: TensorRow) -> tuple[bool, int, str, str]:
+    numbered = row.layer.isdigit()
+    return (not numbered, int(row.layer) if numbered else 0, row.layer, row.name)
 
 
 def _row(name: str, facts: Mapping[str, Any], plan: Plan) -> TensorRow:

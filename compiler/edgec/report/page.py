@@ -10,7 +10,7 @@ from edgec.report.units import mebibytes, millions
 
 _STYLE = """
 :root{color-scheme:light dark;--bg:#fbfbf9;--fg:#1d1f23;--dim:#667;--line:#dcdcd6;--card:#fff;
---b4:#0f8b8d;--b8:#e09f3e;--b32:#8d6cab;--r1:#5b7db1;--r2:#0f8b8d;--r3:#c26d5a}
+--b4:#0f8b8d;--b6:#6a9c3f;--b8:#e09f3e;--b32:#8d6cab;--r1:#5b7db1;--r2:#0f8b8d;--r3:#c26d5a}
 @media (prefers-color-scheme:dark){:root{--bg:#15171a;--fg:#e8e8e4;--dim:#9aa;--line:#33373c;--card:#1c1f23}}
 *{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--fg);
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
@@ -21,7 +21,7 @@ h2{font-size:1.1rem;margin:36px 0 8px}p{margin:0 0 10px;color:var(--dim)}
 .facts b{display:block;font-size:1.25rem;font-weight:600}.facts span{color:var(--dim);font-size:.85rem}
 svg{width:100%;height:auto;display:block}.grid{stroke:var(--line)}.tick{fill:var(--dim);font-size:11px}
 .mid{text-anchor:middle}.end{text-anchor:end}.on{fill:#fff;font-size:12px;text-anchor:middle;pointer-events:none}
-.b4{fill:var(--b4)}.b8{fill:var(--b8)}.b32{fill:var(--b32)}.r0{fill:#9aa3ad}.r1{fill:var(--r1)}
+.b4{fill:var(--b4)}.b6{fill:var(--b6)}.b8{fill:var(--b8)}.b32{fill:var(--b32)}.r0{fill:#9aa3ad}.r1{fill:var(--r1)}
 .r2{fill:var(--r2)}.r3{fill:var(--r3)}.mark{stroke:var(--fg);stroke-width:2;stroke-dasharray:4 3}
 .key{display:flex;flex-wrap:wrap;gap:4px 18px;margin:6px 0;color:var(--dim);font-size:.85rem}
 .key i{display:inline-block;width:10px;height:10px;border-radius:3px;margin-right:6px}
@@ -29,7 +29,7 @@ svg{width:100%;height:auto;display:block}.grid{stroke:var(--line)}.tick{fill:var
 th,td{text-align:left;padding:5px 10px 5px 0;border-bottom:1px solid var(--line);vertical-align:top}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}th{color:var(--dim);font-weight:500}
 code{font:.86em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
-i.b4{background:var(--b4)}i.b8{background:var(--b8)}i.b32{background:var(--b32)}
+i.b4{background:var(--b4)}i.b6{background:var(--b6)}i.b8{background:var(--b8)}i.b32{background:var(--b32)}
 i.r0{background:#9aa3ad}i.r1{background:var(--r1)}i.r2{background:var(--r2)}i.r3{background:var(--r3)}
 """
 _REGION_STYLE = {"static": "r0", "control": "r0", "stacks": "r0", "workspace": "r1", "weights": "r2", "kv": "r3"}
@@ -99,9 +99,7 @@ def _layers(report: Report) -> str:
 def _errors(report: Report) -> str:
     if not report.tensors:
         return ""
-    order = {layer.name: index for index, layer in enumerate(report.layers)}
-    rows = sorted(report.tensors, key=lambda row: (order[row.layer], row.name))
-    points = [(row.name, row.relative_rmse, f"b{row.bits}") for row in rows]
+    points = [(row.name, row.relative_rmse, f"b{row.bits}") for row in report.tensors]
     return (
         "<h2>What quantization changed</h2><p>Root mean square error of each tensor, relative to its values; "
         f"{100 * report.relative_rmse:.2f} % over all weights.</p>"

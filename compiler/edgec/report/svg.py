@@ -44,10 +44,13 @@ def stacked_bar(parts: Sequence[Part], *, title: str, limit: float | None = None
 def columns(groups: Sequence[tuple[str, Sequence[Part]]], *, title: str) -> str:
     """One stacked column of bytes per group."""
     height, bottom, left = 190.0, 24.0, 66.0
-    top = max((sum(p.value for p in parts) for _, parts in groups), default=0.0) or 1.0
+    highest = max((sum(p.value for p in parts) for _, parts in groups), default=0.0)
+    unit = 1024.0 ** max(0, math.floor(math.log(max(highest, 1.0), 1024)))
+    ticks = [value * unit for value in round_ticks(highest / unit)]
+    top = ticks[-1]
     step = (WIDTH - left) / max(len(groups), 1)
     width = min(step * 0.78, 46.0)
-    shapes = _axis(left, height, [(top * i / 4, mebibytes(top * i / 4)) for i in range(5)], top)
+    shapes = _axis(left, height, [(tick, mebibytes(tick)) for tick in ticks])
     for index, (name, parts) in enumerate(groups):
         x, y = left + index * step + (step - width) / 2, height + 8
         for part in parts:
@@ -68,8 +71,9 @@ def columns(groups: Sequence[tuple[str, Sequence[Part]]], *, title: str) -> str:
 def dots(points: Sequence[tuple[str, float, str]], *, title: str) -> str:
     """One dot per item (label, value >= 0, style), in the order given; values are shown in percent."""
     height, bottom, left = 170.0, 10.0, 66.0
-    top = max((value for _, value, _ in points), default=0.0) or 1.0
-    shapes = _axis(left, height, [(top * i / 4, f"{100 * top * i / 4:.1f} %") for i in range(5)], top)
+    ticks = round_ticks(100 * max((value for _, value, _ in points), default=0.0))
+    top = ticks[-1] / 100
+    shapes = _axis(left, height, [(tick, f"{tick:g} %") for tick in ticks])
     step = (WIDTH - left) / max(len(points), 1)
     radius = max(2.0, min(5.0, step / 2))
     for index, (label, value, style) in enumerate(points):
@@ -79,10 +83,19 @@ def dots(points: Sequence[tuple[str, float, str]], *, title: str) -> str:
     return _svg(height + bottom + 8, title, shapes)
 
 
-def _axis(left: float, height: float, ticks: Sequence[tuple[float, str]], top: float) -> list[str]:
+def round_ticks(highest: float) -> list[float]:
+    """Four to seven round numbers from 0 to at least `highest`."""
+    if highest <= 0:
+        return [0.0, 1.0]
+    size = 10.0 ** math.floor(math.log10(highest / 4))
+    step = next(size * factor for factor in (1, 2, 5, 10) if highest / (size * factor) <= 6)
+    return [step * index for index in range(math.ceil(highest / step - 1e-9) + 1)]
+
+
+def _axis(left: float, height: float, ticks: Sequence[tuple[float, str]]) -> list[str]:
     shapes = []
     for value, label in ticks:
-        y = height + 8 - value / top * height
+        y = height + 8 - value / ticks[-1][0] * height
         shapes.append(f'<line class="grid" x1="{left}" y1="{y:.1f}" x2="{WIDTH}" y2="{y:.1f}"/>')
         shapes.append(f'<text class="tick end" x="{left - 6}" y="{y + 4:.1f}">{label}</text>')
     return shapes

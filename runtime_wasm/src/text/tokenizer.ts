@@ -30,6 +30,7 @@ export class Tokenizer {
       this.library = new Library({ added_tokens: [], post_processor: null, decoder: null, normalizer: null, pre_tokenizer: null, ...parsed }, {
         clean_up_tokenization_spaces: false,
       });
+      repairByteFallback(this.library.decoder);
     } catch (cause) {
       throw new EdgecError("tokenizer", `\`tokenizer.json\` cannot be used: ${(cause as Error).message}`, { cause, file: "tokenizer.json" });
     }
@@ -123,6 +124,44 @@ export class Tokenizer {
   token(id: number): string | undefined {
     return this.library.id_to_token(id);
   }
+}
+
+interface LibraryDecoder {
+  config: { type: string };
+  decoders?: LibraryDecoder[];
+  decode_chain(tokens: string[]): string[];
+}
+
+/** The library's own drops a byte order mark and counts broken characters otherwise than the Rust tokenizers do. */
+function repairByteFallback(decoder: unknown): void {
+  const { config, decoders } = (decoder ?? { config: {} }) as LibraryDecoder;
+  if (config.type === "ByteFallback") (decoder as LibraryDecoder).decode_chain = byteFallback;
+  for (const part of decoders ?? []) repairByteFallback(part);
+}
+
+/** Runs of tokens such as `<0xE2>` become their text, or U+FFFD for each byte of a run that is no UTF-8. */
+function byteFallback(tokens: string[]): string[] {
+  const result: string[] = [];
+  let bytes: number[] = [];
+  const flush = (): void => {
+    if (bytes.length === 0) return;
+    try {
+      result.push(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(Uint8Array.from(bytes)));
+    } catch {
+      for (const _ of bytes) result.push("\ufffd");
+    }
+    bytes = [];
+  };
+  for (const token of tokens) {
+    if (/^<0x[0-9A-Fa-f]{2}>$/.test(token)) {
+      bytes.push(Number.parseInt(token.slice(3, 5), 16));
+    } else {
+      flush();
+      result.push(token);
+    }
+  }
+  flush();
+  return result;
 }
 
 function append(target: string[], source: string[]): void {

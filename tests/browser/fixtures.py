@@ -1,0 +1,152 @@
+"""What the JavaScript tests compare with, made by the Python side, `tokenizers` and Pillow.
+
+`python -m tests.browser.fixtures` rewrites `runtime_wasm/test/fixtures/`; a test says when that is due.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from PIL import Image
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from tests.run.fake_module import write_fake_bundle
+
+FOLDER = Path(__file__).resolve().parents[2] / "runtime_wasm" / "test" / "fixtures"
+CORPUS = [
+    "the quick brown fox jumps over the lazy dog, and the dog sleeps on.",
+    "Once upon a time there was a little girl named Lily. She loved to play outside in the sun.",
+    "Mary's 12 apples cost 345 euros; isn't that too much? Ich weiß es nicht, aber schön wäre es.",
+    "def main():\n    print('hello world')\n\treturn 0\n",
+    "naïve café, 東京 and Москва, 😀 and 👩‍👩‍👧",
+]
+TEXTS = [
+    *CORPUS,
+    "",
+    " ",
+    "  two  spaces ",
+    "line\n\nbreaks\r\nand\ttabs",
+    "<s>special</s> in <|im_start|>text<|im_end|> [CLS] and [MASK]",
+    "don't we'll I'm they've 1234567 3.14 x² ½",
+    "\u00e9 e\u0301 \u1e9b\u0323 ﬁ Å",
+    "混合 text と 絵文字 🏳️‍🌈!",
+    "ALL CAPS and MixedCase",
+    "zero\u200bwidth\u00a0space\ufeff",
+]
+
+
+def byte_level() -> Tokenizer:
+    """As GPT-2 and SmolLM2."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        special_tokens=["<|im_start|>", "<|im_end|>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return tokenizer
+
+
+def metaspace() -> Tokenizer:
+    """As Llama 2: spaces as U+2581, bytes for what is missing, a token at the start."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    steps = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    specials = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=specials, limit_alphabet=60, show_progress=False)
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    state = json.loads(tokenizer.to_str())
+    state["added_tokens"] = state["added_tokens"][:3]  # the bytes are ordinary tokens
+    tokenizer = Tokenizer.from_str(json.dumps(state))
+    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    tokenizer.decoder = decoders.Sequence(parts)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
+    )
+    return tokenizer
+
+
+def word_piece() -> Tokenizer:
+    """As BERT."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=specials, show_progress=False)
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.add_tokens([AddedToken("fox jumps", normalized=False), AddedToken("lily", normalized=True)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", tokenizer.token_to_id("[CLS]")), ("[SEP]", tokenizer.token_to_id("[SEP]"))],
+    )
+    return tokenizer
+
+
+def tokenizer_cases(tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    cases = []
+    for text in TEXTS:
+        tokenizer.encode_special_tokens = False
+        raw = tokenizer.encode(text).ids
+        tokenizer.encode_special_tokens = True
+        plain = tokenizer.encode(text, add_special_tokens=False).ids
+        decoded = tokenizer.decode(raw, skip_special_tokens=True)
+        cases.append({"text": text, "raw": raw, "plain": plain, "decoded": decoded})
+    return cases
+
+
+def make_tokenizers() -> dict[str, Any]:
+    made = {"byte-level": byte_level(), "metaspace": metaspace(), "word-piece": word_piece()}
+    return {
+        name: {"tokenizer": json.loads(tokenizer.to_str()), "cases": tokenizer_cases(tokenizer)}
+        for name, tokenizer in made.items()
+    }
+
+
+def make_resizes() -> list[dict[str, Any]]:
+    """Random pixels, resized by Pillow."""
+    random = np.random.default_rng(0)
+    sizes = [(7, 5, 3, 4), (5, 7, 12, 9), (16, 16, 16, 7), (31, 9, 8, 9), (40, 30, 13, 11), (3, 3, 1, 1), (1, 1, 4, 4)]
+    cases = []
+    for width, height, to_width, to_height in sizes:
+        pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        case = {"width": width, "height": height, "pixels": _base64(pixels), "to": [to_width, to_height]}
+        for name, kind in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
+            case[name] = _base64(np.asarray(Image.fromarray(pixels).resize((to_width, to_height), kind)))
+        cases.append(case)
+    return cases
+
+
+def _base64(array: np.ndarray[Any, Any]) -> str:
+    return base64.b64encode(array.tobytes()).decode()
+
+
+def write(folder: Path) -> None:
+    """Replaces `folder`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for kind in ("decoder", "graph"):
+        write_fake_bundle(folder / kind, kind=kind)
+    _dump(folder / "tokenizers.json", make_tokenizers())
+    _dump(folder / "resizes.json", make_resizes())
+
+
+def _dump(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(FOLDER)
+    print(f"written with tokenizers {tokenizers.__version__} and Pillow {Image.__version__}")

@@ -106,6 +106,11 @@ def shape_of(value: ir.Value | None) -> list[int | ir.SymbolicDim] | None:
     return None if value is None or value.shape is None else list(value.shape.dims)
 
 
+def static_shape(tensor: ir.TensorProtocol) -> tuple[int, ...]:
+    """The shape of a constant."""
+    return tuple(dim for dim in tensor.shape if isinstance(dim, int))
+
+
 def unique_name(graph: ir.Graph, hint: str) -> str:
     """`hint`, with a number appended where something else has that name."""
     taken = {value.name for node in graph for value in node.outputs}
@@ -116,11 +121,15 @@ def unique_name(graph: ir.Graph, hint: str) -> str:
     return next(f"{hint}_{i}" for i in range(1, len(taken) + 2) if f"{hint}_{i}" not in taken)
 
 
-def add_initializer(graph: ir.Graph, hint: str, tensor: ir.TensorProtocol | npt.NDArray[Any]) -> ir.Value:
+def add_initializer(graph: ir.Graph, hint: str, tensor: ir.TensorProtocol | npt.NDArray[Any] | np.generic) -> ir.Value:
     """A new initializer; a lazy tensor stays lazy."""
     name = unique_name(graph, hint)
-    held: ir.TensorProtocol = ir.tensor(tensor, name=name) if isinstance(tensor, np.ndarray) else tensor
-    shape = ir.Shape(list(held.shape.numpy()))
+    held: ir.TensorProtocol
+    if isinstance(tensor, (np.ndarray, np.generic)):  # arithmetic on arrays of rank 0 gives scalars
+        held = ir.tensor(np.asarray(tensor), name=name)
+    else:
+        held = tensor
+    shape = ir.Shape(static_shape(held))
     value = ir.Value(name=name, shape=shape, type=ir.TensorType(held.dtype), const_value=held)
     graph.register_initializer(value)
     return value

@@ -23,6 +23,7 @@ from edgec.passes.base import (
     insert_value,
     is_initializer,
     is_op,
+    only_use,
     replace,
     shape_of,
 )
@@ -54,6 +55,12 @@ class ChannelsLast(GraphPass):
 
 def _inverse(permutation: Sequence[int]) -> Permutation:
     return tuple(int(i) for i in np.argsort(permutation))
+
+
+def _is_transposed(node: ir.Node | None, permutation: Permutation) -> bool:
+    if node is None or not is_op(node, "Transpose"):
+        return False
+    return tuple(node.attributes.get_ints("perm") or ()) == permutation
 
 
 def _to_last(rank: int) -> Permutation:
@@ -164,6 +171,8 @@ class _Layouts:
             return False
         to_last = _to_last(len(shape))
         to_first = _inverse(to_last)
+        if _is_transposed(source.producer(), to_first) and _is_transposed(only_use(output), to_last):
+            return False  # it is written that way already
         last = self._permuted(node, source, to_first)
         first = insert_value(node, "Transpose", [last], {"perm": list(to_first)}, like=source)
         result = insert_value(node, node.op_type, [first, *node.inputs[1:]], _attributes(node), like=output)

@@ -19,6 +19,7 @@ from edgec.passes.base import (
     producer,
     replace,
     shape_of,
+    static_shape,
 )
 
 
@@ -70,7 +71,7 @@ def _into_conv(graph: ir.Graph, node: ir.Node, scale: npt.NDArray[Any], shift: n
     def scaled() -> ir.TensorProtocol:
         return ir.Tensor((tensor.numpy() * factor).astype(np.float32))
 
-    lazy = ir.LazyTensor(scaled, ir.DataType.FLOAT, ir.Shape(list(tensor.shape.numpy())))
+    lazy = ir.LazyTensor(scaled, ir.DataType.FLOAT, ir.Shape(static_shape(tensor)))
     new_weight = add_initializer(graph, f"{weight.name}/normalized", lazy)
     new_bias = shift if old_bias is None else shift + old_bias * scale
     bias_value = add_initializer(graph, f"{weight.name}/bias", new_bias.astype(np.float32))

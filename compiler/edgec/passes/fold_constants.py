@@ -51,6 +51,8 @@ def _computed(node: ir.Node, opset: int) -> list[npt.NDArray[Any]] | None:
         return None
     if not all(value is None or is_initializer(value) for value in node.inputs):
         return _known_content(node)
+    if _transposes_a_weight(node):
+        return None
     inputs = {value.name or "": constant(value) for value in node.inputs if value is not None}
     if any(array is None for array in inputs.values()) or _result_bytes(node) > SMALL:
         return None
@@ -58,6 +60,14 @@ def _computed(node: ir.Node, opset: int) -> list[npt.NDArray[Any]] | None:
     evaluator = ReferenceEvaluator(_model_of(proto, opset))
     results = [np.asarray(result) for result in evaluator.run(None, inputs)]
     return results if all(result.nbytes <= SMALL for result in results) else None
+
+
+def _transposes_a_weight(node: ir.Node) -> bool:
+    """Kept as it is: a linear layer reads either orientation, and a tied weight stays one."""
+    source = node.inputs[0] if node.inputs else None
+    if node.op_type != "Transpose" or source is None or source.dtype != ir.DataType.FLOAT:
+        return False
+    return len(shape_of(source) or []) == 2
 
 
 def _model_of(proto: onnx.NodeProto, opset: int) -> onnx.ModelProto:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgec.passes import content_rules, shape_rules
-from edgec.passes.base import GraphPass
+from edgec.passes.base import GraphPass, static_shape
 from edgec.passes.shape_rules import MAX_ELEMENTS, Content, Context, Shape, Unknown
 
 CONTENT = "edgec.content"  # key of `Value.meta`: the known elements of a small integer tensor
@@ -63,7 +63,7 @@ def _from_constant(value: ir.Value) -> None:
     tensor = value.const_value
     if tensor is None:
         return
-    value.shape = ir.Shape(list(tensor.shape.numpy()))
+    value.shape = ir.Shape(static_shape(tensor))
     value.dtype = tensor.dtype
     if (
         tensor.dtype in _INTEGERS

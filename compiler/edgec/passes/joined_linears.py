@@ -13,7 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgec.passes.base import add_initializer, constant, insert, insert_value, is_initializer, is_op, only_use, replace
+from edgec.passes.base import (
+    add_initializer,
+    constant,
+    insert,
+    insert_value,
+    is_initializer,
+    is_op,
+    only_use,
+    replace,
+    static_shape,
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,7 @@ class Linear:
     @property
     def width(self) -> int:
         assert self.weight.const_value is not None
-        return self.weight.const_value.shape.numpy()[1]
+        return static_shape(self.weight.const_value)[1]
 
 
 def linear_of(value: ir.Value | None) -> Linear | None:
@@ -55,7 +65,7 @@ def linear_of(value: ir.Value | None) -> Linear | None:
         return None
     if bias is not None:
         vector = constant(bias)
-        if vector is None or vector.shape != weight.const_value.shape.numpy()[1:]:
+        if vector is None or vector.shape != static_shape(weight.const_value)[1:]:
             return None
     return Linear(source, weight, bias, value)
 
@@ -84,7 +94,7 @@ def _joined_weight(linears: Sequence[Linear]) -> ir.LazyTensor:
 
     first = tensors[0]
     assert first is not None
-    shape = ir.Shape([first.shape.numpy()[0], sum(linear.width for linear in linears)])
+    shape = ir.Shape([static_shape(first)[0], sum(linear.width for linear in linears)])
     return ir.LazyTensor(read, first.dtype, shape)
 
 

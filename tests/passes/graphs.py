@@ -12,6 +12,7 @@ import onnx.helper as oh
 import onnx.numpy_helper as onh
 import onnx_ir
 import onnxruntime
+
 from edgec.frontend.decoder import build_decoder
 from edgec.ir.model import DecoderFacts, ModelFacts, ModelIR
 

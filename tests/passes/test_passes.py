@@ -7,10 +7,10 @@ from collections import Counter
 import numpy as np
 import onnx_ir as ir
 import pytest
+
 from edgec.ir.weight_use import weight_uses
 from edgec.passes import simplify
 from edgec.passes.joined_linears import joined_name
-
 from tests.passes import graphs
 
 

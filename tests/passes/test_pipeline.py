@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 import pytest
+
 from edgec.errors import ModelError
 from edgec.ir.model import ModelIR
 from edgec.passes import PIPELINE, simplify
 from edgec.passes.base import GraphPass
-
 from tests.passes import graphs
 
 TOLERANCE = 2e-5  # of the largest magnitude; float32 in another order

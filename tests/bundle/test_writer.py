@@ -269,3 +269,11 @@ def test_equal_files_are_stored_once(tmp_path: Path) -> None:
     name = f"weights/{hashlib.sha256(bytes(16 << 20)).hexdigest()}.bin"
     assert [weight.file for weight in written.manifest.weights] == [name, name]
     assert bundle.verify(tmp_path / "a.edgec") == []
+
+
+def test_planes_that_are_all_zero_are_left_out() -> None:
+    codes = np.random.default_rng(6).integers(0, 256, 1024).astype(np.uint8) & 0xCC
+    files = list(weight_files([WeightPlacement("low", "nibbles", 4096, codes)]))
+    assert [segment.op for _, segments in files for segment in segments] == ["bits2"]
+    assert sum(len(content) for content, _ in files) == codes.size // 2
+    np.testing.assert_array_equal(planes.merge(np.frombuffer(bytes(files[0][0]), np.uint8)), codes)

@@ -7,6 +7,7 @@ import onnx
 import onnx.helper as oh
 import onnx.numpy_helper as onh
 import onnx_ir
+
 from edgec.ir.model import ModelFacts, ModelIR
 from edgec.ir.plan import Plan, Prediction, TensorPlan
 

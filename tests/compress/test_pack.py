@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from edgec.compress.pack import pack_nibbles, unpack_nibbles
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import onnx_ir
 import onnxruntime
 import pytest
+
 from edgec.compress import compress, dequantize, dequantized_model
 from edgec.errors import ModelError
 from edgec.ir.model import ModelIR
-
 from tests.compress.graphs import convolution_model, plan_for, tied_text_model
 
 
@@ -129,7 +129,7 @@ def test_plans_that_do_not_match_are_refused() -> None:
         compress(tied_text_model(), plan_for({"other": 4}))
     with pytest.raises(ModelError, match="`bias` 4 bits"):
         compress(tied_text_model(), plan_for({"bias": 4}))
-    with pytest.raises(ModelError, match="expected 4 or 8"):
+    with pytest.raises(ModelError, match="expected 4, 6 or 8"):
         compress(tied_text_model(), plan_for({"linear": 5}))
     with pytest.raises(ModelError, match="`depthwise` 4 bits"):
         compress(convolution_model(), plan_for({"depthwise": 4}))
@@ -143,3 +143,17 @@ def test_half_precision_initializers() -> None:
     restored = dequantized_model(compressed).model.graph.initializers["linear"].const_value
     assert restored.dtype == onnx_ir.DataType.FLOAT16
     np.testing.assert_allclose(restored.numpy().astype(np.float32), array.astype(np.float32), atol=0.03)
+
+
+def test_six_bits_are_eight_bit_codes_with_two_empty_planes() -> None:
+    model = tied_text_model()
+    compressed = compress(model, plan_for({"embed": 6}))
+    packed = compressed.packed["embed"]
+    assert packed.bits == 8 and packed.low is not None
+    assert not np.any(packed.low & 0x33), "the two low bits of every code are zero"
+    entry = compressed.report["tensors"]["embed"]
+    assert (entry["bits"], entry["bytes"]) == (6, 7 * 2 * (128 + 64 + 16 + 8))
+    embed = model.model.graph.initializers["embed"].const_value.numpy()
+    errors = {b: compress(model, plan_for({"embed": b})).report["tensors"]["embed"]["relative_rmse"] for b in (4, 6, 8)}
+    assert relative(dequantize(packed) - embed, embed) == pytest.approx(errors[6], rel=1e-3)
+    assert errors[8] < errors[6] / 3 < errors[4] / 9

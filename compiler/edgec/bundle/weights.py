@@ -2,6 +2,7 @@
 
 Order: by rank; within a rank raw bytes, then the 2-bit planes of all tensors, then bit 1, then
 bit 0, each in the order of the memory plan. A prefix of the download is thus a usable model.
+Planes that are all zero (two of each 6-bit tensor) are left out: memory starts zeroed.
 """
 
 from __future__ import annotations
@@ -34,6 +35,14 @@ class _Part:
         """Stored bytes between two places where the part may be cut: targets stay multiples of 64."""
         return planes.QUANTUM // self.ratio
 
+    @property
+    def mask(self) -> int:
+        """The bits of a target byte that this part writes."""
+        return 0xFF if self.op == "copy" else 0xCC if self.op == "bits2" else 0x11 << self.shift
+
+    def is_zero(self) -> bool:
+        return self.op != "copy" and not np.any(self.placement.data & np.uint8(self.mask))
+
     def stored_bytes(self) -> int:
         return self.placement.data.size // self.ratio
 
@@ -57,7 +66,8 @@ def download_order(placements: Sequence[WeightPlacement]) -> list[_Part]:
         nibbles = [placement for placement in ranked if placement.kind == "nibbles"]
         parts += [_Part(placement, "copy", 0) for placement in ranked if placement.kind == "raw"]
         for op, shift in (("bits2", 0), ("bit1", 1), ("bit1", 0)):
-            parts += [_Part(placement, op, shift) for placement in nibbles]
+            planes_of_all = [_Part(placement, op, shift) for placement in nibbles]
+            parts += [part for part in planes_of_all if not part.is_zero()]
     return parts
 
 

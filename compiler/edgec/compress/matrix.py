@@ -23,7 +23,9 @@ _LARGEST_WEIGHT = 65504.0 * 7
 def pack_matrix(
     name: str, matrix: npt.NDArray[Any], bits: int, locate: Callable[[int, int], tuple[int, ...]] | None = None
 ) -> PackedTensor:
-    """Quantize `matrix` (float, `[rows, columns]`) to 4 or 8 bits in groups of 32 columns.
+    """Quantize `matrix` (float, `[rows, columns]`) to 4, 6 or 8 bits in groups of 32 columns.
+
+    6-bit codes are packed as 8-bit ones whose two low bits are zero.
 
     `locate` turns (row, column) into the index shown in errors. Raises `ModelError` for NaN,
     infinity and values beyond what float16 scales reach.
@@ -31,7 +33,7 @@ def pack_matrix(
     rows, columns = matrix.shape
     blocks, groups = -(-rows // ROWS), -(-columns // GROUP)
     high = np.empty((blocks, groups, TILE_BYTES), np.uint8)
-    low = np.empty_like(high) if bits == 8 else None
+    low = np.empty_like(high) if bits > 4 else None
     scales = np.empty((blocks, groups, ROWS), np.float16)
     zeros = np.empty((blocks, groups, ROWS), np.uint8)
     lost, total, worst = 0.0, 0.0, 0.0
@@ -50,11 +52,12 @@ def pack_matrix(
             lost += result.squared_error
             worst = max(worst, result.max_abs)
         if low is not None:
+            codes <<= np.uint8(8 - bits)
             low[first:last] = pack_nibbles(codes & np.uint8(15))
-            codes >>= 4
+            codes >>= np.uint8(4)
         high[first:last] = pack_nibbles(codes)
     error = {"relative_rmse": math.sqrt(lost / total) if total else 0.0, "max_abs": worst}
-    return PackedTensor(name, rows, columns, bits, high, low, scales, zeros, error)
+    return PackedTensor(name, rows, columns, 8 if bits > 4 else 4, high, low, scales, zeros, error)
 
 
 def _slabs(blocks: int, groups: int) -> Iterator[tuple[int, int]]:

@@ -17,6 +17,8 @@ Tile order (N rows padded to a multiple of 8, K to a multiple of 32, G = K / 32)
     zeros  uint8   [N/8, G, 8]
 
 `high` holds the upper nibbles (the whole code at 4 bits), `low` the lower nibbles of 8-bit codes.
+A tensor planned at 6 bits has 8-bit codes that are multiples of 4: the bundle leaves their two
+lowest planes out, because they are zero.
 Padding rows and features have scale 0 (rows) or code q with q16 == zero contribution handled by
 zero activations (features): their activations are zero, so any code is right.
 """

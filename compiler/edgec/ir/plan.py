@@ -1,21 +1,32 @@
-"""`Plan`: what the planner decided, as pure data (JSON), with the reason for each decision."""
+"""`Plan`: what the planner decided, as pure data (JSON), with the reason for each decision.
+
+A plan may be printed, edited and given back: `from_json` checks every field and says which is wrong.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import types
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from edgec.errors import UsageError
+
 PLAN_FORMAT = 1
+VARIANTS = ("simd128", "relaxed", "simd128-threads", "relaxed-threads")
 
 
 @dataclass(frozen=True)
 class TensorPlan:
-    """How one initializer is stored. `bits == 32` keeps float32 (group_size 0)."""
+    """How one initializer is stored. `bits == 32` keeps float32 (group_size 0).
+
+    6 bits are 8-bit codes whose two low bits are zero: the kernels of 8 bits, the download of 6.
+    """
 
     name: str
-    bits: int  # 4, 8 or 32
+    bits: int  # 4, 6, 8 or 32
     group_size: int  # along the input dimension
     scheme: Literal["asymmetric", "float"]
     reason: str
@@ -36,7 +47,7 @@ class Prediction:
     weight_bytes: int  # resident weights
     kv_bytes: int
     workspace_bytes: int
-    peak_bytes: int
+    peak_bytes: int  # of the wasm memory
     prefill_tokens_per_second: float
     decode_tokens_per_second: float
 
@@ -67,18 +78,111 @@ class Plan:
             object.__setattr__(self, "_tensor_index", cached)
         return cached
 
+    def verify(self) -> None:
+        """Raises `UsageError` when fields contradict each other or hold impossible values."""
+        problem = next(self._problems(), None)
+        if problem is not None:
+            raise UsageError(f"the plan's {problem}", hint="make the plan again, or take the edit back")
+
+    def _problems(self) -> typing.Iterator[str]:
+        if self.format != PLAN_FORMAT:
+            yield f"`format` is {self.format}, this edgec reads {PLAN_FORMAT}"
+        seen: set[str] = set()
+        for tensor in self.tensors:
+            where = f"tensor `{tensor.name}`"
+            if tensor.name in seen:
+                yield f"{where} is listed twice"
+            seen.add(tensor.name)
+            if tensor.bits not in (4, 6, 8, 32):
+                yield f"{where} has `bits` {tensor.bits}, expected 4, 6, 8 or 32"
+            expected = (0, "float") if tensor.bits == 32 else (32, "asymmetric")
+            if (tensor.group_size, tensor.scheme) != expected:
+                yield (
+                    f"{where} has `bits` {tensor.bits} with `group_size` {tensor.group_size} and `scheme` "
+                    f"`{tensor.scheme}`, expected {expected[0]} and `{expected[1]}`"
+                )
+        if self.kv is not None and self.kv.bits not in (8, 32):
+            yield f"`kv.bits` is {self.kv.bits}, expected 8 or 32"
+        if self.kv is not None and self.kv.page_tokens != 16:
+            yield f"`kv.page_tokens` is {self.kv.page_tokens}, expected 16"
+        if self.kv is not None and (self.context_length < 16 or self.context_length % 16):
+            yield f"`context_length` is {self.context_length}, expected a positive multiple of 16"
+        if self.kv is not None and not 1 <= self.prefill_chunk <= self.context_length:
+            yield f"`prefill_chunk` is {self.prefill_chunk}, expected 1 to {self.context_length} tokens"
+        if self.kv is None and (self.context_length or self.prefill_chunk):
+            yield "`context_length` and `prefill_chunk` are for decoders, which have a `kv`"
+        for name, size in self.dims.items():
+            if size < 1:
+                yield f"`dims.{name}` is {size}, expected a positive number"
+        if not 1 <= self.max_threads <= 64:
+            yield f"`max_threads` is {self.max_threads}, expected 1 to 64"
+        unknown = [variant for variant in self.variants if variant not in VARIANTS]
+        if unknown or "simd128" not in self.variants or len(set(self.variants)) != len(self.variants):
+            yield f"`variants` are {list(self.variants)}, expected `simd128` and any of {', '.join(VARIANTS[1:])}"
+        if self.activation_bits not in (8, 32):
+            yield f"`activation_bits` is {self.activation_bits}, expected 8 or 32"
+        if self.activation_bits == 32 and any(tensor.bits != 32 for tensor in self.tensors):
+            yield "`activation_bits` is 32, which needs every tensor at 32 bits"
+
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """Plain data with keys in the order of the fields; tensors in the order of the graph."""
+        data = dataclasses.asdict(self)
+        data["dims"] = dict(sorted(self.dims.items()))
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in data.items()}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Plan:
-        fields = dict(data)
-        fields["tensors"] = tuple(TensorPlan(**t) for t in fields["tensors"])
-        fields["kv"] = KVPlan(**fields["kv"]) if fields["kv"] else None
-        fields["prediction"] = Prediction(**fields["prediction"])
-        fields["variants"] = tuple(fields["variants"])
-        fields["reasons"] = tuple(fields["reasons"])
-        return cls(**fields)
+    def from_json(cls, data: Any) -> Plan:
+        """The inverse of `to_json`. Raises `UsageError` naming the field that is missing, unknown or wrong."""
+        plan = _decode(cls, data, "")
+        assert isinstance(plan, cls)
+        plan.verify()
+        return plan
 
 
-__all__ = ["PLAN_FORMAT", "KVPlan", "Plan", "Prediction", "TensorPlan"]
+def _decode(kind: Any, data: Any, path: str) -> Any:
+    """`data` as the annotated type `kind`: dataclasses, tuples, mappings, unions with None, literals, numbers."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _decode_dataclass(kind, data, path)
+    if origin is types.UnionType:
+        return None if data is None else _decode(arguments[0], data, path)
+    if origin is tuple and isinstance(data, (list, tuple)):
+        return tuple(_decode(arguments[0], item, f"{path}[{index}]") for index, item in enumerate(data))
+    if origin is Mapping and isinstance(data, Mapping):
+        return {str(key): _decode(arguments[1], value, f"{path}.{key}") for key, value in data.items()}
+    if origin is Literal and data in arguments:
+        return data
+    if kind is float and isinstance(data, (int, float)) and not isinstance(data, bool):
+        return float(data)
+    if kind in (int, str) and isinstance(data, kind) and not isinstance(data, bool):
+        return data
+    expected = ", ".join(f"`{a}`" for a in arguments) if origin is Literal else _NAMES.get(origin or kind, "a value")
+    raise UsageError(f"the plan's `{path}` is `{data}`, expected {expected}")
+
+
+_NAMES: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    tuple: "a list",
+    Mapping: "an object",
+}
+
+
+def _decode_dataclass(kind: Any, data: Any, path: str) -> Any:
+    where = f"`{path}`" if path else "document"
+    if not isinstance(data, Mapping):
+        raise UsageError(f"the plan's {where} is `{data}`, expected an object")
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for key in data:
+        if key not in fields:
+            raise UsageError(f"the plan's {where} has an unknown field `{key}`", hint=f"fields are {', '.join(fields)}")
+    for name, field in fields.items():
+        if name not in data and field.default is dataclasses.MISSING:
+            raise UsageError(f"the plan's {where} lacks the field `{name}`")
+    prefix = f"{path}." if path else ""
+    return kind(**{key: _decode(hints[key], value, prefix + key) for key, value in data.items()})
+
+
+__all__ = ["PLAN_FORMAT", "VARIANTS", "KVPlan", "Plan", "Prediction", "TensorPlan"]

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from edgec.compress.quantize.rtn import QuantizedGroups, quantize_groups
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from edgec.compress.quantize.rtn import QuantizedGroups, quantize_groups
+
 
 def values(groups: QuantizedGroups, bits: int) -> np.ndarray:
     """The format's formula, written out."""
-    q16 = groups.codes.astype(np.float64) * (16 if bits == 4 else 1)
+    q16 = groups.codes.astype(np.float64) * (1 << (8 - bits))
     return groups.scales.astype(np.float64) * (q16 - groups.zeros) / 16
 
 
 def min_max_error(weights: np.ndarray, bits: int) -> np.ndarray:
     """Squared error per group of the plain choice, in the same format."""
     low, high = np.minimum(weights.min(axis=0), 0), np.maximum(weights.max(axis=0), 0)
-    levels = 15 if bits == 4 else 255
-    scales = ((high - low) * (1 if bits == 4 else 16) / levels).astype(np.float16).astype(np.float64)
+    levels, factor = (1 << bits) - 1, 1 << (bits - 4)
+    scales = ((high - low) * factor / levels).astype(np.float16).astype(np.float64)
     usable = np.where(scales > 0, scales, 1)
     zeros = np.clip(np.rint(-16 * low / usable), 0, 255)
-    factor = 1 if bits == 4 else 16
     codes = np.clip(np.rint(weights * factor / usable + zeros * factor / 16), 0, levels)
     restored = scales * (codes * (16 // factor) - zeros) / 16
     return np.square(restored - weights).sum(axis=0)
@@ -47,7 +47,7 @@ def distributions() -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, 6, 8])
 @pytest.mark.parametrize("name", sorted(distributions()))
 def test_no_group_is_worse_than_min_max(name: str, bits: int) -> None:
     weights = distributions()[name]
@@ -96,7 +96,7 @@ def test_grids_with_a_zero_point_in_sixteenths_come_back_exactly() -> None:
     np.testing.assert_array_equal(values(groups, 4).astype(np.float32), weights)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, 6, 8])
 @pytest.mark.parametrize("value", [0.0, 0.25, -0.25, 1e-9, 3e4])
 def test_constant_groups(bits: int, value: float) -> None:
     weights = np.full((32, 3), value, np.float32)
@@ -117,7 +117,7 @@ def test_eight_bits_lose_a_sixteenth_of_four() -> None:
         st.tuples(st.integers(1, 32), st.integers(1, 5)),
         elements=st.floats(-1000, 1000, width=32),
     ),
-    st.sampled_from([4, 8]),
+    st.sampled_from([4, 6, 8]),
 )
 def test_any_values_stay_within_min_max_error(weights: np.ndarray, bits: int) -> None:
     groups = quantize_groups(weights, bits)

@@ -46,7 +46,8 @@ _CANDIDATES_4 = (
     (16.0, 0.25),
     (16.0, 0.75),
 )
-_CANDIDATES_8 = ((255.0, 0.0), (254.0, 0.5), (255.5, 0.5), (256.0, 0.0), (256.0, 1.0))
+# The same for 6 and 8 bits, where little is to be won, as differences to the number of levels.
+_CANDIDATES_FINE = ((0.0, 0.0), (-1.0, 0.5), (-0.5, 0.25), (0.5, 0.5), (1.0, 0.25), (1.0, 0.75))
 _REFITS = 2
 _LARGEST_SCALE = float(np.finfo(np.float16).max)
 
@@ -67,10 +68,10 @@ class _Search:
 
     def __init__(self, weights: Floats, bits: int) -> None:
         self.weights = weights
-        self.levels = 15.0 if bits == 4 else 255.0
+        self.levels = float((1 << bits) - 1)
         # Codes count steps of scale / step_divisor; zero points are in 1/16 of a 4-bit step.
-        self.step_divisor = np.float32(1.0 if bits == 4 else 16.0)
-        self.zero_divisor = np.float32(16.0 if bits == 4 else 1.0)
+        self.step_divisor = np.float32(1 << (bits - 4))
+        self.zero_divisor = np.float32(1 << (8 - bits))
         self._scaled = np.empty_like(weights)
         self._codes = np.empty_like(weights)
         # The start is the all-zero group: scale 0, and all of the weights are lost.
@@ -135,18 +136,24 @@ class _Search:
         self.offer(_storable(np.where(usable, step, np.float32(0)) * self.step_divisor), zeros)
 
 
+def _candidates(bits: int) -> tuple[tuple[float, float], ...]:
+    if bits == 4:
+        return _CANDIDATES_4
+    return tuple(((1 << bits) - 1 + difference, cut) for difference, cut in _CANDIDATES_FINE)
+
+
 def _storable(scales: Floats) -> Floats:
     """Scales rounded to what float16 holds."""
     return np.minimum(scales, np.float32(_LARGEST_SCALE)).astype(np.float16).astype(np.float32)
 
 
 def quantize_groups(weights: Floats, bits: int) -> QuantizedGroups:
-    """Quantize the columns of `weights` (float32 `[k, n]`, finite, k <= 32) to 4 or 8 bits."""
+    """Quantize the columns of `weights` (float32 `[k, n]`, finite, k <= 32) to 4, 6 or 8 bits."""
     # Zero must have a code between the ends, or the zero point would not fit its byte.
     low = np.minimum(weights.min(axis=0), np.float32(0))
     high = np.maximum(weights.max(axis=0), np.float32(0))
     search = _Search(weights, bits)
-    for levels, cut in _CANDIDATES_4 if bits == 4 else _CANDIDATES_8:
+    for levels, cut in _candidates(bits):
         search.offer_range(low, high, levels, cut)
     for _ in range(_REFITS):
         search.offer_refit()

@@ -1,0 +1,100 @@
+"""How many bits each initializer gets, and why.
+
+The numbers behind the rules are in docs/decisions/0004-bits-per-tensor.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir
+
+from edgec.ir.compressed import GROUP
+from edgec.ir.model import ModelIR
+from edgec.ir.plan import TensorPlan
+from edgec.ir.weight_use import FLOAT_TYPES, WeightUse, weight_uses
+
+TINY = 1024  # weights; at 4 bytes each they weigh less than a quantized matrix is worth
+SMALL_TABLE = 1 << 18  # weights; 8 bits of such a table cost at most 128 KiB more than 4
+SMALL_MODEL = 8 << 20  # weights; 8 bits of such a model cost at most 4 MiB more than 4
+
+_HEAD = "lm_head: 4 bits cost 5% perplexity, 6 bits 0.5%"
+
+
+def tensor_plans(model: ModelIR, bits: int | None) -> tuple[TensorPlan, ...]:
+    """A plan for every float initializer, in the graph's order; `bits` overrides the rules for matrices."""
+    uses = weight_uses(model.model)
+    choose = _Rules(model, uses).choose
+    plans = []
+    for name, value in model.model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or tensor.dtype not in FLOAT_TYPES:
+            continue
+        use = uses.get(name)
+        if use is None:
+            plans.append(_float(name, _why_float(value)))
+        elif use.elements <= TINY:
+            plans.append(_float(name, f"tiny ({use.elements} weights)"))
+        elif bits == 32:
+            plans.append(_float(name, "asked for"))
+        elif bits is not None:
+            plans.append(_packed(name, bits, "asked for"))
+        else:
+            plans.append(_packed(name, *choose(use)))
+    return tuple(plans)
+
+
+class _Rules:
+    """Bits of a matrix by what it is used for, in this model."""
+
+    def __init__(self, model: ModelIR, uses: Mapping[str, WeightUse]) -> None:
+        self.vocabulary = model.decoder.vocabulary if model.decoder else None
+        self.convolutional = _is_convolutional(uses)
+        self.small = sum(use.elements for use in uses.values()) <= SMALL_MODEL
+
+    def choose(self, use: WeightUse) -> tuple[int, str]:
+        if "conv" in use.roles:
+            return 8, "convolution: its activations have no norm that keeps them even"
+        if self.convolutional:
+            return 8, "classifier of a convolutional network"
+        if self.small:
+            return 8, "small model: 8 bits cost little download, and it has no redundancy to lose"
+        if self.vocabulary is not None and use.rows == self.vocabulary and "linear" in use.roles:
+            return 6, _HEAD
+        if "embedding" not in use.roles:
+            return 4, "linear layer: groups of 32 with their own scale and zero point keep 4 bits accurate"
+        if use.elements <= SMALL_TABLE:
+            return 8, "small embedding table: 8 bits cost next to nothing"
+        return 4, "embedding: read one row at a time, 4 bits cost little"
+
+
+def _is_convolutional(uses: Mapping[str, WeightUse]) -> bool:
+    """Most of the multiplied weights are convolutions'; a patch embedding alone does not count."""
+    convolutions = sum(use.elements for use in uses.values() if "conv" in use.roles)
+    linears = sum(use.elements for use in uses.values() if "linear" in use.roles)
+    return convolutions > linears
+
+
+def _float(name: str, reason: str) -> TensorPlan:
+    return TensorPlan(name, 32, 0, "float", reason)
+
+
+def _packed(name: str, bits: int, reason: str) -> TensorPlan:
+    return TensorPlan(name, bits, GROUP, "asymmetric", reason)
+
+
+def _why_float(value: onnx_ir.Value) -> str:
+    assert value.const_value is not None
+    if sum(int(size) > 1 for size in value.const_value.shape.numpy()) <= 1:
+        return "vector: norm, bias or constant"
+    consumers = sorted({_consumer(node) for node, _ in value.uses()})
+    return f"used by {', '.join(consumers)}, not as a plain weight matrix" if consumers else "not used"
+
+
+def _consumer(node: onnx_ir.Node) -> str:
+    group = node.attributes.get("group")
+    grouped = node.op_type == "Conv" and group is not None and group.as_int() > 1
+    return "a depthwise or grouped convolution" if grouped else f"`{node.op_type}`"
+
+
+__all__ = ["TINY", "tensor_plans"]

@@ -1,0 +1,73 @@
+"""Upper bounds of a graph's symbolic dimensions."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from edgec.errors import UsageError
+from edgec.ir.model import ModelIR
+
+_DEFAULT_SEQUENCE = 256
+_PATTERNS = (
+    (re.compile(r"batch|^n$", re.I), "batch"),
+    (re.compile(r"seq|length|token|past|^s$|^l$", re.I), "sequence"),
+    (re.compile(r"height|^h$", re.I), "height"),
+    (re.compile(r"width|^w$", re.I), "width"),
+)
+
+
+def symbols(model: ModelIR) -> tuple[str, ...]:
+    """Symbolic dimensions of the graph's inputs, in order of appearance."""
+    found: dict[str, None] = {}
+    for value in model.model.graph.inputs:
+        for dim in value.shape.dims if value.shape is not None else ():
+            if not isinstance(dim, int) and dim.value is not None:
+                found.update(dict.fromkeys(sorted(dim.free_symbols())))
+    return tuple(found)
+
+
+def bounds(model: ModelIR, given: Mapping[str, int] | None) -> tuple[dict[str, int], list[str]]:
+    """Bound of each symbol and the reasons; `given` wins, then the task, then the dimension's name.
+
+    Raises `UsageError` for names that the graph does not have and for symbols that say nothing.
+    """
+    names = symbols(model)
+    for name, size in (given or {}).items():
+        if name not in names:
+            close = difflib.get_close_matches(name, names, 1)
+            known = ", ".join(f"`{known}`" for known in names) or "none"
+            hint = f"did you mean `{close[0]}`?" if close else f"symbolic dimensions of this model: {known}"
+            raise UsageError(f"`{model.facts.name}` has no dimension `{name}`", hint=hint)
+        if size < 1:
+            raise UsageError(f"the dimension `{name}` cannot be at most {size}")
+    result: dict[str, int] = {}
+    reasons: list[str] = []
+    for name in names:
+        if given and name in given:
+            result[name], why = given[name], "asked for"
+        else:
+            result[name], why = _default(name, model.task or {}, model.facts.name)
+        reasons.append(f"`{name}` is at most {result[name]}: {why}")
+    return result, reasons
+
+
+def _default(name: str, task: Mapping[str, Any], model: str) -> tuple[int, str]:
+    kind = next((kind for pattern, kind in _PATTERNS if pattern.search(name)), None)
+    image = task.get("image") or {}
+    if kind == "batch":
+        return 1, "one input at a time on a device"
+    if kind == "sequence" and task.get("max_length"):
+        return int(task["max_length"]), "the model's own longest input"
+    if kind == "sequence":
+        return _DEFAULT_SEQUENCE, "a page of text; `max_dims` changes it"
+    if kind in ("height", "width") and image.get(kind):
+        return int(image[kind]), "the model's own image size"
+    raise UsageError(
+        f"`{model}` has a dimension `{name}` of unknown size", hint=f"give it an upper bound: `--max-dim {name}=NUMBER`"
+    )
+
+
+__all__ = ["bounds", "symbols"]

@@ -1,0 +1,131 @@
+"""What a plan needs: bytes to download, bytes of weights, KV cache and workspace.
+
+The lowering decides the real layout; these are the same formulas without the graph's details, and
+a test holds them against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx_ir
+
+from edgec.ir.compressed import GROUP, ROWS
+from edgec.ir.model import DecoderFacts, ModelIR
+from edgec.ir.plan import TensorPlan
+from edgec.ir.weight_use import WeightUse, weight_uses
+
+MEBI = 1 << 20
+STACK_BYTES = 65536  # of one thread
+FIXED_BYTES = 131072  # static data of the module and control region
+STAGING_BYTES = MEBI  # smallest workspace, through which weights are loaded
+MODULE_BYTES = 150_000  # one module and the runtime, compressed
+# Beside the wasm memory, a tab holds the page, the tokenizer and up to two weight files of 16 MiB.
+PAGE_BYTES = 64 * MEBI
+
+
+def _padded(value: int, to: int) -> int:
+    return -(-value // to) * to
+
+
+def matrix_bytes(use: WeightUse, bits: int, *, stored: bool) -> int:
+    """Bytes of a matrix in the bundle (`stored`) or in memory, with scales and zero points.
+
+    6-bit codes are stored in 6 bits and unpacked to 8.
+    """
+    rows, groups = _padded(use.rows, ROWS), -(-use.columns // GROUP)
+    if bits == 32:
+        return 4 * rows * use.columns
+    width = bits if stored else max(bits, 8 if bits > 4 else 4)
+    return rows * groups * (GROUP * width // 8 + 3)
+
+
+def weight_bytes(model: ModelIR, tensors: Sequence[TensorPlan], *, stored: bool) -> int:
+    """Bytes of all initializers, see `matrix_bytes`."""
+    uses = weight_uses(model.model)
+    planned = {tensor.name: tensor.bits for tensor in tensors}
+    total = 0
+    for name, value in model.model.graph.initializers.items():
+        if value.const_value is None:
+            continue
+        if name in uses and name in planned:
+            total += matrix_bytes(uses[name], planned[name], stored=stored)
+        else:
+            total += int(value.const_value.nbytes)
+    return total
+
+
+def kv_page_bytes(decoder: DecoderFacts, bits: int, page_tokens: int) -> int:
+    """Keys and values of `page_tokens` tokens in all layers.
+
+    "8 bits" are 12-bit keys in int16 and int8 values, with a float32 scale per 32 key features and per value.
+    """
+    codes = decoder.head_dim * (3 if bits == 8 else 8)
+    groups = decoder.head_dim // 32 if decoder.head_dim % 32 == 0 else 1
+    scales = 4 * (groups + 1) if bits == 8 else 0
+    return decoder.layers * decoder.kv_heads * page_tokens * (codes + scales)
+
+
+def decoder_workspace_bytes(
+    decoder: DecoderFacts, *, prefill_chunk: int, context_length: int, threads: int, quantized: bool
+) -> int:
+    """Activations of one prefill chunk, logits and attention scores."""
+    heads = decoder.heads * decoder.head_dim
+    qkv = heads + 2 * decoder.kv_heads * decoder.head_dim
+    per_value = 5 if quantized else 4  # int16 codes, fine codes, scales and sums
+    stream = 4 * decoder.hidden
+    attention = per_value * decoder.hidden + 4 * qkv + 4 * heads + per_value * heads
+    mlp = per_value * decoder.hidden + (4 + per_value) * decoder.intermediate
+    chunk = prefill_chunk * (stream + max(attention, mlp) + 4 * decoder.head_dim)
+    return max(STAGING_BYTES, chunk + 4 * decoder.vocabulary + 4 * context_length * threads)
+
+
+def graph_workspace_bytes(model: ModelIR, dims: Mapping[str, int]) -> int:
+    """Most bytes of activations that are alive at once when every node writes its own output.
+
+    Nodes of unknown shape do not count.
+    """
+    graph = model.model.graph
+    nodes = list(graph)
+    position = {node: index for index, node in enumerate(nodes)}
+    change = [0] * (len(nodes) + 2)
+    kept = set(graph.outputs)
+    for value in [*graph.inputs, *(output for node in nodes for output in node.outputs)]:
+        producer = value.producer()
+        first = position[producer] if producer is not None else 0
+        readers = [position[node] for node, _ in value.uses() if node in position]
+        last = len(nodes) if value in kept or producer is None else max(readers, default=first)
+        size = _value_bytes(value, dims)
+        change[first] += size
+        change[last + 1] -= size
+    alive = peak = 0
+    for difference in change:
+        alive += difference
+        peak = max(peak, alive)
+    return max(STAGING_BYTES, peak)
+
+
+def _value_bytes(value: onnx_ir.Value, dims: Mapping[str, int]) -> int:
+    if value.shape is None or value.dtype is None or value.const_value is not None:
+        return 0
+    elements = 1
+    for dim in value.shape.dims:
+        size = dim if isinstance(dim, int) else None if dim.value is None else dim.evaluate(dict(dims))
+        if not isinstance(size, int):
+            return 0
+        elements *= size
+    return int(elements * value.dtype.itemsize)
+
+
+__all__ = [
+    "FIXED_BYTES",
+    "MEBI",
+    "MODULE_BYTES",
+    "PAGE_BYTES",
+    "STACK_BYTES",
+    "decoder_workspace_bytes",
+    "graph_workspace_bytes",
+    "kv_page_bytes",
+    "matrix_bytes",
+    "weight_bytes",
+]

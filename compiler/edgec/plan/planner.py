@@ -1,0 +1,311 @@
+"""`make_plan`: shapes and a profile in, decisions with reasons out. No tensor's values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from edgec import profiles
+from edgec.errors import DoesNotFitError, UsageError
+from edgec.ir.model import DecoderFacts, ModelIR
+from edgec.ir.plan import VARIANTS, KVPlan, Plan, Prediction, TensorPlan
+from edgec.ir.weight_use import weight_uses
+from edgec.plan import memory, roofline
+from edgec.plan.bits import tensor_plans
+from edgec.plan.dims import bounds
+from edgec.profiles import Profile, query
+
+PAGE_TOKENS = 16
+DEFAULT_CONTEXT = 4096  # tokens; longer ones are for those who ask
+SHORTEST_CONTEXT = 256  # tokens; below, a chat makes no sense
+PREFILL_CHUNK = 64  # tokens; weights are read once per chunk, which 64 tokens make negligible
+
+
+@dataclass(frozen=True)
+class _Demand:
+    """What the model needs of any device, apart from the context."""
+
+    download: int
+    weights: int
+    page_bytes: int  # of 16 tokens in the KV cache
+    limit: int  # most tokens that are wanted, 0 for graphs
+    least: int  # fewest tokens that are acceptable
+    fixed: int  # memory that the wasm needs besides weights, cache and workspace
+
+    def peak(self, context: int, workspace: int) -> int:
+        return self.fixed + self.weights + workspace + context // PAGE_TOKENS * self.page_bytes
+
+
+def make_plan(
+    model: ModelIR,
+    profile: Profile,
+    *,
+    bits: int | None = None,
+    context_length: int | None = None,
+    kv_bits: int | None = None,
+    max_dims: Mapping[str, int] | None = None,
+    precision: Literal["auto", "float32"] = "auto",
+) -> Plan:
+    """Decide how `model` is stored and run on `profile`.
+
+    `bits` (4, 6, 8 or 32) overrides the choice for all weight matrices, `kv_bits` (8 or 32) that
+    for the KV cache, `context_length` (tokens, rounded up to a multiple of 16) the length that is
+    aimed at, `max_dims` the upper bounds of a graph's symbolic dimensions. `precision="float32"`
+    keeps everything float. Raises `UsageError` for choices that make no sense and
+    `DoesNotFitError`, with the numbers and the nearest thing that would fit.
+    """
+    _check_choices(model, bits, context_length, kv_bits, precision)
+    if precision == "float32":
+        bits, kv_bits = 32, 32
+    tensors = tensor_plans(model, bits)
+    floats = all(tensor.bits == 32 for tensor in tensors)
+    dims, reasons = ({}, []) if model.decoder else bounds(model, max_dims)
+    if model.decoder and max_dims:
+        raise UsageError("a language model has no dimensions to bound", hint="give it a context length")
+    planner = _Planner(model, tensors, floats, dims, kv_bits or 8, context_length)
+    context = planner.context(profile)
+    if context is None:
+        raise planner.refusal(profile, asked=bits is not None or kv_bits is not None)
+    return planner.plan(profile, context, reasons, kv_asked=kv_bits is not None)
+
+
+def _check_choices(
+    model: ModelIR, bits: int | None, context_length: int | None, kv_bits: int | None, precision: str
+) -> None:
+    if bits not in (None, 4, 6, 8, 32):
+        raise UsageError(f"weights cannot have {bits} bits", hint="choose 4, 6, 8 or 32")
+    if kv_bits not in (None, 8, 32):
+        raise UsageError(f"the KV cache cannot have {kv_bits} bits", hint="choose 8 or 32")
+    if precision not in ("auto", "float32"):
+        raise UsageError(f"there is no precision `{precision}`", hint="choose `auto` or `float32`")
+    if precision == "float32" and (bits not in (None, 32) or kv_bits not in (None, 32)):
+        raise UsageError("`float32` keeps everything at 32 bits", hint="leave out the other choices of bits")
+    if model.decoder is None:
+        if context_length is not None or kv_bits is not None:
+            raise UsageError(f"`{model.facts.name}` is no language model, it has no context and no KV cache")
+        return
+    longest = model.decoder.context_length
+    if context_length is not None and not 1 <= context_length <= longest:
+        raise UsageError(
+            f"`{model.facts.name}` was trained for a context of {longest:,} tokens, not {context_length:,}",
+            hint=f"choose 1 to {longest:,}",
+        )
+    if longest < PAGE_TOKENS:
+        raise UsageError(f"`{model.facts.name}` has a context of {longest} tokens, the least is {PAGE_TOKENS}")
+
+
+class _Planner:
+    """The same model and choices, asked about one profile after the other."""
+
+    def __init__(
+        self,
+        model: ModelIR,
+        tensors: Sequence[TensorPlan],
+        floats: bool,
+        dims: Mapping[str, int],
+        kv_bits: int,
+        context_length: int | None,
+    ) -> None:
+        self.model, self.tensors, self.floats, self.dims, self.kv_bits = model, tuple(tensors), floats, dims, kv_bits
+        self.asked_context = context_length
+        self.graph_workspace = 0 if model.decoder else memory.graph_workspace_bytes(model, dims)
+        tokenizer = len(model.tokenizer.tokenizer_json) if model.tokenizer else 0
+        stored = memory.weight_bytes(model, tensors, stored=True)
+        limit = least = page_bytes = 0
+        if model.decoder is not None:
+            limit, least = _context_wanted(model.decoder, context_length)
+            page_bytes = memory.kv_page_bytes(model.decoder, kv_bits, PAGE_TOKENS)
+        self.demand = _Demand(
+            download=stored + tokenizer + memory.MODULE_BYTES,
+            weights=memory.weight_bytes(model, tensors, stored=False),
+            page_bytes=page_bytes,
+            limit=limit,
+            least=least,
+            fixed=memory.FIXED_BYTES,
+        )
+
+    # Fitting
+
+    def workspace(self, profile: Profile, context: int) -> int:
+        decoder = self.model.decoder
+        if decoder is None:
+            return self.graph_workspace
+        return memory.decoder_workspace_bytes(
+            decoder,
+            prefill_chunk=min(PREFILL_CHUNK, context),
+            context_length=context,
+            threads=_threads(profile),
+            quantized=not self.floats,
+        )
+
+    def peak(self, profile: Profile, context: int) -> int:
+        stacks = memory.STACK_BYTES * _threads(profile)
+        return stacks + self.demand.peak(context, self.workspace(profile, context))
+
+    def context(self, profile: Profile) -> int | None:
+        """The longest context up to the wanted one that fits (0 for graphs), None when nothing fits."""
+        demand = self.demand
+        if demand.download > query(profile, "budget.storage").value:
+            return None
+        if self.peak(profile, demand.least) > _available(profile):
+            return None
+        low, high = demand.least // PAGE_TOKENS, demand.limit // PAGE_TOKENS  # pages; low fits
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.peak(profile, middle * PAGE_TOKENS) <= _available(profile):
+                low = middle
+            else:
+                high = middle - 1
+        return low * PAGE_TOKENS
+
+    def refusal(self, profile: Profile, *, asked: bool) -> DoesNotFitError:
+        demand, name = self.demand, self.model.facts.name
+        storage = query(profile, "budget.storage")
+        if demand.download > storage.value:
+            message = f"`{name}` takes {_mebi(demand.download)} of storage, `{profile.name}` has {storage.text}"
+        else:
+            parts = [f"weights {_mebi(demand.weights)}", f"workspace {_mebi(self.workspace(profile, demand.least))}"]
+            if demand.least:
+                cache = demand.least // PAGE_TOKENS * demand.page_bytes
+                parts.append(f"KV cache of {demand.least:,} tokens {_mebi(cache)}")
+            message = (
+                f"`{name}` needs {_mebi(self.peak(profile, demand.least))} of memory ({', '.join(parts)}), "
+                f"`{profile.name}` has {_mebi(_available(profile))} for it"
+            )
+        return DoesNotFitError(message, hint=self._nearest(profile, asked=asked))
+
+    def _nearest(self, profile: Profile, *, asked: bool) -> str:
+        """What would fit: a shorter context here, other bits here, or the smallest other device."""
+        if self.asked_context is not None:
+            shorter = _Planner(self.model, self.tensors, self.floats, self.dims, self.kv_bits, None).context(profile)
+            if shorter:
+                return f"a context of {shorter:,} tokens fits"
+        if asked:
+            planner = _Planner(self.model, tensor_plans(self.model, None), False, self.dims, 8, self.asked_context)
+            if planner.context(profile) is not None:
+                return "it fits with the planner's own choice of bits"
+        others = [profiles.load(other) for other in profiles.names() if other != profile.name]
+        fitting = [other for other in others if self.context(other) is not None]
+        if not fitting:
+            return "it fits none of the profiles, take a smaller model"
+        nearest = min(fitting, key=_available)
+        context = self.context(nearest)
+        return f"it fits `{nearest.name}`" + (f" with a context of {context:,} tokens" if context else "")
+
+    # The plan
+
+    def plan(self, profile: Profile, context: int, reasons: list[str], *, kv_asked: bool) -> Plan:
+        decoder, demand = self.model.decoder, self.demand
+        threads = _threads(profile)
+        variants, why_variants = _variants(profile, self.floats)
+        kv = None
+        if decoder is not None:
+            reasons = [*reasons, self._why_context(profile, context)]
+            why_kv = "asked for" if kv_asked else "values at 8 and keys at 12 bits cost no measurable perplexity"
+            kv = KVPlan(self.kv_bits, PAGE_TOKENS, why_kv)
+        reasons = [*reasons, why_variants, f"at most {threads} threads: {query(profile, 'cpu.threads').source}"]
+        budget = query(profile, "budget.download")
+        if demand.download > budget.value:
+            size = f"{demand.download / 1e6:,.0f} MB"
+            reasons.append(f"the download of {size} is above the profile's {budget.text} ({budget.source})")
+        chunk = min(PREFILL_CHUNK, context)
+        prefill, decode = self._speeds(profile, decoder, context, chunk, threads) if decoder else (0.0, 0.0)
+        prediction = Prediction(
+            download_bytes=demand.download,
+            weight_bytes=demand.weights,
+            kv_bytes=context // PAGE_TOKENS * demand.page_bytes,
+            workspace_bytes=self.workspace(profile, context),
+            peak_bytes=self.peak(profile, context),
+            prefill_tokens_per_second=round(prefill, 1),
+            decode_tokens_per_second=round(decode, 1),
+        )
+        plan = Plan(
+            model=self.model.facts.name,
+            profile=profile.name,
+            tensors=self.tensors,
+            kv=kv,
+            context_length=context,
+            prefill_chunk=chunk,
+            dims=dict(self.dims),
+            max_threads=threads,
+            variants=variants,
+            activation_bits=32 if self.floats else 8,
+            prediction=prediction,
+            reasons=tuple(reasons),
+        )
+        plan.verify()
+        return plan
+
+    def _why_context(self, profile: Profile, context: int) -> str:
+        assert self.model.decoder is not None
+        if context < self.demand.limit:
+            return f"context of {context:,} tokens: more does not fit into {_mebi(_available(profile))}"
+        if self.asked_context is not None:
+            return f"context of {context:,} tokens: asked for"
+        if self.model.decoder.context_length <= DEFAULT_CONTEXT:
+            return f"context of {context:,} tokens: what the model was trained for"
+        return f"context of {context:,} tokens: enough for a chat, the model could do more"
+
+    def _speeds(
+        self, profile: Profile, decoder: DecoderFacts, context: int, chunk: int, threads: int
+    ) -> tuple[float, float]:
+        """Tokens per second of the prompt, and of the answer with half of the context filled."""
+        uses = weight_uses(self.model.model)
+        layers: list[roofline.Work] = []
+        head: list[roofline.Work] = []
+        for tensor in self.tensors:
+            use = uses.get(tensor.name)
+            if use is None or not use.uses_per_run:
+                continue
+            size = memory.matrix_bytes(use, tensor.bits, stored=False)
+            work = roofline.matrix_work(size, use.elements, tensor.bits)
+            (head if use.rows == decoder.vocabulary else layers).append(work)
+        attention = 2.0 * 2 * decoder.layers * decoder.heads * decoder.head_dim * min(context, 512) / 2
+        prefill = roofline.prefill_tokens_per_second(profile, roofline.total(layers), attention, chunk, threads)
+        cached = context // 2 // PAGE_TOKENS * self.demand.page_bytes
+        decode = roofline.decode_tokens_per_second(profile, roofline.total(layers + head), cached, threads)
+        return prefill, decode
+
+
+def _context_wanted(decoder: DecoderFacts, asked: int | None) -> tuple[int, int]:
+    """Most and fewest tokens, multiples of 16 within what the model was trained for."""
+    longest = decoder.context_length // PAGE_TOKENS * PAGE_TOKENS
+    if asked is not None:
+        wanted = min(longest, -(-asked // PAGE_TOKENS) * PAGE_TOKENS)
+        return wanted, wanted
+    return min(longest, DEFAULT_CONTEXT), min(longest, SHORTEST_CONTEXT)
+
+
+def _available(profile: Profile) -> int:
+    """Bytes that the wasm memory may have."""
+    usable = int(query(profile, "memory.usable").value) - memory.PAGE_BYTES
+    return min(usable, int(query(profile, "memory.wasm_maximum").value))
+
+
+def _threads(profile: Profile) -> int:
+    return int(query(profile, "cpu.threads").value) if query(profile, "features.threads").value else 1
+
+
+def _variants(profile: Profile, floats: bool) -> tuple[tuple[str, ...], str]:
+    relaxed, threads = query(profile, "features.relaxed_simd"), query(profile, "features.threads")
+    if floats:
+        why = "no relaxed SIMD: its dot products are of no use to float32"
+    elif relaxed.value:
+        why = f"relaxed SIMD, and plain SIMD for older engines: {relaxed.source}"
+    else:
+        why = f"no relaxed SIMD: {relaxed.source}"
+    chosen = [
+        variant
+        for variant in VARIANTS
+        if ((relaxed.value and not floats) or not variant.startswith("relaxed"))
+        and (threads.value or not variant.endswith("-threads"))
+    ]
+    return tuple(chosen), why
+
+
+def _mebi(size: int) -> str:
+    return f"{size / memory.MEBI:,.0f} MiB"
+
+
+__all__ = ["make_plan"]

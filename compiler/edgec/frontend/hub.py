@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgec.errors import MissingDependencyError, ModelError, UnsupportedError
+from edgec.errors import EdgecError, MissingDependencyError, ModelError, UnsupportedError
 
-_ID = re.compile(r"[\w.-]+/[\w.-]+(/[\w./-]+)?", re.ASCII)
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(/[\w./-]+)?", re.ASCII)
 _SETTINGS = (
     "config.json",
     "generation_config.json",
@@ -56,54 +56,51 @@ def download(source: HubSource) -> Path:
     """
     try:
         import huggingface_hub
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
     except ImportError as error:
         raise MissingDependencyError(
             f"`{source.repository}` is no local path, and the hub client is not installed",
             hint="pip install 'edgec[hub]'",
         ) from error
     try:
-        wanted = _wanted(source, _list_files(source.repository))
-        folder = Path(huggingface_hub.snapshot_download(source.repository, allow_patterns=[*wanted]))
-    except OfflineModeIsEnabled:
-        folder = _cached(source)
-        wanted = _wanted(source, [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()])
+        info = huggingface_hub.HfApi().model_info(source.repository)
+        wanted = _wanted(source, [sibling.rfilename for sibling in info.siblings or []])
+        folder = huggingface_hub.snapshot_download(source.repository, allow_patterns=wanted)
+    except EdgecError:
+        raise
+    except OfflineModeIsEnabled as error:
+        return _cached(source, error, "unset `HF_HUB_OFFLINE` to download it")
     except HfHubHTTPError as error:
-        status = getattr(getattr(error, "response", None), "status_code", None)
+        status = getattr(error.response, "status_code", None)
         if status in (401, 403, 404):
             raise ModelError(
-                f"the hub has no `{source.repository}` that you may read (status {status})",
-                hint="check its name; for a private or gated one, accept its terms and set `HF_TOKEN`",
+                f"`{source.repository}` is no local path, and the hub has none that you may read (status {status})",
+                hint="check the name; for a private or gated model, accept its terms and set `HF_TOKEN`",
             ) from error
-        raise ModelError(
-            f"the hub failed with status {status} on `{source.repository}`", hint="try again; the download continues"
-        ) from error
-    except (LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            f"`{source.repository}` cannot be downloaded: {_first_line(error)}",
-            hint="check the network and try again; the download continues",
-        ) from error
-    single = [name for name in wanted if name.endswith(".gguf")]
-    return folder / single[0] if single else folder
+        return _cached(source, error, "try again; the download continues where it was")
+    except Exception as error:  # noqa: BLE001 - connections break with errors of the client's HTTP library
+        return _cached(source, error, "check the network and try again; the download continues where it was")
+    return _model_path(Path(folder), wanted)
 
 
-def _list_files(repository: str) -> list[str]:
+def _cached(source: HubSource, error: Exception, hint: str) -> Path:
+    """The model as an earlier download left it. Raises `ModelError` because of `error` when there is none."""
     import huggingface_hub
-
-    info = huggingface_hub.HfApi().model_info(repository)
-    return [sibling.rfilename for sibling in info.siblings or []]
-
-
-def _cached(source: HubSource) -> Path:
-    import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(huggingface_hub.snapshot_download(source.repository, local_files_only=True))
-    except LocalEntryNotFoundError as error:
+        # With patterns that match nothing the client does not ask whether all of the repository is there.
+        folder = Path(huggingface_hub.snapshot_download(source.repository, allow_patterns=[], local_files_only=True))
+    except FileNotFoundError:
         raise ModelError(
-            f"`{source.repository}` is not in the local cache", hint="unset `HF_HUB_OFFLINE` to download it"
+            f"`{source.repository}` is no local path and cannot be downloaded: {_first_line(error)}", hint=hint
         ) from error
+    files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    return _model_path(folder, _wanted(source, files))
+
+
+def _model_path(folder: Path, wanted: Sequence[str]) -> Path:
+    single = [name for name in wanted if name.endswith(".gguf")]
+    return folder / single[0] if single else folder
 
 
 def _wanted(source: HubSource, files: Sequence[str]) -> list[str]:

@@ -51,7 +51,7 @@ def describe_task(folder: Path, config: Mapping[str, Any], task: str) -> dict[st
         return (
             {"type": task, "image": image, "labels": _labels(config), "scores": "logits"}
             if image
-            else {"type": "logits"}
+            else {"type": "tensors"}
         )
     if task in ("text-classification", "token-classification"):
         return {"type": task, "labels": _labels(config), "max_length": _max_length(folder, config)}

@@ -1,0 +1,23 @@
+"""Measuring a compiled model against its float reference, on data that the user gives."""
+
+from edgec.eval.language import Comparison, Perplexity, compare, perplexity
+from edgec.eval.reference import ReferenceDecoder, ReferenceGraph, open_reference
+from edgec.eval.similarity import read_pairs, spearman, sts_spearman
+from edgec.eval.vision import detection_agreement, read_index, read_pictures, top1
+
+__all__ = [
+    "Comparison",
+    "Perplexity",
+    "ReferenceDecoder",
+    "ReferenceGraph",
+    "compare",
+    "detection_agreement",
+    "open_reference",
+    "perplexity",
+    "read_index",
+    "read_pairs",
+    "read_pictures",
+    "spearman",
+    "sts_spearman",
+    "top1",
+]

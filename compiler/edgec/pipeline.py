@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class CompileOptions:
     """What may be chosen beyond model and profile; None leaves a choice to the planner."""
 
-    bits: int | None = None  # of weights: 4, 8, or 32 for float
+    bits: int | None = None  # of weights: 4, 6, 8, or 32 for float
     context_length: int | None = None  # tokens
     kv_bits: int | None = None  # 8, or 32 for float
     max_dims: Mapping[str, int] | None = None  # upper bounds of a graph's symbolic dimensions

@@ -32,7 +32,9 @@ Examples:
 @click.argument("model")
 @click.option("--profile", "-p", help="The device, see `edgec profiles`.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Where the bundle goes  [default: NAME.edgec].")
-@click.option("--bits", type=click.Choice(["4", "8", "32"]), help="Bits per weight, instead of the planner's choice.")
+@click.option(
+    "--bits", type=click.Choice(["4", "6", "8", "32"]), help="Bits per weight, instead of the planner's choice."
+)
 @click.option("--context", type=click.IntRange(min=1), metavar="TOKENS", help="Longest conversation.")
 @click.option("--kv-bits", type=click.Choice(["8", "32"]), help="Bits of the conversation's memory (KV cache).")
 @click.option("--max-dim", "max_dims", multiple=True, metavar="NAME=SIZE", help="Largest size of a dynamic dimension.")

@@ -98,14 +98,14 @@ def decoder(
     return ModelIR(b.model([ids], [logits]), "decoder", source, facts, tokenizer)
 
 
-def llama_1b() -> ModelIR:
+def llama_1b(kv_heads: int = 8) -> ModelIR:
     """Llama-3.2-1B's shapes."""
     return decoder(
         layers=16,
         hidden=2048,
         intermediate=8192,
         heads=32,
-        kv_heads=8,
+        kv_heads=kv_heads,
         vocabulary=128256,
         context_length=131072,
         name="Llama-3.2-1B",

@@ -180,7 +180,7 @@ export class WorkerBackend implements Backend {
 
 /** A copy of its own, so that it can be handed to the worker. */
 async function toBytes(content: FileContent): Promise<Uint8Array<ArrayBuffer>> {
-  if (content instanceof Uint8Array) return content.slice();
+  if (content instanceof Uint8Array) return new Uint8Array(content); // a Buffer's `slice` would not copy
   if (content instanceof ArrayBuffer) return new Uint8Array(content.slice(0));
   return new Uint8Array(await content.arrayBuffer());
 }

@@ -30,7 +30,7 @@ export async function download(source: Source, file: string, info: FileInfo, opt
     const digest = await sha256(bytes);
     if (digest !== info.sha256) {
       options.onBytes?.(-bytes.length);
-      throw new EdgecError("hash-mismatch", `\`${file}\` has the SHA-256 ${digest.slice(0, 16)}..., the manifest says ${info.sha256.slice(0, 16)}...`, { file });
+      throw new EdgecError("hash-mismatch", `\`${file}\` has a SHA-256 that begins with ${digest.slice(0, 16)}, the manifest says ${info.sha256.slice(0, 16)}`, { file });
     }
     return bytes;
   });

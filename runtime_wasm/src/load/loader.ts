@@ -56,7 +56,7 @@ export async function loadManifest(source: Source, options: Pick<LoaderOptions, 
   if (options.manifestSha256 !== undefined) {
     const digest = await sha256(bytes);
     if (digest !== options.manifestSha256.toLowerCase()) {
-      throw new EdgecError("hash-mismatch", `the manifest has the SHA-256 ${digest.slice(0, 16)}..., the page expects ${options.manifestSha256.slice(0, 16)}...`, {
+      throw new EdgecError("hash-mismatch", `the manifest has a SHA-256 that begins with ${digest.slice(0, 16)}, the page expects ${options.manifestSha256.slice(0, 16)}`, {
         file: "manifest.json",
       });
     }

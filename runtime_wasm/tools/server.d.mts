@@ -1,0 +1,21 @@
+export type FaultKind = "status" | "html" | "truncate" | "zero" | "swap" | "stall" | "reset";
+
+export interface Fault {
+  match: RegExp;
+  kind: FaultKind;
+  status?: number;
+  /** For `swap`: the URL path whose file is sent instead. */
+  with?: string;
+  /** How often the fault strikes. */
+  times?: number;
+}
+
+export declare class TestServer {
+  faults: Fault[];
+  requests: string[];
+  isolation: boolean;
+  origin: string;
+  constructor(mounts: Record<string, string>);
+  start(): Promise<string>;
+  stop(): Promise<void>;
+}

@@ -29,6 +29,7 @@ _SETTINGS = (
     "README.md",  # names the licence
 )
 _WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json")
+_AGAIN = "check the network and try again; the download continues where it was"
 _GRAPHS = ("model.onnx", "onnx/model.onnx")
 
 
@@ -64,10 +65,6 @@ def download(source: HubSource) -> Path:
         ) from error
     try:
         info = huggingface_hub.HfApi().model_info(source.repository)
-        wanted = _wanted(source, [sibling.rfilename for sibling in info.siblings or []])
-        folder = huggingface_hub.snapshot_download(source.repository, allow_patterns=wanted)
-    except EdgecError:
-        raise
     except OfflineModeIsEnabled as error:
         return _cached(source, error, "unset `HF_HUB_OFFLINE` to download it")
     except HfHubHTTPError as error:
@@ -77,9 +74,14 @@ def download(source: HubSource) -> Path:
                 f"`{source.repository}` is no local path, and the hub has none that you may read (status {status})",
                 hint="check the name; for a private or gated model, accept its terms and set `HF_TOKEN`",
             ) from error
-        return _cached(source, error, "try again; the download continues where it was")
+        return _cached(source, error, _AGAIN)
     except Exception as error:  # noqa: BLE001 - connections break with errors of the client's HTTP library
-        return _cached(source, error, "check the network and try again; the download continues where it was")
+        return _cached(source, error, _AGAIN)
+    wanted = _wanted(source, [sibling.rfilename for sibling in info.siblings or []])
+    try:
+        folder = huggingface_hub.snapshot_download(source.repository, allow_patterns=wanted)
+    except Exception as error:
+        raise _failed(source, error, _AGAIN) from error
     return _model_path(Path(folder), wanted)
 
 
@@ -90,12 +92,15 @@ def _cached(source: HubSource, error: Exception, hint: str) -> Path:
     try:
         # With patterns that match nothing the client does not ask whether all of the repository is there.
         folder = Path(huggingface_hub.snapshot_download(source.repository, allow_patterns=[], local_files_only=True))
-    except FileNotFoundError:
-        raise ModelError(
-            f"`{source.repository}` is no local path and cannot be downloaded: {_first_line(error)}", hint=hint
-        ) from error
-    files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-    return _model_path(folder, _wanted(source, files))
+        files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+        return _model_path(folder, _wanted(source, files))
+    except (FileNotFoundError, EdgecError):
+        raise _failed(source, error, hint) from error
+
+
+def _failed(source: HubSource, error: Exception, hint: str) -> ModelError:
+    reason = _first_line(error)
+    return ModelError(f"`{source.repository}` is no local path and cannot be downloaded: {reason}", hint=hint)
 
 
 def _model_path(folder: Path, wanted: Sequence[str]) -> Path:

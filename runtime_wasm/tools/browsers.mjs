@@ -39,21 +39,19 @@ export async function launch(name, { args = [], preferences = {} } = {}) {
   });
 }
 
-/** Runs `body(edgec, argument)` in the page; what it returns must be JSON. Errors of the runtime come back as `{error}`. */
+/**
+ * Runs `body(edgec, argument)` in the page. What it returns must be JSON; it comes back as `{value}`, errors as `{error}`.
+ * The function travels as text, so it sees nothing of this file.
+ */
 export async function inPage(page, body, argument) {
-  const text = await page.evaluate(
-    async (source, json) => {
+  const text = await page.evaluate(`(async () => {
+    try {
       const edgec = await import("/runtime/edgec.js");
-      const run = (0, eval)(`(${source})`);
-      try {
-        return JSON.stringify({ value: await run(edgec, JSON.parse(json)) });
-      } catch (error) {
-        const { name, code, message, hint, file, stack } = error;
-        return JSON.stringify({ error: { name, code, message, hint, file, stack } });
-      }
-    },
-    body.toString(),
-    JSON.stringify(argument ?? null),
-  );
+      return JSON.stringify({ value: await (${body})(edgec, ${JSON.stringify(argument ?? null)}) });
+    } catch (error) {
+      const { name, code, message, hint, file, stack } = error;
+      return JSON.stringify({ error: { name, code, message, hint, file, stack } });
+    }
+  })()`);
   return JSON.parse(text);
 }

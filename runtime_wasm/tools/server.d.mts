@@ -14,6 +14,7 @@ export declare class TestServer {
   faults: Fault[];
   requests: string[];
   isolation: boolean;
+  headers: Record<string, string>;
   origin: string;
   constructor(mounts: Record<string, string>);
   start(): Promise<string>;

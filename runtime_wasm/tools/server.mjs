@@ -27,6 +27,8 @@ export class TestServer {
   /** URL paths that were asked for. */
   requests = [];
   isolation = true;
+  /** Sent with every answer. @type {Record<string, string>} */
+  headers = {};
 
   /** @param {Record<string, string>} mounts URL prefix -> folder; "/" answers with an empty page */
   constructor(mounts) {
@@ -65,6 +67,7 @@ export class TestServer {
       response.setHeader("Cross-Origin-Embedder-Policy", "require-corp");
       response.setHeader("Cross-Origin-Resource-Policy", "cross-origin");
     }
+    for (const [name, value] of Object.entries(this.headers)) response.setHeader(name, value);
     const fault = this.faults.find(({ match, times }) => match.test(path) && times !== 0);
     if (fault?.times) fault.times--;
     if (fault && ["status", "html"].includes(fault.kind)) {

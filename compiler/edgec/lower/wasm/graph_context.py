@@ -23,6 +23,7 @@ from edgec.lower.wasm.kernels.elementwise import Operand, dimension, dimensions,
 from edgec.lower.wasm.program import Entry, Program, Storage, View
 from edgec.lower.wasm.program import Operand as CallOperand
 from edgec.lower.wasm.target import Isa
+from edgec.lower.wasm.weights import WeightStore
 from edgec.passes import dims as d
 from edgec.passes.base import static_shape
 from edgec.passes.dims import Dim
@@ -42,6 +43,7 @@ class GraphContext:
         self.bounds: Mapping[str, int] = program.dims
         self.outputs: dict[ir.Value, TensorView] = {}
         self._handles: dict[ir.Value, Handle] = {}
+        self.weights = WeightStore(program, compressed)
         self._weights: dict[str, Storage] = {}
         self._cache: dict[Hashable, Any] = {}
 
@@ -122,13 +124,10 @@ class GraphContext:
     def scratch(self, name: str, dtype: str, elements: Dim) -> TensorView:
         return self.allocate(name, dtype, [elements])
 
-    def weight(
-        self, name: str, data: Callable[[], npt.NDArray[Any]], *, nibbles: bool = False, rank: int = 0
-    ) -> Storage:
+    def weight(self, name: str, data: Callable[[], npt.NDArray[Any]]) -> Storage:
         """A constant in the weights region; `data` is asked once per name."""
         if name not in self._weights:
-            kind: Any = "nibbles" if nibbles else "raw"
-            self._weights[name] = self.program.weight(name, data(), kind=kind, rank=rank)
+            self._weights[name] = self.program.weight(name, data())
         return self._weights[name]
 
     def weight_of(self, constant: Constant) -> TensorView:

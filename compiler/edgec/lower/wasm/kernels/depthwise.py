@@ -7,10 +7,12 @@ depend on the tile it is computed in.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
@@ -30,7 +32,7 @@ class Window:
     batch: Dim
     height: Dim
     width: Dim
-    channels: int
+    channels: Dim
     output_height: Dim
     output_width: Dim
     kernel: tuple[int, int]
@@ -38,8 +40,18 @@ class Window:
     dilations: tuple[int, int]
     pads: tuple[int, int]
 
+    @property
+    def sizes(self) -> tuple[Dim, ...]:
+        return self.batch, self.channels, self.height, self.output_height, self.output_width, self.width
+
     def dimensions(self) -> list[str]:
-        return symbols([self.batch, self.height, self.width, self.output_height, self.output_width])
+        return symbols(self.sizes)
+
+    def of_any_size(self) -> Window:
+        """The same window over images whose `sizes` the kernel is told; they are its `dimensions()` in this order."""
+        names = ("batch", "channels", "height", "output_height", "output_width", "width")
+        sizes: dict[str, Any] = {name: ir.SymbolicDim(name) for name in names}
+        return replace(self, **sizes)
 
     def taps(self, axis: int, position: Expr, size: Expr) -> tuple[Expr, Expr]:
         """First and one past the last tap of the window at output `position` that lie in the input."""
@@ -67,6 +79,7 @@ def depthwise(window: Window, epilogue: Epilogue) -> PrimFunc:
         variables = {name: k.scalar(name) for name in w.dimensions()}
         height, width = to_tir(w.height, variables), to_tir(w.width, variables)
         out_height, out_width = to_tir(w.output_height, variables), to_tir(w.output_width, variables)
+        channels = to_tir(w.channels, variables)
         with T.parallel(0, to_tir(w.batch, variables) * out_height) as line:
             batch = bind(tirx.truncdiv(line, out_height))
             y = bind(tirx.truncmod(line, out_height))
@@ -82,9 +95,9 @@ def depthwise(window: Window, epilogue: Epilogue) -> PrimFunc:
                     start = bind(top + row * w.dilations[0] * width - w.pads[1] + x * w.strides[1])
 
                     def tap(column: Expr) -> None:
-                        weight = bind(_read(weights, (row * w.kernel[1] + column) * w.channels + channel, lanes))
+                        weight = bind(_read(weights, (row * w.kernel[1] + column) * channels + channel, lanes))
                         for p in range(count):
-                            at = (start + p * w.strides[1] + column * w.dilations[1]) * w.channels + channel
+                            at = (start + p * w.strides[1] + column * w.dilations[1]) * channels + channel
                             sums[p] = sums[p] + weight * _read(source, at, lanes)
 
                     if columns is None:
@@ -97,13 +110,13 @@ def depthwise(window: Window, epilogue: Epilogue) -> PrimFunc:
                     value = sums[p]
                     if epilogue.activation is not None:
                         value = ACTIVATIONS[epilogue.activation](bind(value))
-                    at = (line * out_width + x + p) * w.channels + channel
+                    at = (line * out_width + x + p) * channels + channel
                     if residual is not None:
                         value = value + _read(residual, at, lanes)
                     store(output, at, value, lanes)
 
             def all_channels(x: Expr, count: int, columns: tuple[Expr, Expr] | None) -> None:
-                for_channels(w.channels, lambda channel, lanes: pixels(x, count, channel, lanes, columns))
+                for_channels(channels, lambda channel, lanes: pixels(x, count, channel, lanes, columns))
 
             # Pixels whose window lies inside the row, in tiles; the others one by one.
             left = bind(tirx.min(-(-w.pads[1] // w.strides[1]) + T.int32(0), out_width))
@@ -121,8 +134,16 @@ def depthwise(window: Window, epilogue: Epilogue) -> PrimFunc:
     return k.func
 
 
-def for_channels(channels: int, emit: Callable[[Expr, int], None]) -> None:
+def for_channels(channels: int | Expr, emit: Callable[[Expr, int], None]) -> None:
     """Call `emit(channel, lanes)` in a loop over blocks of 4 channels, then for each one left."""
+    if not isinstance(channels, int) and not isinstance(channels, tirx.IntImm):
+        blocks = bind(tirx.truncdiv(channels, 4))
+        with T.serial(0, blocks) as block:
+            emit(block * 4, 4)
+        with T.serial(0, channels - blocks * 4) as rest:
+            emit(blocks * 4 + rest, 1)
+        return
+    channels = int(channels)
     if channels >= 4:
         with T.serial(0, channels // 4) as block:
             emit(block * 4, 4)

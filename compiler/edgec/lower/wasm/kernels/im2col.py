@@ -17,13 +17,18 @@ from edgec.lower.wasm.kernels.depthwise import Window, for_channels
 from edgec.lower.wasm.kernels.quantize import QuantizedBuffers, groups_of, quantize_group
 from edgec.lower.wasm.target import Isa
 
-
 _STAGED_COLUMNS = 3072  # floats of one row that fit on a kernel's stack
 
 
 def can_quantize(window: Window) -> bool:
     """Whether `im2col` can quantize; longer rows go through memory as floats."""
-    return window.channels % GROUP == 0 or window.kernel[0] * window.kernel[1] * window.channels <= _STAGED_COLUMNS
+    return window.channels % GROUP == 0 or row_columns(window) <= _STAGED_COLUMNS
+
+
+def row_columns(window: Window) -> int:
+    """Features of one row."""
+    assert isinstance(window.channels, int)
+    return window.kernel[0] * window.kernel[1] * window.channels
 
 
 def im2col(isa: Isa, window: Window, *, quantized: bool) -> PrimFunc:
@@ -32,7 +37,7 @@ def im2col(isa: Isa, window: Window, *, quantized: bool) -> PrimFunc:
     Writes rows `first ... first + rows - 1` of the whole matrix to rows `0 ... rows - 1`.
     """
     w = window
-    columns = w.kernel[0] * w.kernel[1] * w.channels
+    columns = row_columns(w)
     with KernelBuilder() as k:
         source = k.buffer("input", "float32")
         target = QuantizedBuffers.declare(k, isa) if quantized else None
@@ -91,7 +96,7 @@ def _quantize_aligned(isa: Isa, w: Window, source: Buffer, target: QuantizedBuff
 
 
 def _quantize_staged(isa: Isa, w: Window, source: Buffer, target: QuantizedBuffers, row: Expr, taps: Taps) -> None:
-    columns = w.kernel[0] * w.kernel[1] * w.channels
+    columns = row_columns(w)
     groups = groups_of(columns)
     staged = Floats(groups * GROUP)
     for tail in range(columns, groups * GROUP):

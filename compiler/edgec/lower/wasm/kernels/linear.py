@@ -23,6 +23,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgec.ir.compressed import GROUP, ROWS
+from edgec.lower.wasm.kernels.activations import ACTIVATIONS
 from edgec.lower.wasm.kernels.builder import (
     Buffer,
     Expr,
@@ -36,7 +37,6 @@ from edgec.lower.wasm.kernels.builder import (
     store,
 )
 from edgec.lower.wasm.kernels.dot import DotAccumulators, activation_element, high_nibbles, low_nibbles
-from edgec.lower.wasm.kernels.activations import ACTIVATIONS
 from edgec.lower.wasm.target import Isa
 
 ROW_TILE = 4  # rows of activations that share one unpacking of the weights
@@ -61,7 +61,13 @@ def padded(rows: int) -> int:
 
 
 def linear(
-    isa: Isa, *, rows: int, columns: int, bits: int, epilogue: Epilogue = Epilogue(), output_stride: int | None = None
+    isa: Isa,
+    *,
+    bits: int,
+    rows: int | None = None,
+    columns: int | None = None,
+    epilogue: Epilogue = Epilogue(),
+    output_stride: int | None = None,
 ) -> PrimFunc:
     """Parameters: activations, activation scales, activation sums, high codes, [low codes], scales, zeros, [bias],
     [residual], output, m.
@@ -69,11 +75,13 @@ def linear(
     `rows` counts weight rows, gate and up together when gated. Outputs (and the residual) have
     `output_stride` floats per row, by default the output rows rounded up to 8; with a smaller one
     the last block is written lane by lane.
+
+    Without `rows` and `columns` one kernel serves all shapes (a network of many shapes compiles
+    faster): after m it takes `outputs`, which is also the output stride, and `groups`.
     """
-    groups = -(-columns // GROUP)
-    outputs = rows // 2 if epilogue.gated else rows
-    stride = padded(outputs) if output_stride is None else output_stride
-    blocks = -(-outputs // ROWS)
+    groups: int | Expr
+    outputs: int | Expr
+    stride: int | Expr
     with KernelBuilder() as k:
         activations = k.buffer("activations", activation_element(isa))
         activation_scales = k.buffer("activation_scales", "float32")
@@ -87,6 +95,15 @@ def linear(
         residual = k.buffer("residual", "float32") if epilogue.residual else None
         output = k.buffer("output", "float32")
         m = k.scalar("m")
+        if rows is None or columns is None:
+            assert not epilogue.gated
+            outputs, groups = k.scalar("outputs"), k.scalar("groups")
+            stride = outputs
+        else:
+            groups = -(-columns // GROUP)
+            outputs = rows // 2 if epilogue.gated else rows
+            stride = padded(outputs) if output_stride is None else output_stride
+        blocks = tirx.truncdiv(outputs + (ROWS - 1), ROWS) if rows is None else -(-outputs // ROWS)
 
         def dot_block(block: Expr, row: Expr, tile: int) -> Registers:
             """8 weight rows x `tile` activation rows; register 2 * r + half."""
@@ -102,7 +119,8 @@ def linear(
                     """Add the coarse (0) or fine (1) codes of `count` rows from `first`."""
                     total = Registers(count * 2, "float32x4")
                     for plane, plane_codes in enumerate(codes):
-                        _accumulate_codes(dots, plane_codes, activations, block, row + first, group, groups, count, fine)
+                        start = row + first
+                        _accumulate_codes(dots, plane_codes, activations, block, start, group, groups, count, fine)
                         for i in range(count * 2):
                             exact = T.Cast("float32x4", dots.result(i))
                             total[i] = exact if plane == 0 else total[i] + exact * splat(1 / 16, "float32x4")
@@ -157,7 +175,7 @@ def _accumulate_codes(
     block: Expr,
     row: Expr,
     group: Expr,
-    groups: int,
+    groups: int | Expr,
     tile: int,
     fine: int,
 ) -> None:
@@ -186,12 +204,18 @@ def _zero(zeros: Buffer, index: Expr) -> Expr:
 
 
 def store_lanes(
-    output: Buffer, residual: Buffer | None, index: Expr, value: Expr, column: Expr, outputs: int, stride: int
+    output: Buffer,
+    residual: Buffer | None,
+    index: Expr,
+    value: Expr,
+    column: Expr,
+    outputs: int | Expr,
+    stride: int | Expr,
 ) -> None:
     def whole() -> None:
         store(output, index, value + load(residual, index) if residual is not None else value)
 
-    if stride >= padded(outputs):
+    if isinstance(outputs, int) and stride >= padded(outputs):
         whole()
         return
 

@@ -27,12 +27,20 @@ def pack_float(weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def linear_float(
-    *, rows: int, columns: int, input_stride: int, epilogue: Epilogue = Epilogue(), output_stride: int | None = None
+    *,
+    rows: int | None = None,
+    columns: int | None = None,
+    input_stride: int | None = None,
+    epilogue: Epilogue = Epilogue(),
+    output_stride: int | None = None,
 ) -> PrimFunc:
-    """Parameters: input, weights, [bias], [residual], output, m. See `linear.linear`."""
-    outputs = rows // 2 if epilogue.gated else rows
-    stride = padded(outputs) if output_stride is None else output_stride
-    blocks = -(-outputs // ROWS)
+    """Parameters: input, weights, [bias], [residual], output, m. See `linear.linear`.
+
+    Without shapes also: outputs, columns, input stride.
+    """
+    outputs: int | Expr
+    features: int | Expr
+    stride: int | Expr
     with KernelBuilder() as k:
         source = k.buffer("input", "float32")
         weights = k.buffer("weights", "float32")
@@ -40,14 +48,22 @@ def linear_float(
         residual = k.buffer("residual", "float32") if epilogue.residual else None
         output = k.buffer("output", "float32")
         m = k.scalar("m")
+        if rows is None or columns is None or input_stride is None:
+            assert not epilogue.gated
+            outputs, features, input_step = k.scalar("outputs"), k.scalar("columns"), k.scalar("input_stride")
+            stride = outputs
+        else:
+            outputs, features, input_step = rows // 2 if epilogue.gated else rows, columns, input_stride
+            stride = padded(outputs) if output_stride is None else output_stride
+        blocks = tirx.truncdiv(outputs + (ROWS - 1), ROWS) if rows is None else -(-outputs // ROWS)
 
         def dot_block(block: Expr, row: Expr, tile: int) -> Registers:
             sums = Registers(tile * 2, "float32x4")
             sums.fill(tile * 2, 0.0)
-            with T.serial(0, columns) as i:
-                halves = [bind(load(weights, (block * columns + i) * ROWS + 4 * half)) for half in range(2)]
+            with T.serial(0, features) as i:
+                halves = [bind(load(weights, (block * features + i) * ROWS + 4 * half)) for half in range(2)]
                 for r in range(tile):
-                    value = splat(source[(row + r) * input_stride + i], "float32x4")
+                    value = splat(source[(row + r) * input_step + i], "float32x4")
                     for half in range(2):
                         sums[2 * r + half] = sums[2 * r + half] + value * halves[half]
             return sums

@@ -19,6 +19,7 @@ def pool(window: Window, *, average: bool, count_padding: bool, end_pads: tuple[
         variables = {name: k.scalar(name) for name in w.dimensions()}
         height, width = to_tir(w.height, variables), to_tir(w.width, variables)
         out_height, out_width = to_tir(w.output_height, variables), to_tir(w.output_width, variables)
+        channels = to_tir(w.channels, variables)
         with T.parallel(0, to_tir(w.batch, variables) * out_height) as line:
             batch = bind(tirx.truncdiv(line, out_height))
             y = bind(tirx.truncmod(line, out_height))
@@ -34,21 +35,21 @@ def pool(window: Window, *, average: bool, count_padding: bool, end_pads: tuple[
                         area = rows * _counted(w, 1, x, width + end_pads[1])
                     inverse = bind(T.float32(1.0) / T.Cast("float32", area))
 
-                def channels(channel: Expr, lanes: int) -> None:
+                def block(channel: Expr, lanes: int) -> None:
                     result = Registers(1, "float32x4" if lanes == 4 else "float32")
                     result.fill(1, 0.0 if average else float("-inf"))
                     with T.serial(0, past_row - first_row) as i, T.serial(0, past - first) as j:
                         row = top + (first_row + i) * w.dilations[0] * width
                         column = x * w.strides[1] - w.pads[1] + (first + j) * w.dilations[1]
-                        at = (row + column) * w.channels + channel
+                        at = (row + column) * channels + channel
                         value = load(source, at) if lanes == 4 else source[at]
                         result[0] = result[0] + value if average else tirx.max(result[0], value)
                     value = result[0]
                     if inverse is not None:
                         value = value * (splat(inverse, "float32x4") if lanes == 4 else inverse)
-                    store(output, (line * out_width + x) * w.channels + channel, value, lanes)
+                    store(output, (line * out_width + x) * channels + channel, value, lanes)
 
-                for_channels(w.channels, channels)
+                for_channels(channels, block)
     return k.func
 
 

@@ -68,7 +68,6 @@ def window_of(context: GraphContext, node: ir.Node, kernel: list[int]) -> tuple[
     if spatial == 1:
         kernel, strides, dilations, pads = [1, *kernel], [1, *strides], [1, *dilations], [(0, 0), *pads]
     channels = shape[1]
-    assert isinstance(channels, int)
     height, output_height = (shape[2], output[2]) if spatial == 2 else (1, 1)
     window = Window(
         batch=shape[0],
@@ -211,11 +210,12 @@ def _depthwise(
 
     filters = context.weight(f"{weight.name}#depthwise", read)
     epilogue = group.epilogue()
+    general = window.of_any_size()
     context.call(
-        ("depthwise", window, epilogue),
-        lambda isa: depthwise(window, epilogue),
+        ("depthwise", general, epilogue),
+        lambda isa: depthwise(general, epilogue),
         [source, filters, *(part for part in (bias, residual, target) if part is not None)],
-        window.dimensions(),
+        [to_scalar(size) for size in window.sizes],
     )
 
 

@@ -14,7 +14,7 @@ from edgec.lower.wasm.graph_dims import to_scalar, upper_bound
 from edgec.lower.wasm.graph_values import TensorView
 from edgec.lower.wasm.kernels.linear import Epilogue, linear
 from edgec.lower.wasm.kernels.linear_float import linear_float, pack_float
-from edgec.lower.wasm.kernels.quantize import quantize, quantized_bytes
+from edgec.lower.wasm.kernels.quantize import groups_of, quantize, quantized_bytes
 from edgec.lower.wasm.program import Storage
 from edgec.passes import dims as d
 from edgec.passes.dims import Dim
@@ -38,12 +38,7 @@ class Matrix:
         if packed is None:
             self.storages = [context.weight(f"{name}#float", lambda: pack_float(np.asarray(read(), np.float32)))]
             return
-        self.storages = [context.weight(f"{name}#high", lambda: packed.high, nibbles=True)]
-        if packed.low is not None:
-            low = packed.low
-            self.storages.append(context.weight(f"{name}#low", lambda: low, rank=1))
-        self.storages.append(context.weight(f"{name}#scales", lambda: packed.scales))
-        self.storages.append(context.weight(f"{name}#zeros", lambda: packed.zeros))
+        self.storages = context.once(("packed", name), lambda: list(context.weights.packed(packed).storages))
 
 
 def rows_and_stride(view: TensorView) -> tuple[Dim, int] | None:
@@ -122,22 +117,21 @@ def call_linear(
 
     `tail` is bias, residual and output, as far as the epilogue has them; outputs are dense rows.
     """
-    n, columns = matrix.rows, matrix.columns
     buffers = [*activations, *matrix.storages, *tail]
     if matrix.bits == 32:
         context.call(
-            ("linear_float", n, columns, stride, epilogue),
-            lambda isa: linear_float(rows=n, columns=columns, input_stride=stride, epilogue=epilogue, output_stride=n),
+            ("linear_float", epilogue),
+            lambda isa: linear_float(epilogue=epilogue),
             buffers,
-            [to_scalar(rows)],
+            [to_scalar(rows), matrix.rows, matrix.columns, stride],
         )
     else:
         bits = matrix.bits
         context.call(
-            ("linear", n, columns, bits, epilogue),
-            lambda isa: linear(isa, rows=n, columns=columns, bits=bits, epilogue=epilogue, output_stride=n),
+            ("linear", bits, epilogue),
+            lambda isa: linear(isa, bits=bits, epilogue=epilogue),
             buffers,
-            [to_scalar(rows)],
+            [to_scalar(rows), matrix.rows, groups_of(matrix.columns)],
         )
 
 

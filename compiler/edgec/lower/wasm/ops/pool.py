@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
 from edgec.lower.wasm.graph_context import GraphContext
+from edgec.lower.wasm.graph_dims import to_scalar
 from edgec.lower.wasm.kernels.pool import pool
 from edgec.lower.wasm.ops.conv import channels_first, channels_last, window_of
 
@@ -21,10 +22,11 @@ def lower(context: GraphContext, node: ir.Node) -> None:
     shape = (window.batch, window.output_height, window.output_width, window.channels)
     view = channels_last(context, source)
     target = context.allocate(output.name or "pool", "float32", shape)
+    general = window.of_any_size()
     context.call(
-        ("pool", window, average, counted, end_pads),
-        lambda isa: pool(window, average=average, count_padding=counted, end_pads=end_pads),
+        ("pool", general, average, counted, end_pads),
+        lambda isa: pool(general, average=average, count_padding=counted, end_pads=end_pads),
         [view, target],
-        window.dimensions(),
+        [to_scalar(size) for size in window.sizes],
     )
     context.define(output, channels_first(target, len(context.shape(output))))

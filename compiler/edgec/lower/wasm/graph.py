@@ -54,7 +54,6 @@ SUPPORTED_OPS = frozenset(EMITTERS) | {
     "BatchNormalization",
     "Constant",
     "Conv",
-    "Dropout",
     "Gemm",
     "GlobalAveragePool",
     "GlobalMaxPool",

@@ -36,7 +36,9 @@ def find_groups(graph: ir.Graph) -> dict[ir.Node, Group]:
     groups: dict[ir.Node, Group] = {}
     taken: set[ir.Node] = set()
     for node in graph:
-        if is_op(node, "Conv") or (is_op(node, "MatMul") and weight_of_matmul(node) is not None):
+        if (is_op(node, "Conv") and is_initializer(node.inputs[1])) or (
+            is_op(node, "MatMul") and weight_of_matmul(node) is not None
+        ):
             group = _grow(node)
             if not taken.intersection(group.nodes):
                 groups[node] = group

@@ -128,16 +128,20 @@ def _divide(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
 def _mod(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
     a, b = args
     if dtype == "float32":
-        return a - tirx.trunc(a / b) * b
-    rest = bind(tirx.truncmod(a, b))
-    if attributes.get("fmod", 0):
+        rest = bind(a - tirx.trunc(a / b) * b)
+    else:
+        rest = bind(tirx.truncmod(a, b))
+    if attributes.get("fmod", 0) or dtype == "uint8":
         return rest
-    wrong = tirx.And(rest != _like(0, rest), (rest < _like(0, rest)) != (b < _like(0, b)))
+    # The remainder of a division that rounds down has the divisor's sign.
+    wrong = tirx.And(rest != _like(0, rest), _xor(rest < _like(0, rest), b < _like(0, b)))
     return tirx.Select(wrong, rest + b, rest)
 
 
 def _power(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
     """e^(b log |a|), negative for an odd power of a negative number."""
+    if dtype != "float32":
+        return T.Cast(dtype, T.nearbyint(_power(attributes, "float32", [T.Cast("float32", args[0]), args[1]])))
     a, b = args[0], _cast({}, "float32", [args[1]])
     magnitude = bind(math.exp(b * math.log(tirx.abs(a))))
     half = b * _like(0.5, b)

@@ -29,6 +29,7 @@ from edgec.lower.wasm.kernels.softmax import exponentials
 from edgec.passes.dims import Dim
 
 _TILE = 4  # queries, and keys
+_HIDDEN = -1e30  # the score of a masked key
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def encoder_attention(shape: AttentionShape, scratch_per_thread: int) -> PrimFun
                         place = mask_base + (start + i) * tir(shape.mask_strides[2]) + j * tir(shape.mask_strides[3])
                         value = _masked(value, mask[place], shape.mask_dtype)
                     if shape.causal:
-                        value = tirx.Select(j > start + i + (length - count), T.float32(-1e30), value)
+                        value = tirx.Select(j > start + i, T.float32(_HIDDEN), value)
                     store(scratch, scores + i * row + j, value, 1)
 
                 whole = bind(tirx.truncdiv(length, _TILE))
@@ -127,9 +128,11 @@ def encoder_attention(shape: AttentionShape, scratch_per_thread: int) -> PrimFun
                     column = _dots(queries, keys, q, [place], shape.width)[0]
                     for i in range(size):
                         score(j, i, column[i])
-                inverse = [
-                    bind(T.float32(1.0) / exponentials(scratch, bind(scores + i * row), length)) for i in range(size)
-                ]
+                inverse = []
+                for i in range(size):
+                    peak, total = exponentials(scratch, bind(scores + i * row), length)
+                    # A query that may see nothing gets zeros.
+                    inverse.append(bind(tirx.Select(peak > T.float32(_HIDDEN), T.float32(1.0) / total, T.float32(0.0))))
 
                 def mix(feature: Expr, lanes: int) -> None:
                     sums = Registers(size, "float32x4" if lanes == 4 else "float32")
@@ -160,8 +163,8 @@ def encoder_attention(shape: AttentionShape, scratch_per_thread: int) -> PrimFun
 
 def _masked(value: Expr, mask: Expr, dtype: str) -> Expr:
     if dtype == "bool":
-        return tirx.Select(mask != T.uint8(0), value, T.float32(-1e30))
-    return tirx.max(value + mask, T.float32(-1e30))
+        return tirx.Select(mask != T.uint8(0), value, T.float32(_HIDDEN))
+    return tirx.max(value + mask, T.float32(_HIDDEN))
 
 
 def _dots(queries: Buffer, keys: Buffer, q: Sequence[Expr], k: Sequence[Expr], width: int) -> list[list[Expr]]:

@@ -1,9 +1,9 @@
 """Dynamic int8 quantization of activations, alone or fused behind a normalization.
 
 Per row and group of 32 features: `scale = max |x| / 127`, `a = nearest(x * (127 / max |x|))`. A group
-that one outlier dominates (max |x| > 4.5 times the root mean square) also gets fine codes: the
-remainder in steps of `scale / 254`, which `linear` adds as a second dot product. About one group
-in ten of a language model does, and the error of the logits drops to a third
+that one outlier dominates (max |x| > 3.5 times the root mean square) also gets fine codes: the
+remainder in steps of `scale / 254`, which `linear` adds as a second dot product. About a quarter of
+the groups of a language model do, and the error of the logits drops to a third
 (docs/decisions/0005-outlier-groups.md).
 
 Stored per group are [coarse, fine]: 2 x 32 codes (int8, or int16 for plain SIMD), two scales times
@@ -38,7 +38,7 @@ from edgec.lower.wasm.kernels.builder import (
 from edgec.lower.wasm.target import Isa
 
 SCALE_FACTOR = 2.0**112
-OUTLIER_CREST = 4.5  # peak over root mean square; gaussian groups of 32 stay below 3.5
+OUTLIER_CREST = 3.5  # peak over root mean square; a gaussian group of 32 is seldom above 3
 FINE_LEVELS = 254.0
 
 

@@ -38,8 +38,13 @@ def softmax(columns: Dim, *, logarithm: bool) -> PrimFunc:
             peak = row_maximum(source, start, width)
             if logarithm:
                 total = _sum_of_exponentials(source, None, start, width, peak)
-                shift = bind(peak + math.log(total))
-                for_row(width, lambda i, n: store(output, start + i, _read(source, start + i, n) - wide(shift, n), n))
+                shift = bind(math.log(total))
+
+                def shifted(i: Expr, lanes: int) -> None:
+                    value = _read(source, start + i, lanes) - wide(peak, lanes)
+                    store(output, start + i, value - wide(shift, lanes), lanes)
+
+                for_row(width, shifted)
             else:
                 total = _sum_of_exponentials(source, output, start, width, peak)
                 inverse = bind(T.float32(1.0) / total)
@@ -99,6 +104,7 @@ def _sum_of_exponentials(source: Buffer, output: Buffer | None, start: Expr, wid
     return bind(tree_sum([lanes[i] for i in range(4)]) + scalar[0])
 
 
-def exponentials(buffer: Buffer, start: Expr, width: Expr) -> Expr:
-    """Replace `width` elements by e^(x - largest); returns their sum."""
-    return _sum_of_exponentials(buffer, buffer, start, width, row_maximum(buffer, start, width))
+def exponentials(buffer: Buffer, start: Expr, width: Expr) -> tuple[Expr, Expr]:
+    """Replace `width` elements by e^(x - largest); returns the largest and their sum."""
+    peak = row_maximum(buffer, start, width)
+    return peak, _sum_of_exponentials(buffer, buffer, start, width, peak)

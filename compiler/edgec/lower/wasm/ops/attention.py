@@ -8,19 +8,36 @@ import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
 from edgec.lower.wasm.graph_context import GraphContext, symbolic
-from edgec.lower.wasm.graph_dims import upper_bound
+from edgec.lower.wasm.graph_dims import to_scalar, upper_bound
 from edgec.lower.wasm.graph_values import TensorView
 from edgec.lower.wasm.kernels.encoder_attention import AttentionShape, encoder_attention, scratch_floats
 from edgec.passes import dims as d
+from edgec.passes.base import is_read
 from edgec.passes.dims import Dim
+
+_ATTRIBUTES = {
+    "is_causal",
+    "kv_num_heads",
+    "q_num_heads",
+    "qk_matmul_output_mode",
+    "scale",
+    "softcap",
+    "softmax_precision",
+}
+_BATCH = ir.SymbolicDim("attention_batch")  # told at run time, so that the loop over it stays a loop
 
 
 def lower(context: GraphContext, node: ir.Node) -> None:
     query, key, value = node.inputs[0], node.inputs[1], node.inputs[2]
     output = node.outputs[0]
     assert query is not None and key is not None and value is not None
-    if any(extra is not None for extra in node.inputs[4:]) or any(extra.uses() for extra in node.outputs[1:]):
-        raise UnsupportedError(f"node `{node.name}` is an attention with a cache, which only decoders have")
+    if any(extra is not None for extra in node.inputs[4:]) or any(is_read(extra) for extra in node.outputs[1:]):
+        raise UnsupportedError(
+            f"node `{node.name}` is an attention with a cache or scores, which only decoders may have"
+        )
+    unknown = sorted(set(node.attributes) - _ATTRIBUTES)
+    if unknown:
+        raise UnsupportedError(f"node `{node.name}` is an attention with `{unknown[0]}`, which is not supported")
     heads, kv_heads = node.attributes.get_int("q_num_heads", 0), node.attributes.get_int("kv_num_heads", 0)
     q = _by_heads(context, context.view(query), heads)
     k = _by_heads(context, context.view(key), kv_heads)
@@ -34,7 +51,7 @@ def lower(context: GraphContext, node: ir.Node) -> None:
     assert isinstance(query_heads, int) and isinstance(key_heads, int)
     mask = _mask(context, node, (q.shape[0], query_heads, q.shape[2], k.shape[2]))
     attention = AttentionShape(
-        batch=q.shape[0],
+        batch=_BATCH,
         heads=query_heads,
         kv_heads=key_heads,
         queries=q.shape[2],
@@ -58,7 +75,7 @@ def lower(context: GraphContext, node: ir.Node) -> None:
         ("attention", attention, per_thread),
         lambda isa: encoder_attention(attention, per_thread),
         [q, k, v, *([mask] if mask is not None else []), scratch, target],
-        attention.dimensions(),
+        [to_scalar(q.shape[0]) if name == _BATCH.value else name for name in attention.dimensions()],
     )
     context.define(output, target)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from edgec.errors import UnsupportedError
 from edgec.ir.weight_use import WeightUse
 from edgec.lower.wasm.graph_context import GraphContext
 from edgec.lower.wasm.graph_dims import to_scalar, upper_bound
@@ -38,6 +39,11 @@ _TO_FIRST = {3: (0, 2, 1), 4: (0, 3, 1, 2)}
 def channels_last(context: GraphContext, value: ir.Value) -> TensorView:
     """A `[batch, channels, (height,) width]` tensor as a dense `[batch, height, width, channels]` one."""
     view = context.view(value)
+    if len(view.shape) not in _TO_LAST or view.dtype != "float32":
+        raise UnsupportedError(
+            f"`{value.name}` is a {view.dtype} tensor of {len(view.shape)} axes, convolutions and pools work on "
+            "float32 tensors of 3 or 4"
+        )
     view = view.transposed(_TO_LAST[len(view.shape)])
     if not (view.contiguous and isinstance(view.offset, int)):
         view = context.once(("channels last", view), lambda: context.copied(view))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
 from edgec.lower.wasm.graph_context import GraphContext
 from edgec.lower.wasm.graph_dims import symbols, to_scalar
-from edgec.lower.wasm.graph_values import Lazy, dtype_of, memory_dtype
+from edgec.lower.wasm.graph_values import Lazy, TensorView, dtype_of, memory_dtype
 from edgec.lower.wasm.kernels.embedding import embedding
 from edgec.lower.wasm.kernels.gather import gather, gather_elements
 from edgec.lower.wasm.ops.linear import Matrix
@@ -23,10 +25,14 @@ def lower_gather(context: GraphContext, node: ir.Node) -> None:
     if context.packed(data) is not None:
         _embedding(context, data, indices, output)
         return
-    shape = context.shape(data)
-    axis = axis_of(node.attributes.get_int("axis", 0), len(shape))
-    source, places = context.dense(data), context.dense(indices)
+    axis = axis_of(node.attributes.get_int("axis", 0), len(context.shape(data)))
     target = context.allocate(output.name or "gather", dtype_of(output), context.shape(output), value=output)
+    _gather(context, context.dense(data), axis, context.dense(indices), target)
+    context.define(output, target)
+
+
+def _gather(context: GraphContext, source: TensorView, axis: int, places: TensorView, target: TensorView) -> None:
+    shape = source.shape
     sizes = (d.product(shape[:axis]), shape[axis], d.product(shape[axis + 1 :]), d.product(places.shape))
     dtype, index_dtype = source.dtype, memory_dtype(places.dtype)
     context.call(
@@ -37,7 +43,20 @@ def lower_gather(context: GraphContext, node: ir.Node) -> None:
         [source, places, target],
         symbols(sizes),
     )
-    context.define(output, target)
+
+
+def taken(
+    context: GraphContext, view: TensorView, axis: int, positions: npt.NDArray[np.int64], name: str
+) -> TensorView:
+    """The slices at constant `positions` along an axis."""
+    if not (view.contiguous and isinstance(view.offset, int)):
+        view = context.copied(view)
+    storage = context.weight(f"{name}.positions", lambda: positions.astype(np.int32))
+    places = TensorView.whole(storage, "int32", positions.shape)
+    shape = [len(positions) if i == axis else dim for i, dim in enumerate(view.shape)]
+    target = context.allocate(name, view.dtype, shape)
+    _gather(context, view, axis, places, target)
+    return target
 
 
 def _embedding(context: GraphContext, table: ir.Value, indices: ir.Value, output: ir.Value) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
 from edgec.lower.wasm.graph_context import GraphContext
 from edgec.lower.wasm.graph_values import Lazy, TensorView, dtype_of
+from edgec.lower.wasm.ops.gather import taken
 from edgec.passes import dims as d
+from edgec.passes.base import is_read
 from edgec.passes.shape_rules import axis_of, pad_amounts, slice_ranges
 
 
@@ -95,30 +98,44 @@ def tile(context: GraphContext, node: ir.Node) -> None:
 
 
 def pad(context: GraphContext, node: ir.Node) -> None:
-    if node.attributes.get_string("mode", "constant") != "constant":
-        raise UnsupportedError(
-            f"node `{node.name}` pads by `{node.attributes.get_string('mode')}`, only `constant` is supported"
-        )
+    mode = node.attributes.get_string("mode", "constant")
     source, output = node.inputs[0], node.outputs[0]
     assert source is not None
+    amounts = [(a, b) for a, b in pad_amounts(context.node_context(node)) if isinstance(a, int) and isinstance(b, int)]
+    view = context.view(source)
+    if len(amounts) != len(view.shape):
+        raise UnsupportedError(f"node `{node.name}` pads by amounts that depend on the input's size")
+    if mode != "constant":
+        _pad_by_index(context, node, view, amounts, mode)
+        return
     shape = context.shape(output)
     target = context.allocate(output.name or "pad", dtype_of(output), shape, value=output)
     fill = node.inputs[2] if len(node.inputs) > 2 else None
     zero = Lazy(("number", 0, target.dtype), (), target.dtype, shape)
     context.compute_into(zero if fill is None else context.operand(fill, shape), target)
     inside = target
-    view = context.view(source)
-    for axis, (before, after) in enumerate(pad_amounts(context.node_context(node))):
-        if not isinstance(before, int) or not isinstance(after, int):
-            raise UnsupportedError(f"node `{node.name}` pads by amounts that depend on the input's size")
-        view = view.sliced(axis, max(0, -before), 1, _trimmed(view.shape[axis], before, after))
+    for axis, (before, after) in enumerate(amounts):
+        view = view.sliced(axis, max(0, -before), 1, d.add(view.shape[axis], min(0, before) + min(0, after)))
         inside = inside.sliced(axis, max(0, before), 1, view.shape[axis])
     context.compute_into(Lazy(("leaf", 0), (view,), view.dtype, view.shape), inside)
     context.define(output, target)
 
 
-def _trimmed(dim: d.Dim, before: int, after: int) -> d.Dim:
-    return d.add(dim, min(0, before) + min(0, after))
+def _pad_by_index(
+    context: GraphContext, node: ir.Node, view: TensorView, amounts: list[tuple[int, int]], mode: str
+) -> None:
+    """Edge, reflect and wrap: along each padded axis the positions are a table."""
+    for axis, amount in enumerate(amounts):
+        size = view.shape[axis]
+        if amount == (0, 0):
+            continue
+        if not isinstance(size, int):
+            raise UnsupportedError(f"node `{node.name}` pads an axis of variable size by `{mode}`")
+        positions = np.pad(np.arange(size), amount, mode=mode) if min(amount) >= 0 else None  # type: ignore[call-overload]
+        if positions is None:
+            raise UnsupportedError(f"node `{node.name}` pads by negative amounts in mode `{mode}`")
+        view = taken(context, view, axis, positions, f"{node.name or node.outputs[0].name}#{axis}")
+    context.define(node.outputs[0], view)
 
 
 def constant_of_shape(context: GraphContext, node: ir.Node) -> None:
@@ -154,7 +171,8 @@ def space_to_depth(context: GraphContext, node: ir.Node) -> None:
     n, channels = view.shape[0], view.shape[1]
     spread = view.reshaped([n, channels, shape[2], block, shape[3], block])
     assert spread is not None
-    _rearranged(context, spread.transposed([0, 3, 5, 1, 2, 4]), output)
+    depth_first = node.attributes.get_string("mode", "DCR") == "CRD"
+    _rearranged(context, spread.transposed([0, 1, 3, 5, 2, 4] if depth_first else [0, 3, 5, 1, 2, 4]), output)
 
 
 def _rearranged(context: GraphContext, view: TensorView, output: ir.Value) -> None:
@@ -166,13 +184,23 @@ def _rearranged(context: GraphContext, view: TensorView, output: ir.Value) -> No
     context.define(output, target)
 
 
+def identity(context: GraphContext, node: ir.Node) -> None:
+    """Also Dropout in inference."""
+    source = node.inputs[0]
+    assert source is not None
+    if any(is_read(extra) for extra in node.outputs[1:]):
+        raise UnsupportedError(f"node `{node.name}` asks for the mask of a dropout")
+    context.define(node.outputs[0], context.view(source))
+
+
 OPS: dict[str, Callable[[GraphContext, ir.Node], None]] = {
     "Concat": concat,
     "ConstantOfShape": constant_of_shape,
     "DepthToSpace": depth_to_space,
+    "Dropout": identity,
     "Expand": expand,
     "Flatten": reshape,
-    "Identity": lambda context, node: context.define(node.outputs[0], context.view(node.inputs[0])),  # type: ignore[arg-type]
+    "Identity": identity,
     "Pad": pad,
     "Reshape": reshape,
     "Slice": slice_,

@@ -17,6 +17,7 @@ from edgec.lower.wasm.ops.elementwise import combine
 from edgec.lower.wasm.ops.linear import as_rows
 from edgec.lower.wasm.ops.reduce import reduced
 from edgec.passes import dims as d
+from edgec.passes.base import is_read
 from edgec.passes.shape_rules import axis_of
 
 
@@ -46,7 +47,7 @@ def lower_layer_norm(context: GraphContext, node: ir.Node) -> None:
     """LayerNormalization and RMSNormalization; the statistics are no outputs."""
     source, scale, output = node.inputs[0], node.inputs[1], node.outputs[0]
     assert source is not None and scale is not None
-    if any(extra.uses() for extra in node.outputs[1:]):
+    if any(is_read(extra) for extra in node.outputs[1:]):
         raise UnsupportedError(f"node `{node.name}` asks for the statistics of a normalization")
     shape = context.shape(output)
     axis = axis_of(node.attributes.get_int("axis", -1), len(shape))

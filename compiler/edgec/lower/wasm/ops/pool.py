@@ -9,18 +9,19 @@ from edgec.lower.wasm.graph_context import GraphContext
 from edgec.lower.wasm.graph_dims import to_scalar
 from edgec.lower.wasm.kernels.pool import pool
 from edgec.lower.wasm.ops.conv import channels_first, channels_last, window_of
+from edgec.passes.base import is_read
 
 
 def lower(context: GraphContext, node: ir.Node) -> None:
-    if len(node.outputs) > 1 and node.outputs[1].uses():
+    if len(node.outputs) > 1 and is_read(node.outputs[1]):
         raise UnsupportedError(f"node `{node.name}` asks for the positions of maxima, only their values are supported")
     source, output = node.inputs[0], node.outputs[0]
     assert source is not None
+    view = channels_last(context, source)
     window, end_pads = window_of(context, node, list(node.attributes.get_ints("kernel_shape") or []))
     average = node.op_type == "AveragePool"
     counted = bool(node.attributes.get_int("count_include_pad", 0))
     shape = (window.batch, window.output_height, window.output_width, window.channels)
-    view = channels_last(context, source)
     target = context.allocate(output.name or "pool", "float32", shape)
     general = window.of_any_size()
     context.call(

@@ -33,7 +33,11 @@ def reduce(context: GraphContext, node: ir.Node) -> None:
     shape = context.shape(source)
     axes = _axes(context, node, len(shape))
     expression = context.operand(source, shape)
-    if node.op_type in ("ReduceL1",):
+    if expression.dtype == "bool":
+        as_number = reduced(context, _KINDS[node.op_type], _cast("int32", expression), axes, context.shape(output))
+        context.define(output, _cast("bool", _leaf(as_number)))
+        return
+    if node.op_type == "ReduceL1":
         expression = _applied("Abs", expression)
     elif node.op_type in ("ReduceL2", "ReduceSumSquare"):
         expression = _squared(context, expression)
@@ -96,6 +100,11 @@ def _leaf(view: TensorView) -> Lazy:
 def _applied(operator: str, expression: Lazy) -> Lazy:
     tree, leaves = combine(operator, {}, expression.dtype, [expression])
     return Lazy(tree, leaves, expression.dtype, expression.shape)
+
+
+def _cast(dtype: str, expression: Lazy) -> Lazy:
+    tree, leaves = combine("Cast", {}, dtype, [expression])
+    return Lazy(tree, leaves, dtype, expression.shape)
 
 
 def _squared(context: GraphContext, expression: Lazy) -> Lazy:

@@ -59,8 +59,13 @@ def lower(context: GraphContext, node: ir.Node) -> None:
 def _scales(node: ir.Node, rank: int, old: list[int], new: list[int]) -> list[float]:
     """Scale of each spatial axis: the one given, or the quotient of the sizes."""
     ratios = [b / a for a, b in zip(old, new, strict=True)]
-    array = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
-    if array is None or array.size == 0:
+    given_scales = node.inputs[2] if len(node.inputs) > 2 else None
+    if given_scales is None:
+        return ratios
+    array = constant(given_scales)
+    if array is None:
+        raise UnsupportedError(f"node `{node.name}` resizes by a factor that is computed")
+    if array.size == 0:
         return ratios
     axes = [axis_of(a, rank) for a in node.attributes.get_ints("axes") or range(rank)]
     given = dict(zip(axes, array.reshape(-1).tolist(), strict=True))

@@ -109,3 +109,25 @@ class ModelIR:
         opset = self.model.opset_imports.get("", 0)
         if opset < 23:
             raise ModelError(f"`{self.facts.name}` uses ONNX opset {opset}, the pipeline works on 23 and up")
+        if self.decoder is not None:
+            self._verify_decoder(self.decoder)
+
+    def _verify_decoder(self, decoder: DecoderFacts) -> None:
+        from edgec.errors import ModelError
+
+        layers = range(decoder.layers)
+        parts = ("key", "value")
+        wanted = {
+            "inputs": ["input_ids", "position_ids", *(f"past_key_values.{i}.{part}" for i in layers for part in parts)],
+            "outputs": ["logits", *(f"present.{i}.{part}" for i in layers for part in parts)],
+        }
+        graph = self.model.graph
+        for side, found in (("inputs", graph.inputs), ("outputs", graph.outputs)):
+            names = [value.name for value in found]
+            if names != wanted[side]:
+                raise ModelError(f"`{self.facts.name}` has the {side} {names}, a decoder of its facts {wanted[side]}")
+        if 2 * len(decoder.rope_inv_freq) != decoder.head_dim:
+            raise ModelError(
+                f"`{self.facts.name}` has {len(decoder.rope_inv_freq)} rotary frequencies for heads of "
+                f"dimension {decoder.head_dim}"
+            )

@@ -33,6 +33,7 @@ def folders(tmp_path: Path) -> dict[str, Path]:
     manifest = {
         "model": {"name": "tiny", "kind": "decoder", "architecture": "llama"},
         "files": {WEIGHT_FILE: {"bytes": len(WEIGHTS)}},
+        "profile": "laptop-8gb",
         "task": None,
     }
     (bundle / "manifest.json").write_text(json.dumps(manifest))
@@ -108,9 +109,29 @@ def test_listing(connection: http.client.HTTPConnection) -> None:
                 "architecture": "llama",
                 "bytes": len(WEIGHTS),
                 "task": None,
+                "profile": "laptop-8gb",
+                "report": None,
             }
         ]
     }
+
+
+def test_listing_names_the_report(folders: dict[str, Path]) -> None:
+    manifest = json.loads((folders["bundle"] / "manifest.json").read_text())
+    manifest["files"]["report.html"] = {"bytes": 5}
+    (folders["bundle"] / "manifest.json").write_text(json.dumps(manifest))
+    content = site({"a b.edgec": folders["bundle"]}, demo=folders["demo"], runtime=folders["runtime"], isolated=True)
+    (row,) = json.loads(content.documents["/bundles.json"])["bundles"]
+    assert row["report"] == "/bundles/a%20b.edgec/report.html"
+
+
+def test_page_and_workers_may_reach_this_server_only(connection: http.client.HTTPConnection) -> None:
+    for path in ("/", "/runtime/worker.mjs"):
+        response, _ = get(connection, path)
+        policy = response.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy and "connect-src 'self'" in policy and "'wasm-unsafe-eval'" in policy
+    response, _ = get(connection, "/bundles/tiny.edgec/manifest.json")
+    assert response.headers["Content-Security-Policy"] is None
 
 
 @pytest.mark.parametrize(

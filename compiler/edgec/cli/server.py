@@ -2,7 +2,7 @@
 
     /                      the demo page
     /runtime/...           the built JavaScript runtime
-    /bundles.json          {"bundles": [{"name", "url", "kind", "architecture", "bytes", "task"}]}
+    /bundles.json          {"bundles": [{"name", "url", "kind", "architecture", "bytes", "task", "profile", "report"}]}
     /bundles/NAME/...      the bundles given
 
 Only GET and HEAD, only files inside these folders, links out of them refused. A page from another
@@ -45,6 +45,12 @@ MIME_TYPES = {
     ".woff2": "font/woff2",
 }
 _CONTENT_ADDRESSED = re.compile(r"/weights/[0-9a-f]{64}\.bin$")
+# The page has the same policy as a meta element, but that does not bind its workers: their own headers do.
+_POLICY = (
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; "
+    "style-src 'self'; img-src 'self' blob:; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
 _LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
 _CHUNK = 1 << 18
 
@@ -98,6 +104,8 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
         "architecture": model["architecture"],
         "bytes": sum(entry["bytes"] for entry in manifest["files"].values()),
         "task": (manifest.get("task") or {}).get("type"),
+        "profile": manifest["profile"],
+        "report": f"/bundles/{urllib.parse.quote(name)}/report.html" if "report.html" in manifest["files"] else None,
     }
 
 
@@ -190,6 +198,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Last-Modified", email.utils.formatdate(status.st_mtime, usegmt=True))
         immutable = _CONTENT_ADDRESSED.search(path) is not None
         self.send_header("Cache-Control", "public, max-age=31536000, immutable" if immutable else "no-cache")
+        if not path.startswith("/bundles/"):  # a bundle's report has its styles inside
+            self.send_header("Content-Security-Policy", _POLICY)
         self._end_headers(last - first + 1)
         if not body:
             return

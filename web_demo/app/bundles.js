@@ -1,0 +1,61 @@
+/** What is served beside the page: `bundles.json`, as `edgec serve` or a static host gives it. */
+
+/**
+ * @typedef {object} Entry
+ * @property {string} name of the model
+ * @property {string} url absolute, ends in "/"
+ * @property {number} bytes of all its files
+ * @property {string} profile the device class that it was compiled for, or ""
+ * @property {string | null} report address of the compiler's report
+ */
+
+/** @typedef {"chat" | "search" | "images"} Purpose */
+
+/** @typedef {Record<Purpose, Entry[]>} Listing */
+
+/**
+ * @param {string} [address]
+ * @returns {Promise<Listing>}
+ */
+export async function readListing(address = "bundles.json") {
+  const url = new URL(address, document.baseURI);
+  const response = await fetch(url);
+  if (!response.ok) throw new Error(`\`${address}\` was answered with status ${response.status}`);
+  return sortOut(await response.json(), url);
+}
+
+/**
+ * @param {unknown} json
+ * @param {URL} base what the addresses in it are relative to
+ * @returns {Listing}
+ */
+export function sortOut(json, base) {
+  /** @type {Listing} */
+  const listing = { chat: [], search: [], images: [] };
+  const rows = /** @type {{bundles?: unknown}} */ (json)?.bundles;
+  if (!Array.isArray(rows)) throw new Error("`bundles.json` has no list `bundles`");
+  for (const row of rows) {
+    const purpose = purposeOf(row);
+    if (!purpose || typeof row.url !== "string") continue;
+    const url = new URL(row.url.endsWith("/") ? row.url : `${row.url}/`, base);
+    if (url.origin !== base.origin) continue; // the page's policy would refuse it anyway
+    listing[purpose].push({
+      name: typeof row.name === "string" ? row.name : url.pathname,
+      url: url.href,
+      bytes: typeof row.bytes === "number" ? row.bytes : 0,
+      profile: typeof row.profile === "string" ? row.profile : "",
+      report: typeof row.report === "string" ? new URL(row.report, base).href : null,
+    });
+  }
+  return listing;
+}
+
+/**
+ * @param {{kind?: unknown, task?: unknown}} row
+ * @returns {Purpose | null}
+ */
+function purposeOf({ kind, task }) {
+  if (kind === "decoder") return "chat";
+  if (task === "embedding") return "search";
+  return task === "image-classification" ? "images" : null;
+}

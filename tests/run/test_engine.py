@@ -97,11 +97,13 @@ def test_choice_of_variant(decoder_bundle: bundle.Bundle, tmp_path: Path, monkey
         choose_variant(decoder_bundle, "relaxed", 1)
 
 
-def broken(tmp_path: Path, old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> bundle.Bundle:
+def broken(
+    tmp_path: Path, old: str, new: str, monkeypatch: pytest.MonkeyPatch, *, threads: bool = False
+) -> bundle.Bundle:
     """A bundle whose module's text has `old` replaced by `new`."""
     original = wasmtime.wat2wasm
     monkeypatch.setattr(wasmtime, "wat2wasm", lambda text: original(text.replace(old, new)))
-    return fake_module.write_fake_bundle(tmp_path / "broken.edgec", threads=False)
+    return fake_module.write_fake_bundle(tmp_path / "broken.edgec", threads=threads)
 
 
 @pytest.mark.parametrize(
@@ -123,9 +125,22 @@ def test_modules_that_break_the_abi_are_refused(
         Engine(damaged)
 
 
-def test_a_trap_is_an_error_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    damaged = broken(tmp_path, "(call $logits", "(unreachable) (call $logits", monkeypatch)
-    with Engine(damaged) as engine, pytest.raises(RunError, match="`head` failed"):
+@pytest.mark.parametrize(("thread", "threads"), [(0, 1), (0, 3), (1, 3), (2, 3)])
+def test_a_trap_on_any_thread_is_an_error_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thread: int, threads: int
+) -> None:
+    trap = f"(if (i32.eq (local.get $tid) (i32.const {thread})) (then unreachable)) (call $logits"
+    damaged = broken(tmp_path, "(call $logits", trap, monkeypatch, threads=threads > 1)
+    with Engine(damaged, threads=threads) as engine:
+        assert engine.threads == threads
+        with pytest.raises(RunError, match="`decode` failed"):
+            engine.call("decode", 0)
+        assert engine.closed
+
+
+def test_a_result_other_than_zero_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = broken(tmp_path, " (i32.const 0))\n", " (i32.const 3))\n", monkeypatch)
+    with Engine(damaged) as engine, pytest.raises(RunError, match=r"`head` failed \(code 3\)"):
         engine.call("head", 0)
 
 

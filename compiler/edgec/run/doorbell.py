@@ -5,6 +5,7 @@ It is made for the entry points of one bundle and imports them from the thread's
     work(tid, threads)      wait at the doorbell and call what it says, until the entry is -1
     call_NAME(threads, ...) write entry and parameters, ring, run NAME as thread 0; its result
     leave()                 ring with entry -1
+    release()               open the barrier that the module's threads may be waiting at; after a trap only
 
 Waiting and ringing happen inside wasm, so no thread needs Python's interpreter lock for them.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_BELL, _ENTRY, _PARAMETERS = 64, 68, 72
+_GENERATION, _BELL, _ENTRY, _PARAMETERS = 4, 64, 68, 72
 MAX_PARAMETERS = 14  # what fits bytes 72 ... 127
 
 
@@ -42,6 +43,9 @@ def doorbell_wat(entry_points: Mapping[str, tuple[str, ...]], control: int, maxi
     (if (i32.eq (local.get $entry) (i32.const -1)) (then return))
     {calls}
     (br $next)))
+(func (export "release")
+  (drop (i32.atomic.rmw.add (i32.const {control + _GENERATION}) (i32.const 1)))
+  (drop (memory.atomic.notify (i32.const {control + _GENERATION}) (i32.const -1))))
 (func (export "leave")
   (i32.atomic.store (i32.const {control + _ENTRY}) (i32.const -1))
   (call $ring))

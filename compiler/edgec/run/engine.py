@@ -83,6 +83,9 @@ class Engine:
         self._stores: list[Any] = []
         self._workers: list[threading.Thread] = []
         self._leave: Callable[[], Any] | None = None
+        self._release: Callable[[], Any] | None = None
+        self._calling = False
+        self._worker_failure: Exception | None = None
         self._entries: dict[str, Callable[..., int]] = {}
         try:
             self._start()
@@ -116,11 +119,13 @@ class Engine:
 
     def close(self) -> None:
         """Stop the threads and free the memory. May be called twice."""
-        if self._leave is not None:
-            leave, self._leave = self._leave, None
-            leave()
+        if self._leave is not None and self._release is not None:
+            self._leave()
             for worker in self._workers:
-                worker.join()
+                while worker.is_alive():
+                    worker.join(0.05)
+                    self._release()  # after a trap it may wait for a thread that is gone
+            self._leave = self._release = None
         self._workers.clear()
         self._entries.clear()
         self._instances.clear()
@@ -191,14 +196,22 @@ class Engine:
             bell = wasmtime.Instance(store, helper, imports).exports(store)
             if tid == 0:
                 self._entries = {name: self._bind(bell, f"call_{name}", self.threads) for name in entry_points}
-                self._leave = self._bind(bell, "leave")
+                self._leave, self._release = self._bind(bell, "leave"), self._bind(bell, "release")
             else:
-                work = bell["work"]
-                worker = threading.Thread(
-                    target=work, args=(store, tid, self.threads), name=f"edgec-{tid}", daemon=True
-                )
+                arguments = (bell["work"], bell["release"], store, tid)
+                worker = threading.Thread(target=self._work, args=arguments, name=f"edgec-{tid}", daemon=True)
                 worker.start()
                 self._workers.append(worker)
+
+    def _work(self, work: Any, release: Any, store: Any, tid: int) -> None:
+        """A worker's life. If it traps, the other threads must not wait for it at the next barrier."""
+        try:
+            work(store, tid, self.threads)
+        except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
+            self._worker_failure = error
+            while self._calling:
+                release(store)
+                time.sleep(0.001)
 
     # memory
 
@@ -277,15 +290,24 @@ class Engine:
     # calls
 
     def call(self, entry: str, *parameters: int) -> None:
-        """Run an entry point on all threads. Raises `RunError` if it traps."""
+        """Run an entry point on all threads. Raises `RunError` if it traps; the engine is then closed."""
         if self.closed:
             raise RunError("the model is closed")
+        self._calling = True
         try:
             result = self._entries[entry](*parameters)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
-            raise RunError(f"`{entry}` failed ({_first_line(error)})") from error
+            raise self._failed(entry, _first_line(error)) from error
+        finally:
+            self._calling = False
+        if self._worker_failure is not None:
+            raise self._failed(entry, _first_line(self._worker_failure))
         if result != 0:
-            raise RunError(f"`{entry}` failed with code {result}")
+            raise self._failed(entry, f"code {result}")
+
+    def _failed(self, entry: str, reason: str) -> RunError:
+        self.close()
+        return RunError(f"`{entry}` failed ({reason})", hint="load the model again")
 
 
 def _first_line(error: Exception) -> str:

@@ -76,6 +76,11 @@ def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
     return node if is_op(node, *op_types) else None
 
 
+def is_read(value: ir.Value) -> bool:
+    """Whether anything depends on `value`."""
+    return value.is_graph_output() or bool(value.uses())
+
+
 def only_use(value: ir.Value) -> ir.Node | None:
     """The one node that reads `value`, `None` when there are more or it is a graph output."""
     if value.is_graph_output() or len(value.uses()) != 1:

@@ -12,7 +12,7 @@ CONTENT = "edgec.content"  # key of `Value.meta`: the known elements of a small 
 
 _BOOLEAN = frozenset("And Equal Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Not Or Xor".split())
 _INT64 = frozenset("ArgMax ArgMin NonZero Shape Size".split())
-_SECOND = frozenset({"Where"})
+_SECOND = frozenset({"CastLike", "Where"})
 _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
 
 

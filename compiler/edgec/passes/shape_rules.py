@@ -462,8 +462,8 @@ RULES: dict[str, Rule] = {
         _reduce,
     ),
     **dict.fromkeys(
-        "BatchNormalization Clip CumSum Dropout GroupNormalization InstanceNormalization LogSoftmax RMSNormalization "
-        "RotaryEmbedding ScatterElements ScatterND Softmax Trilu".split(),
+        "BatchNormalization CastLike Clip CumSum Dropout GroupNormalization InstanceNormalization LogSoftmax "
+        "RMSNormalization RotaryEmbedding ScatterElements ScatterND Softmax Trilu".split(),
         _same,
     ),
     "ArgMax": _arg_reduce,

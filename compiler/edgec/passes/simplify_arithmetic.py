@@ -35,12 +35,14 @@ def _simpler(graph: ir.Graph, node: ir.Node) -> ir.Value | None:
             return insert_value(node, "Mul", [node.inputs[0], inverse], like=output)
     if is_op(node, "Pow") and floats:
         return _power(graph, node)
-    if is_op(node, "Sum", "Max", "Min") and len(node.inputs) != 2:
+    if is_op(node, "Sum", "Max", "Min", "Mean") and len(node.inputs) == 1:
+        return insert_value(node, "Identity", node.inputs, like=output)
+    if is_op(node, "Sum", "Max", "Min") and len(node.inputs) > 2:
         pairwise = "Add" if node.op_type == "Sum" else node.op_type
         result = node.inputs[0]
         for other in node.inputs[1:]:
             result = insert_value(node, pairwise, [result, other])
-        return result if len(node.inputs) > 1 else None
+        return result
     if is_op(node, "Sum"):
         return insert_value(node, "Add", node.inputs, like=output)
     if is_op(node, "GlobalAveragePool", "GlobalMaxPool"):

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from edgec.errors import ModelError, UnsupportedError
 from edgec.ir.compressed import CompressedModel
 from edgec.ir.lowered import Dimension
-from edgec.lower.wasm.graph_context import GraphContext
+from edgec.lower.wasm.graph_context import GraphContext, label
 from edgec.lower.wasm.graph_dims import symbols
 from edgec.lower.wasm.graph_fusion import Group, find_groups, weight_of_matmul
 from edgec.lower.wasm.graph_values import TensorView, dtype_of
@@ -101,7 +101,7 @@ def _emit(context: GraphContext, graph: ir.Graph) -> None:
             emitter = EMITTERS.get(node.op_type)
             if emitter is None:
                 raise UnsupportedError(
-                    f"`{node.op_type}` ({node.name}) has no kernel in this form",
+                    f"{label(node)} has no kernel in this form",
                     hint="`simplify` the model before it is lowered",
                 )
             emitter(context, node)
@@ -112,7 +112,7 @@ def _check_shapes(graph: ir.Graph) -> None:
         for value in node.outputs:
             if value.shape is None and value.uses():
                 raise UnsupportedError(
-                    f"the shape of `{value.name}` ({node.op_type}) depends on the input's content",
+                    f"the output shape of {label(node)} depends on the input's content",
                     hint="export the model with fixed shapes there",
                 )
 

@@ -188,6 +188,11 @@ class GraphContext:
         return self._cache[key]
 
 
+def label(node: ir.Node) -> str:
+    """The node in a message."""
+    return f"`{node.op_type}` ({node.name or node.outputs[0].name})"
+
+
 def symbolic(offset: Dim) -> Dim:
     """The part of an offset that the kernel adds; a number goes into the address."""
     return 0 if isinstance(offset, int) else offset

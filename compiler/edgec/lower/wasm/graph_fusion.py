@@ -36,14 +36,18 @@ def find_groups(graph: ir.Graph) -> dict[ir.Node, Group]:
     groups: dict[ir.Node, Group] = {}
     taken: set[ir.Node] = set()
     for node in graph:
-        if (is_op(node, "Conv") and is_initializer(node.inputs[1])) or (
-            is_op(node, "MatMul") and weight_of_matmul(node) is not None
-        ):
+        if _is_anchor(node):
             group = _grow(node)
             if not taken.intersection(group.nodes):
                 groups[node] = group
                 taken.update(group.nodes)
     return groups
+
+
+def _is_anchor(node: ir.Node) -> bool:
+    if is_op(node, "Conv"):
+        return is_initializer(node.inputs[1])
+    return is_op(node, "MatMul") and weight_of_matmul(node) is not None
 
 
 def weight_of_matmul(node: ir.Node) -> ir.Value | None:

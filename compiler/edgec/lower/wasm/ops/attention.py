@@ -7,7 +7,7 @@ import math
 import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
-from edgec.lower.wasm.graph_context import GraphContext, symbolic
+from edgec.lower.wasm.graph_context import GraphContext, label, symbolic
 from edgec.lower.wasm.graph_dims import to_scalar, upper_bound
 from edgec.lower.wasm.graph_values import TensorView
 from edgec.lower.wasm.kernels.encoder_attention import AttentionShape, encoder_attention, scratch_floats
@@ -32,12 +32,10 @@ def lower(context: GraphContext, node: ir.Node) -> None:
     output = node.outputs[0]
     assert query is not None and key is not None and value is not None
     if any(extra is not None for extra in node.inputs[4:]) or any(is_read(extra) for extra in node.outputs[1:]):
-        raise UnsupportedError(
-            f"node `{node.name}` is an attention with a cache or scores, which only decoders may have"
-        )
+        raise UnsupportedError(f"{label(node)} has a cache or gives its scores, which only decoders may")
     unknown = sorted(set(node.attributes) - _ATTRIBUTES)
     if unknown:
-        raise UnsupportedError(f"node `{node.name}` is an attention with `{unknown[0]}`, which is not supported")
+        raise UnsupportedError(f"{label(node)} has the attribute `{unknown[0]}`, which is not supported")
     heads, kv_heads = node.attributes.get_int("q_num_heads", 0), node.attributes.get_int("kv_num_heads", 0)
     q = _by_heads(context, context.view(query), heads)
     k = _by_heads(context, context.view(key), kv_heads)
@@ -104,5 +102,5 @@ def _mask(context: GraphContext, node: ir.Node, shape: tuple[Dim, ...]) -> Tenso
         return None
     view = context.view(value)
     if view.dtype not in ("float32", "bool"):
-        raise UnsupportedError(f"node `{node.name}` has a mask of {view.dtype}, only float and bool are supported")
+        raise UnsupportedError(f"{label(node)} has a mask of {view.dtype}, only float and bool are supported")
     return view.broadcast(shape)

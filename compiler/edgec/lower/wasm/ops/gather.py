@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
-from edgec.lower.wasm.graph_context import GraphContext
+from edgec.lower.wasm.graph_context import GraphContext, label
 from edgec.lower.wasm.graph_dims import symbols, to_scalar
 from edgec.lower.wasm.graph_values import Lazy, TensorView, dtype_of, memory_dtype
 from edgec.lower.wasm.kernels.embedding import embedding
@@ -85,7 +85,7 @@ def lower_gather_elements(context: GraphContext, node: ir.Node) -> None:
     source, places = context.dense(data), context.dense(indices)
     shape, data_shape = places.shape, source.shape
     if not shape:
-        raise UnsupportedError(f"node `{node.name}` gathers from a scalar")
+        raise UnsupportedError(f"{label(node)} gathers from a scalar")
     axis = axis_of(node.attributes.get_int("axis", 0), len(shape))
     target = context.allocate(output.name or "gather", dtype_of(output), shape, value=output)
     dtype, index_dtype = source.dtype, memory_dtype(places.dtype)

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
 from edgec.ir.weight_use import WeightUse
-from edgec.lower.wasm.graph_context import GraphContext, symbolic
+from edgec.lower.wasm.graph_context import GraphContext, label, symbolic
 from edgec.lower.wasm.graph_fusion import Group, weight_of_matmul
 from edgec.lower.wasm.graph_values import TensorView, dtype_of
 from edgec.lower.wasm.kernels.matmul import Factor, dimensions, matmul
@@ -50,9 +50,7 @@ def lower(context: GraphContext, node: ir.Node) -> None:
     left, right, output = node.inputs[0], node.inputs[1], node.outputs[0]
     assert left is not None and right is not None
     if dtype_of(output) != "float32":
-        raise UnsupportedError(
-            f"node `{node.name}` multiplies matrices of {dtype_of(output)}, only float32 is supported"
-        )
+        raise UnsupportedError(f"{label(node)} multiplies matrices of {dtype_of(output)}, only float32 is supported")
     a, b = _at_least_2d(context.view(left), 0), _at_least_2d(context.view(right), 1)
     if b.strides[-1] != 1:
         b = context.copied(b)

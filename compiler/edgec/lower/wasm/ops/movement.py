@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
-from edgec.lower.wasm.graph_context import GraphContext
+from edgec.lower.wasm.graph_context import GraphContext, label
 from edgec.lower.wasm.graph_values import Lazy, TensorView, dtype_of
 from edgec.lower.wasm.ops.gather import taken
 from edgec.passes import dims as d
@@ -104,7 +104,7 @@ def pad(context: GraphContext, node: ir.Node) -> None:
     amounts = [(a, b) for a, b in pad_amounts(context.node_context(node)) if isinstance(a, int) and isinstance(b, int)]
     view = context.view(source)
     if len(amounts) != len(view.shape):
-        raise UnsupportedError(f"node `{node.name}` pads by amounts that depend on the input's size")
+        raise UnsupportedError(f"{label(node)} pads by amounts that depend on the input's size")
     if mode != "constant":
         _pad_by_index(context, node, view, amounts, mode)
         return
@@ -130,10 +130,10 @@ def _pad_by_index(
         if amount == (0, 0):
             continue
         if not isinstance(size, int):
-            raise UnsupportedError(f"node `{node.name}` pads an axis of variable size by `{mode}`")
+            raise UnsupportedError(f"{label(node)} pads an axis of variable size by `{mode}`")
         positions = np.pad(np.arange(size), amount, mode=mode) if min(amount) >= 0 else None  # type: ignore[call-overload]
         if positions is None:
-            raise UnsupportedError(f"node `{node.name}` pads by negative amounts in mode `{mode}`")
+            raise UnsupportedError(f"{label(node)} pads by negative amounts in mode `{mode}`")
         view = taken(context, view, axis, positions, f"{node.name or node.outputs[0].name}#{axis}")
     context.define(node.outputs[0], view)
 
@@ -189,7 +189,7 @@ def identity(context: GraphContext, node: ir.Node) -> None:
     source = node.inputs[0]
     assert source is not None
     if any(is_read(extra) for extra in node.outputs[1:]):
-        raise UnsupportedError(f"node `{node.name}` asks for the mask of a dropout")
+        raise UnsupportedError(f"{label(node)} asks for the mask of a dropout")
     context.define(node.outputs[0], context.view(source))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
-from edgec.lower.wasm.graph_context import GraphContext
+from edgec.lower.wasm.graph_context import GraphContext, label
 from edgec.lower.wasm.graph_dims import symbols, to_scalar
 from edgec.lower.wasm.graph_values import Lazy, TensorView
 from edgec.lower.wasm.kernels.norm import norm
@@ -48,12 +48,12 @@ def lower_layer_norm(context: GraphContext, node: ir.Node) -> None:
     source, scale, output = node.inputs[0], node.inputs[1], node.outputs[0]
     assert source is not None and scale is not None
     if any(is_read(extra) for extra in node.outputs[1:]):
-        raise UnsupportedError(f"node `{node.name}` asks for the statistics of a normalization")
+        raise UnsupportedError(f"{label(node)} asks for the statistics of a normalization")
     shape = context.shape(output)
     axis = axis_of(node.attributes.get_int("axis", -1), len(shape))
     columns = d.product(shape[axis:])
     if not isinstance(columns, int):
-        raise UnsupportedError(f"node `{node.name}` normalizes over an axis of variable size")
+        raise UnsupportedError(f"{label(node)} normalizes over an axis of variable size")
     flat = context.view(source).reshaped([*shape[:axis], columns]) or context.dense(source).reshaped(
         [*shape[:axis], columns]
     )

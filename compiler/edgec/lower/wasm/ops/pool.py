@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
-from edgec.lower.wasm.graph_context import GraphContext
+from edgec.lower.wasm.graph_context import GraphContext, label
 from edgec.lower.wasm.graph_dims import to_scalar
 from edgec.lower.wasm.kernels.pool import pool
 from edgec.lower.wasm.ops.conv import channels_first, channels_last, window_of
@@ -14,7 +14,7 @@ from edgec.passes.base import is_read
 
 def lower(context: GraphContext, node: ir.Node) -> None:
     if len(node.outputs) > 1 and is_read(node.outputs[1]):
-        raise UnsupportedError(f"node `{node.name}` asks for the positions of maxima, only their values are supported")
+        raise UnsupportedError(f"{label(node)} asks for the positions of maxima, only their values are supported")
     source, output = node.inputs[0], node.outputs[0]
     assert source is not None
     view = channels_last(context, source)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
-from edgec.lower.wasm.graph_context import GraphContext
+from edgec.lower.wasm.graph_context import GraphContext, label
 from edgec.lower.wasm.graph_dims import symbols
 from edgec.lower.wasm.kernels.resample import resample
 from edgec.lower.wasm.ops.conv import channels_first, channels_last
@@ -25,13 +25,11 @@ def lower(context: GraphContext, node: ir.Node) -> None:
     before, after = context.shape(source), context.shape(output)
     batch, channels = before[0], before[1]
     if len(before) not in (3, 4) or before[:2] != after[:2] or not isinstance(channels, int):
-        raise UnsupportedError(f"node `{node.name}` resizes other axes than height and width")
+        raise UnsupportedError(f"{label(node)} resizes other axes than height and width")
     old = [1, *(dim for dim in before[2:] if isinstance(dim, int))]
     new = [1, *(dim for dim in after[2:] if isinstance(dim, int))]
     if not len(old) == len(new) == len(before) - 1:
-        raise UnsupportedError(
-            f"node `{node.name}` resizes an image of variable size", hint="fix the model's input size"
-        )
+        raise UnsupportedError(f"{label(node)} resizes an image of variable size", hint="fix the model's input size")
     scales = [1.0, *_scales(node, len(before), old[1:], new[1:])]
     size, new_size = (old[-2], old[-1]), (new[-2], new[-1])
     rows, columns = (resampling_table(node, size[i], new_size[i], scales[i - 2]) for i in range(2))
@@ -64,7 +62,7 @@ def _scales(node: ir.Node, rank: int, old: list[int], new: list[int]) -> list[fl
         return ratios
     array = constant(given_scales)
     if array is None:
-        raise UnsupportedError(f"node `{node.name}` resizes by a factor that is computed")
+        raise UnsupportedError(f"{label(node)} resizes by a factor that is computed")
     if array.size == 0:
         return ratios
     axes = [axis_of(a, rank) for a in node.attributes.get_ints("axes") or range(rank)]
@@ -82,7 +80,7 @@ def resampling_table(node: ir.Node, old: int, new: int, scale: float) -> Table:
         rounded = _ROUNDING[node.attributes.get_string("nearest_mode", "round_prefer_floor")](coordinates)
         return np.clip(rounded, 0, old - 1).astype(np.int32)[:, None], np.ones((new, 1), np.float32)
     if node.attributes.get_int("antialias", 0):
-        raise UnsupportedError(f"node `{node.name}` resizes with antialiasing, which is not supported")
+        raise UnsupportedError(f"{label(node)} resizes with antialiasing, which is not supported")
     floor = np.floor(coordinates)
     fraction = coordinates - floor
     if mode == "linear":

@@ -31,7 +31,9 @@ def folder(request: pytest.FixtureRequest, tiny_llama: Path, tmp_path: Path) -> 
 
 
 def test_graph_tokenizer_and_task(folder: Path) -> None:
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
     model = load(folder, name="tiny")
+    assert model.facts.license == "mit"
     assert (model.facts.name, model.facts.architecture, model.facts.source_format) == ("tiny", "bert", "onnx")
     assert model.task == {"type": "embedding", "pooling": "cls", "normalize": False, "max_length": 64}
     assert model.tokenizer is not None and json.loads(model.tokenizer.tokenizer_json)["model"]["type"] == "BPE"

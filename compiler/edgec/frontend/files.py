@@ -57,8 +57,24 @@ def _roots(folder: Path) -> list[Path]:
 def source_sha256(paths: Iterable[Path]) -> str:
     """SHA-256 over the bytes of the files in file-name order."""
     digest = hashlib.sha256()
-    for path in sorted(set(paths), key=lambda p: p.name):
+    for path in sorted(set(paths), key=lambda p: (p.name, p.as_posix())):
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def model_card_license(folder: Path) -> str | None:
+    """The `license:` of the model card's front matter."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    lines = card.read_text(encoding="utf-8", errors="replace").splitlines()
+    if not lines or lines[0].strip() != "---":
+        return None
+    for line in lines[1:]:
+        if line.strip() == "---":
+            break
+        if line.startswith("license:"):
+            return line.removeprefix("license:").strip().strip("'\"") or None
+    return None

@@ -13,7 +13,7 @@ from typing import Any
 from edgec.errors import ModelError
 from edgec.frontend.decoder import EMBEDDING, LM_HEAD, build_decoder, check_tensors, parameter_count
 from edgec.frontend.families import DecoderConfig, config_problems, decoder_config
-from edgec.frontend.files import inside, read_json, source_sha256
+from edgec.frontend.files import inside, model_card_license, read_json, source_sha256
 from edgec.frontend.hf_tokenizer import read_tokenizer, tokenizer_files
 from edgec.frontend.problems import Problem, refuse
 from edgec.frontend.safetensors_file import FLOAT_DTYPES, SafetensorsWeights
@@ -65,7 +65,7 @@ def load(folder: Path, *, name: str | None = None) -> ModelIR:
             source_format="hf",
             source_sha256=source_sha256(sources),
             parameters=parameter_count(decoder.facts, decoder.biases),
-            license=_license(folder),
+            license=model_card_license(folder),
         ),
         decoder=decoder.facts,
         tokenizer=read_tokenizer(folder, config, eos_token_ids=ends, vocabulary=decoder.facts.vocabulary),
@@ -140,19 +140,3 @@ def _token_ids(value: Any) -> tuple[int, ...]:
     if not all(type(item) is int and item >= 0 for item in values):
         raise ModelError(f"`eos_token_id` is {value!r}, expected token ids")
     return tuple(values)
-
-
-def _license(folder: Path) -> str | None:
-    """The `license:` of the model card's front matter."""
-    card = folder / "README.md"
-    if not card.is_file():
-        return None
-    lines = card.read_text(encoding="utf-8", errors="replace").splitlines()
-    if not lines or lines[0].strip() != "---":
-        return None
-    for line in lines[1:]:
-        if line.strip() == "---":
-            break
-        if line.startswith("license:"):
-            return line.removeprefix("license:").strip().strip("'\"") or None
-    return None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgec.frontend import onnx, optimum
-from edgec.frontend.files import read_json, source_sha256
+from edgec.frontend.files import model_card_license, read_json, source_sha256
 from edgec.frontend.hf_tokenizer import read_tokenizer, tokenizer_files
 from edgec.frontend.problems import Problem
 from edgec.frontend.tasks import describe_task, infer_task
@@ -63,7 +63,10 @@ def load(
     return dataclasses.replace(
         model,
         facts=dataclasses.replace(
-            facts, name=name or folder.resolve().name, architecture=str(config.get("model_type", "onnx"))
+            facts,
+            name=name or folder.resolve().name,
+            architecture=str(config.get("model_type", "onnx")),
+            license=model_card_license(folder),
         ),
         tokenizer=read_tokenizer(folder, config, eos_token_ids=(), vocabulary=vocabulary)
         if isinstance(vocabulary, int)

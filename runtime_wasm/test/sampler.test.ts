@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import { EdgecError } from "../src/errors.js";
-import { Random, Sampler, type Sampling, exp64, resolveSampling } from "../src/text/sampler.js";
+import { exp, exp64 } from "../src/exp64.js";
+import { Random, Sampler, type Sampling, resolveSampling } from "../src/text/sampler.js";
 import { ROOT, readJson } from "./helpers.js";
 
 interface Case {
@@ -82,6 +83,8 @@ test("exp64 is exact enough", () => {
   for (let x = 0; x > -700; x -= 0.37) assert.ok(Math.abs(exp64(x) / Math.exp(x) - 1) < 5e-16, String(x));
   assert.equal(exp64(0), 1);
   assert.equal(exp64(-701), 0);
+  for (let x = 0; x < 700; x += 0.37) assert.ok(Math.abs(exp(x) / Math.exp(x) - 1) < 1e-15, String(x));
+  assert.equal(exp(800), Infinity);
 });
 
 test("not a number is an error", () => {

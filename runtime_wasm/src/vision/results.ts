@@ -1,6 +1,7 @@
 /** Scores and boxes out of a graph's output, see docs/tasks.md. */
 
 import type { ClassificationTask, DetectionTask } from "../bundle/task.js";
+import { exp } from "../exp64.js";
 import type { Placement } from "./preprocess.js";
 
 export interface Classification {
@@ -22,7 +23,7 @@ export function classifications(output: Float32Array, task: ClassificationTask, 
 
 function softmax(logits: Float32Array): Float64Array {
   const largest = logits.reduce((a, b) => Math.max(a, b), -Infinity);
-  const powers = Float64Array.from(logits, (logit) => Math.exp(logit - largest));
+  const powers = Float64Array.from(logits, (logit) => exp(logit - largest));
   const total = powers.reduce((a, b) => a + b, 0);
   return powers.map((power) => power / total);
 }
@@ -73,8 +74,8 @@ function yoloxCandidates(output: Float32Array, task: DetectionTask): Candidate[]
       if (!(score >= task.score_threshold)) continue;
       const x = (o[0] + (i % columns)) * stride;
       const y = (o[1] + Math.floor(i / columns)) * stride;
-      const halfWidth = (Math.exp(o[2]) * stride) / 2;
-      const halfHeight = (Math.exp(o[3]) * stride) / 2;
+      const halfWidth = (exp(o[2]) * stride) / 2;
+      const halfHeight = (exp(o[3]) * stride) / 2;
       found.push({ cell, index, score, left: x - halfWidth, top: y - halfHeight, right: x + halfWidth, bottom: y + halfHeight });
     }
   }

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgec.errors import RunError, UsageError
-from edgec.run.sampler import Random, Sampler, Sampling, exp64
+from edgec.run.exp64 import exp, exp64
+from edgec.run.sampler import Random, Sampler, Sampling
 from tests.run import sampler_reference as reference
 
 CASES = json.loads(reference.CASES.read_text())
@@ -72,6 +73,8 @@ def test_exp64_is_exact_enough_and_the_same_as_the_reference() -> None:
     assert ours.tolist() == [reference.exp64(value) for value in x.tolist()]
     normal = x >= -700
     assert np.max(np.abs(ours[normal] / np.exp(x[normal]) - 1)) < 5e-16
+    assert exp(x).tolist() == ours.tolist()
+    assert exp(np.array([1.0, 0.0, 800.0])).tolist() == [1 / reference.exp64(-1.0), 1.0, np.inf]
 
 
 def test_bad_options_are_named() -> None:

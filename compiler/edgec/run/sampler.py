@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.errors import RunError, UsageError
+from edgec.run.exp64 import exp64
 
 _UINT32 = 0xFFFFFFFF
-_COEFFICIENTS = [1 / math.factorial(i) for i in range(14)]
 
 
 @dataclass(frozen=True)
@@ -81,19 +81,6 @@ class Random:
 
 def _rotate(value: int, by: int) -> int:
     return (value << by | value >> (32 - by)) & _UINT32
-
-
-def exp64(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """exp of doubles <= 0 in a fixed order of operations: the same bits in every language."""
-    clipped = np.maximum(x, -701.0)
-    k = np.floor(clipped * 1.4426950408889634 + 0.5)
-    r = (clipped - k * 0.693147180369123816490) - k * 1.90821492927058770002e-10
-    p = np.full_like(r, _COEFFICIENTS[13])
-    for coefficient in reversed(_COEFFICIENTS[:13]):
-        p *= r
-        p += coefficient
-    result: npt.NDArray[np.float64] = np.where(x < -700, 0.0, np.ldexp(p, k.astype(np.int32)))
-    return result
 
 
 class Sampler:

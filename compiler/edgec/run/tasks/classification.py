@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgec.run.exp64 import exp
+
 
 @dataclass(frozen=True)
 class Classification:
@@ -27,7 +29,7 @@ def classifications(output: npt.NDArray[np.float32], task: Mapping[str, Any], to
     """The `top_k` best classes, best first."""
     scores = output.reshape(-1).astype(np.float64)
     if task["scores"] == "logits":
-        powers = np.exp(scores - scores.max())
+        powers = exp(scores - scores.max())
         scores = powers / np.cumsum(powers)[-1]
     order = np.argsort(-scores, kind="stable")[:top_k]
     return [Classification(int(index), label_of(task, int(index)), float(scores[index])) for index in order]

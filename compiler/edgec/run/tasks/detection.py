@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.errors import RunError
+from edgec.run.exp64 import exp
 from edgec.run.tasks.classification import label_of
 from edgec.run.tasks.images import Placement
 
@@ -61,8 +62,7 @@ def _decode(
         raise RunError(f"the output has the shape {list(output.shape)}, expected [1, {len(grid)}, 5 + classes]")
     values = output[0].astype(np.float64)
     x, y, stride = grid.T
-    with np.errstate(over="ignore"):
-        half_width, half_height = np.exp(values[:, 2]) * stride / 2, np.exp(values[:, 3]) * stride / 2
+    half_width, half_height = exp(values[:, 2]) * stride / 2, exp(values[:, 3]) * stride / 2
     center_x, center_y = (values[:, 0] + x) * stride, (values[:, 1] + y) * stride
     sides = (center_x - half_width, center_y - half_height, center_x + half_width, center_y + half_height)
     classes = np.argmax(values[:, 5:], axis=1)

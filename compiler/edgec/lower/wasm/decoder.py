@@ -12,8 +12,9 @@ from edgec.ir.model import DecoderFacts
 from edgec.lower.wasm.decoder_match import LayerWeights, LinearWeights, match_decoder
 from edgec.lower.wasm.kernels.attention import attention, scratch_floats
 from edgec.lower.wasm.kernels.embedding import embedding
+from edgec.lower.wasm.kernels.epilogue import Epilogue, padded
 from edgec.lower.wasm.kernels.kv_cache import PAGE_TOKENS, PageLayout, rope_and_append, rope_angles
-from edgec.lower.wasm.kernels.linear import Epilogue, linear, padded
+from edgec.lower.wasm.kernels.linear import linear
 from edgec.lower.wasm.kernels.linear_float import linear_float
 from edgec.lower.wasm.kernels.norm import norm
 from edgec.lower.wasm.kernels.quantize import quantize, quantized_bytes

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from edgec.lower.wasm.kernels.linear import Epilogue
+from edgec.lower.wasm.kernels.epilogue import Epilogue
 from edgec.passes import dims as d
 from edgec.passes.base import constant, is_initializer, is_op, only_use, producer, scalar, shape_of
 from edgec.passes.dims import Dim

@@ -6,8 +6,9 @@ A page holds 16 tokens of every layer. Per layer and KV head at 8 bits:
     scales  float32 [groups, 16 tokens]             scales  float32 [16 tokens]
 
 Keys have 12 bits: with 8, attention scores were the largest error of the whole model
-(docs/decisions/0005-outlier-groups.md). The layout is both products of attention are `int16x8` dot products without horizontal sums: lanes are
-tokens for scores, features for the output. At 32 bits: keys [head_dim, 16], values [16, head_dim].
+(docs/decisions/0005-outlier-groups.md). In this layout both products of attention are `int16x8` dot
+products without horizontal sums: lanes are tokens for scores, features for the output. At 32 bits:
+keys [head_dim, 16], values [16, head_dim].
 """
 
 from __future__ import annotations

@@ -16,48 +16,23 @@ float16 scales are used without conversion: their bits, shifted into a float32, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgec.ir.compressed import GROUP, ROWS
-from edgec.lower.wasm.kernels.activations import ACTIVATIONS
 from edgec.lower.wasm.kernels.builder import (
     Buffer,
     Expr,
-    Floats,
     KernelBuilder,
     PrimFunc,
     Registers,
     bind,
     load,
     splat,
-    store,
 )
 from edgec.lower.wasm.kernels.dot import DotAccumulators, activation_element, high_nibbles, low_nibbles
+from edgec.lower.wasm.kernels.epilogue import PLAIN, Epilogue, Finish, for_each_tile, padded
 from edgec.lower.wasm.target import Isa
-
-ROW_TILE = 4  # rows of activations that share one unpacking of the weights
-
-
-@dataclass(frozen=True)
-class Epilogue:
-    """In this order: add `bias`, apply `activation` (a name in `ACTIVATIONS`), add `residual`.
-
-    `gated`: blocks of 8 rows alternate between gate and up; the output is activation(gate) * up.
-    """
-
-    bias: bool = False
-    activation: str | None = None
-    residual: bool = False
-    gated: bool = False
-
-
-def padded(rows: int) -> int:
-    """Rows rounded up to whole tile blocks: the stride of outputs."""
-    return -(-rows // ROWS) * ROWS
 
 
 def linear(
@@ -66,7 +41,7 @@ def linear(
     bits: int,
     rows: int | None = None,
     columns: int | None = None,
-    epilogue: Epilogue = Epilogue(),
+    epilogue: Epilogue = PLAIN,
     output_stride: int | None = None,
 ) -> PrimFunc:
     """Parameters: activations, activation scales, activation sums, high codes, [low codes], scales, zeros, [bias],
@@ -105,6 +80,8 @@ def linear(
             stride = padded(outputs) if output_stride is None else output_stride
         blocks = tirx.truncdiv(outputs + (ROWS - 1), ROWS) if rows is None else -(-outputs // ROWS)
 
+        finish = Finish(epilogue, bias, residual, output, outputs, stride)
+
         def dot_block(block: Expr, row: Expr, tile: int) -> Registers:
             """8 weight rows x `tile` activation rows; register 2 * r + half."""
             sums = Registers(tile * 2, "float32x4")
@@ -139,32 +116,7 @@ def linear(
                         add(r, 1, 1)
             return sums
 
-        def finish(block: Expr, row: Expr, half: int, value: Expr, up: Expr | None) -> None:
-            column = block * ROWS + 4 * half
-            if bias is not None:
-                value = value + load(bias, column)
-            if epilogue.activation is not None:
-                value = ACTIVATIONS[epilogue.activation](bind(value))
-            if up is not None:
-                value = value * up
-            store_lanes(output, residual, row * stride + column, value, column, outputs, stride)
-
-        def rows_of_block(block: Expr, row: Expr, tile: int) -> None:
-            if epilogue.gated:
-                gate = dot_block(block * 2, row, tile)
-                up = dot_block(block * 2 + 1, row, tile)
-            else:
-                gate, up = dot_block(block, row, tile), None
-            for r in range(tile):
-                for half in range(2):
-                    i = 2 * r + half
-                    finish(block, row + r, half, gate[i], up[i] if up is not None else None)
-
-        with T.parallel(0, blocks) as block:
-            with T.serial(0, tirx.truncdiv(m, ROW_TILE)) as tile:
-                rows_of_block(block, tile * ROW_TILE, ROW_TILE)
-            with T.serial(0, tirx.truncmod(m, ROW_TILE)) as rest:
-                rows_of_block(block, m - 1 - rest, 1)
+        for_each_tile(blocks, m, finish, dot_block)
     return k.func
 
 
@@ -201,38 +153,3 @@ def _scale(scales: Buffer, index: Expr) -> Expr:
 def _zero(zeros: Buffer, index: Expr) -> Expr:
     """Four zero points in steps of the code."""
     return T.Cast("float32x4", T.Cast("int32x4", load(zeros, index))) * splat(1 / 16, "float32x4")
-
-
-def store_lanes(
-    output: Buffer,
-    residual: Buffer | None,
-    index: Expr,
-    value: Expr,
-    column: Expr,
-    outputs: int | Expr,
-    stride: int | Expr,
-) -> None:
-    def whole() -> None:
-        store(output, index, value + load(residual, index) if residual is not None else value)
-
-    if isinstance(outputs, int) and stride >= padded(outputs):
-        whole()
-        return
-
-    def lane_by_lane() -> None:
-        lanes = Floats(4)
-        lanes.set_vector(0, value)
-        for lane in range(4):
-            with T.If(column + lane < outputs), T.Then():
-                scalar = lanes[lane]
-                store(output, index + lane, scalar + residual[index + lane] if residual is not None else scalar, 1)
-
-    _branch(column + 4 <= outputs, whole, lane_by_lane)
-
-
-def _branch(condition: Expr, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
-    with T.If(condition):
-        with T.Then():
-            then()
-        with T.Else():
-            otherwise()

@@ -12,9 +12,8 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgec.ir.compressed import ROWS
-from edgec.lower.wasm.kernels.activations import ACTIVATIONS
 from edgec.lower.wasm.kernels.builder import Expr, KernelBuilder, PrimFunc, Registers, bind, load, splat
-from edgec.lower.wasm.kernels.linear import ROW_TILE, Epilogue, padded, store_lanes
+from edgec.lower.wasm.kernels.epilogue import PLAIN, Epilogue, Finish, for_each_tile, padded
 
 
 def pack_float(weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -31,7 +30,7 @@ def linear_float(
     rows: int | None = None,
     columns: int | None = None,
     input_stride: int | None = None,
-    epilogue: Epilogue = Epilogue(),
+    epilogue: Epilogue = PLAIN,
     output_stride: int | None = None,
 ) -> PrimFunc:
     """Parameters: input, weights, [bias], [residual], output, m. See `linear.linear`.
@@ -57,6 +56,8 @@ def linear_float(
             stride = padded(outputs) if output_stride is None else output_stride
         blocks = tirx.truncdiv(outputs + (ROWS - 1), ROWS) if rows is None else -(-outputs // ROWS)
 
+        finish = Finish(epilogue, bias, residual, output, outputs, stride)
+
         def dot_block(block: Expr, row: Expr, tile: int) -> Registers:
             sums = Registers(tile * 2, "float32x4")
             sums.fill(tile * 2, 0.0)
@@ -68,24 +69,5 @@ def linear_float(
                         sums[2 * r + half] = sums[2 * r + half] + value * halves[half]
             return sums
 
-        def rows_of_block(block: Expr, row: Expr, tile: int) -> None:
-            gate = dot_block(block * 2 if epilogue.gated else block, row, tile)
-            up = dot_block(block * 2 + 1, row, tile) if epilogue.gated else None
-            for r in range(tile):
-                for half in range(2):
-                    column = block * ROWS + 4 * half
-                    value = gate[2 * r + half]
-                    if bias is not None:
-                        value = value + load(bias, column)
-                    if epilogue.activation is not None:
-                        value = ACTIVATIONS[epilogue.activation](bind(value))
-                    if up is not None:
-                        value = value * up[2 * r + half]
-                    store_lanes(output, residual, (row + r) * stride + column, value, column, outputs, stride)
-
-        with T.parallel(0, blocks) as block:
-            with T.serial(0, tirx.truncdiv(m, ROW_TILE)) as tile:
-                rows_of_block(block, tile * ROW_TILE, ROW_TILE)
-            with T.serial(0, tirx.truncmod(m, ROW_TILE)) as rest:
-                rows_of_block(block, m - 1 - rest, 1)
+        for_each_tile(blocks, m, finish, dot_block)
     return k.func

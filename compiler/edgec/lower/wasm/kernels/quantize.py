@@ -53,7 +53,9 @@ class QuantizedBuffers:
     @classmethod
     def declare(cls, k: KernelBuilder, isa: Isa) -> QuantizedBuffers:
         return cls(
-            k.buffer("codes", isa.activation_dtype), k.buffer("code_scales", "float32"), k.buffer("code_sums", "float32")
+            k.buffer("codes", isa.activation_dtype),
+            k.buffer("code_scales", "float32"),
+            k.buffer("code_sums", "float32"),
         )
 
 

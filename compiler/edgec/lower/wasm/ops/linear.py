@@ -12,7 +12,8 @@ from edgec.ir.compressed import PackedTensor
 from edgec.lower.wasm.graph_context import GraphContext
 from edgec.lower.wasm.graph_dims import to_scalar, upper_bound
 from edgec.lower.wasm.graph_values import TensorView
-from edgec.lower.wasm.kernels.linear import Epilogue, linear
+from edgec.lower.wasm.kernels.epilogue import Epilogue
+from edgec.lower.wasm.kernels.linear import linear
 from edgec.lower.wasm.kernels.linear_float import linear_float, pack_float
 from edgec.lower.wasm.kernels.quantize import groups_of, quantize, quantized_bytes
 from edgec.lower.wasm.program import Storage

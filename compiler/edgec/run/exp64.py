@@ -1,4 +1,4 @@
-"""The exponential function of docs/runtime-abi.md: libraries round `exp` differently, this one is the same everywhere."""
+"""The exponential function of the runtime ABI: libraries round `exp` differently, this one is everywhere the same."""
 
 from __future__ import annotations
 

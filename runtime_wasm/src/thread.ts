@@ -2,7 +2,7 @@
 
 import { type ThreadStart, serve } from "./engine/engine.js";
 import type { ThreadReport } from "./engine/pool.js";
-import { workerScope } from "./workers.js";
+import { workerScope } from "./workers/scope.js";
 
 const scope = workerScope();
 const report = (message: ThreadReport): void => scope.post(message);

@@ -4,7 +4,7 @@ import { type FromWorker, type ToWorker, dispatch } from "./api/protocol.js";
 import { EdgecError, abortError, fromWire, toWire } from "./errors.js";
 import { type BundleSource, CustomSource, type Source, openSource } from "./load/source.js";
 import { Session } from "./session/session.js";
-import { workerScope } from "./workers.js";
+import { workerScope } from "./workers/scope.js";
 
 const scope = workerScope();
 const running = new Map<number, AbortController>();

@@ -5,7 +5,8 @@ import type { LoadProgress } from "../load/loader.js";
 import { type BundleSource, type FileContent, type Source, readCustom } from "../load/source.js";
 import { isNode } from "../platform.js";
 import type { ModelInfo, Session, SessionOptions } from "../session/session.js";
-import { type WorkerHandle, spawnModelWorker } from "../workers.js";
+import type { WorkerHandle } from "../workers/handle.js";
+import { spawnModelWorker } from "../workers/spawn_model.js";
 import { type FromWorker, type Method, type ToWorker, type WireOptions, dispatch } from "./protocol.js";
 
 export interface CallOptions {

@@ -2,7 +2,8 @@
 
 import type { Manifest } from "../bundle/manifest.js";
 import { EdgecError } from "../errors.js";
-import { spawnThread, type WorkerHandle } from "../workers.js";
+import type { WorkerHandle } from "../workers/handle.js";
+import { spawnThread } from "../workers/spawn_thread.js";
 import { type ThreadStart, readDoorbell, ringLeave } from "./engine.js";
 
 /** What a pool thread reports. */

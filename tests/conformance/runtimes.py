@@ -1,0 +1,63 @@
+"""The same jobs on every runtime that we ship: wasmtime, Node, Chromium, Firefox."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import edgec.run
+
+TOOL = Path(__file__).resolve().parents[2] / "runtime_wasm" / "tools" / "run-in.mjs"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    engine: str  # "wasmtime", "node", "chromium" or "firefox"
+    variant: str
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.engine}-{self.variant}-{self.threads}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    ids: tuple[int, ...]
+    text: str
+    logits_sha256: str
+
+
+def answers(runtime: Runtime, bundle: Path, prompts: Sequence[str], *, max_tokens: int) -> list[Answer]:
+    """Greedy chat answers (each prompt its own conversation) and the hash of all their logits."""
+    if runtime.engine == "wasmtime":
+        return _in_python(runtime, bundle, prompts, max_tokens)
+    node = shutil.which("node")
+    assert node, "Node is not installed"
+    command = [
+        *[node, str(TOOL), "--engine", runtime.engine, "--bundle", str(bundle), "--prompts", "-", "--json"],
+        *["--variant", runtime.variant, "--threads", str(runtime.threads), "--max-tokens", str(max_tokens)],
+    ]
+    finished = subprocess.run(
+        command, input=json.dumps(list(prompts)), capture_output=True, text=True, timeout=1200, check=False
+    )
+    assert finished.returncode == 0, finished.stderr + finished.stdout
+    outcome = json.loads(finished.stdout)
+    assert (outcome["stats"]["variant"], outcome["stats"]["threads"]) == (runtime.variant, runtime.threads)
+    return [Answer(tuple(r["tokenIds"]), r["text"], r["logitsSha256"]) for r in outcome["results"]]
+
+
+def _in_python(runtime: Runtime, bundle: Path, prompts: Sequence[str], max_tokens: int) -> list[Answer]:
+    found = []
+    with edgec.run.load(bundle, variant=runtime.variant, threads=runtime.threads) as model:
+        for prompt in prompts:
+            model.reset()
+            messages = [{"role": "user", "content": prompt}]
+            generation = model.chat(messages, max_tokens=max_tokens, temperature=0, hash_logits=True)
+            text = generation.text()
+            assert generation.logits_sha256 is not None
+            found.append(Answer(tuple(generation.ids), text, generation.logits_sha256))
+    return found

@@ -2,7 +2,7 @@
 // `--module FILE` counts a model's wasm module too; without it, that of the demo model is taken if it has been compiled.
 
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -48,9 +48,21 @@ async function buildRuntime() {
   });
   const tsc = join(here, "node_modules/typescript/bin/tsc");
   execFileSync(process.execPath, [tsc, "-p", here, "--emitDeclarationOnly", "--outDir", join(fresh, "types")], { stdio: "inherit" });
+  writeFileSync(join(fresh, "THIRD_PARTY_LICENSES.txt"), licenses());
   rmSync(join(here, "dist"), { recursive: true, force: true });
   renameSync(fresh, join(here, "dist"));
   report(result.metafile);
+}
+
+/** What the bundled packages ask to be passed on. */
+function licenses() {
+  const { dependencies } = JSON.parse(readFileSync(join(here, "package.json"), "utf8"));
+  const parts = Object.keys(dependencies).map((name) => {
+    const folder = join(here, "node_modules", name);
+    const { version, license } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
+    return `${name} ${version} (${license})\n\n${readFileSync(join(folder, "LICENSE"), "utf8").trim()}\n`;
+  });
+  return parts.join(`\n${"-".repeat(80)}\n\n`);
 }
 
 /** @param {import("esbuild").Metafile} metafile */

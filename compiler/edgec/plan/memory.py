@@ -1,7 +1,7 @@
 """What a plan needs: bytes to download, bytes of weights, KV cache and workspace.
 
 The lowering decides the real layout; these are the same formulas without the graph's details, and
-a test holds them against it.
+a test holds them against the numbers of a real bundle.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
-import { rmSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 import type { LoadOptions } from "../src/index.js";
 import { type Fault, TestServer } from "../tools/server.mjs";
 import { FakeCaches, FakeDirectory, withGlobals, withOpfs } from "./fake_storage.js";
-import { FIXTURES, copyBundle, edgec, failsWith } from "./helpers.js";
+import { FIXTURES, copyBundle, edgec, failsWith, readJson } from "./helpers.js";
 
 const WEIGHTS = /\/weights\//;
 let server: InstanceType<typeof TestServer>;
@@ -136,7 +137,7 @@ for (const syncHandlesOnly of [false, true]) {
     const directory = new FakeDirectory(syncHandlesOnly);
     await withOpfs(directory, async () => {
       await loads({ cache: "opfs" });
-      assert.equal(directory.files.size, 3);
+      assert.equal(directory.files.size, 3 + 1, "and the index");
       server.requests = [];
       const model = await load({ cache: "opfs" });
       const stats = await model.stats();
@@ -164,7 +165,7 @@ for (const syncHandlesOnly of [false, true]) {
     assert.ok([...directory.files.values()].reduce((sum, file) => sum + file.length, 0) <= 2000);
     directory.quota = Infinity;
     await withOpfs(directory, () => loads({ cache: "opfs" }));
-    assert.equal(directory.files.size, 3);
+    assert.equal(directory.files.size, 3 + 1);
   });
 }
 
@@ -172,7 +173,7 @@ test("the Cache API serves where OPFS does not, and none at all is fine", async 
   const caches = new FakeCaches();
   await withGlobals({ caches, navigator: { storage: { getDirectory: () => Promise.reject(new DOMException("no", "SecurityError")) } } }, async () => {
     await loads({ cache: "cache-api" });
-    assert.equal(caches.files.size, 3);
+    assert.equal(caches.files.size, 3 + 1);
     server.requests = [];
     await loads({ cache: "cache-api" });
     assert.equal(server.requests.length, 1);
@@ -180,10 +181,38 @@ test("the Cache API serves where OPFS does not, and none at all is fine", async 
   });
 });
 
+test("a new version of a bundle takes the place of the old one; files of others stay", async () => {
+  const directory = new FakeDirectory();
+  const folder = copyBundle("decoder");
+  const changing = new TestServer({ "/bundle/": folder });
+  const address = `${await changing.start()}/bundle`;
+  try {
+    await withOpfs(directory, async () => {
+      await loads({ cache: "opfs" });
+      await loads({ cache: "opfs" }, address);
+      const old = [...directory.files.keys()];
+
+      const tokenizer = Buffer.from(JSON.stringify({ ...readJson<object>(join(folder, "tokenizer.json")), version: "2" }));
+      const manifest = readJson<{ files: Record<string, object> }>(join(folder, "manifest.json"));
+      manifest.files["tokenizer.json"] = { bytes: tokenizer.length, sha256: createHash("sha256").update(tokenizer).digest("hex") };
+      writeFileSync(join(folder, "tokenizer.json"), tokenizer);
+      writeFileSync(join(folder, "manifest.json"), JSON.stringify(manifest));
+      await loads({ cache: "opfs" }, address);
+      assert.equal(directory.files.size, old.length + 1, "the first server still has the old tokenizer");
+
+      rmSync(join(folder, "manifest.json"));
+      writeFileSync(join(folder, "manifest.json"), readFileSync(join(FIXTURES, "decoder/manifest.json")));
+      writeFileSync(join(folder, "tokenizer.json"), readFileSync(join(FIXTURES, "decoder/tokenizer.json")));
+      await loads({ cache: "opfs" }, address);
+      assert.deepEqual([...directory.files.keys()].sort(), old.sort());
+    });
+  } finally {
+    await changing.stop();
+  }
+});
+
 test("the manifest's hash, if the page gives it", async () => {
   await failsWith("hash-mismatch", load({ manifestSha256: "0".repeat(64) }));
-  const { createHash } = await import("node:crypto");
-  const { readFileSync } = await import("node:fs");
   const digest = createHash("sha256").update(readFileSync(join(FIXTURES, "decoder/manifest.json"))).digest("hex");
   await loads({ manifestSha256: digest.toUpperCase() });
 });

@@ -17,6 +17,24 @@ export interface FileCache {
 }
 
 const DIRECTORY = "edgec";
+const INDEX = "index.json"; // which files each bundle was seen to have
+
+/** Notes the files of the bundle at `location`, and deletes those that only its last version had. */
+export async function remember(cache: FileCache, location: string, keys: readonly string[]): Promise<void> {
+  const stored = await cache.get(INDEX);
+  let index: Record<string, string[]> = {};
+  try {
+    if (stored) index = JSON.parse(new TextDecoder().decode(stored)) as typeof index;
+  } catch {
+    // Damaged: what it knew is lost, and those files stay until `clearCache`.
+  }
+  const before = Array.isArray(index[location]) ? index[location] : [];
+  if (JSON.stringify(before) === JSON.stringify(keys)) return;
+  index[location] = [...keys];
+  const wanted = new Set(Object.values(index).flat());
+  for (const key of before) if (!wanted.has(key)) await cache.delete(key);
+  await cache.put(INDEX, new TextEncoder().encode(JSON.stringify(index)));
+}
 
 /** The best store that works here, or null. `mode` restricts the choice. */
 export async function openCache(mode: "auto" | CacheKind): Promise<FileCache | null> {

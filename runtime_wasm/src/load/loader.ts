@@ -7,7 +7,7 @@ import { chooseVariant, detectFeatures } from "../engine/features.js";
 import { ThreadPool } from "../engine/pool.js";
 import { EdgecError, throwIfAborted } from "../errors.js";
 import { sha256 } from "../sha256.js";
-import { type CacheKind, type FileCache, openCache } from "./cache.js";
+import { type CacheKind, type FileCache, openCache, remember } from "./cache.js";
 import { DEFAULT_RETRY, type RetryPolicy, download, downloadManifest } from "./download.js";
 import type { Source } from "./source.js";
 
@@ -86,6 +86,7 @@ export async function load(source: Source, options: LoaderOptions): Promise<Load
     throwIfAborted(options.signal);
     if (threads > 1) engine!.pool = await ThreadPool.start(manifest, memory, compiled, threads, options);
     throwIfAborted(options.signal);
+    await files.remember();
     files.report("ready", "");
     const { downloadedBytes, cachedBytes } = files;
     const loadSeconds = (performance.now() - started) / 1000;
@@ -201,6 +202,12 @@ class FileSet {
     } catch {
       this.cache = null; // no room, most likely: the rest is not worth trying
     }
+  }
+
+  /** Lets the cache drop what an older version of this bundle left. */
+  async remember(): Promise<void> {
+    const keys = Object.values(this.manifest.files).map(({ sha256: key }) => key);
+    if (this.cache) await remember(this.cache, this.source.location, [...new Set(keys)].sort()).catch(() => undefined);
   }
 
   /** Files in download order, as many at once as the budget allows. */

@@ -18,7 +18,13 @@ const failed = (what: string, detail: string): EdgecError =>
     hint: "serve worker.js and thread.js beside edgec.js, or pass `workerUrl` and `threadUrl`; `worker: false` does without",
   });
 
-export function webWorker(worker: Worker, what: string): WorkerHandle {
+export function webWorker(start: () => Worker, what: string): WorkerHandle {
+  let worker: Worker;
+  try {
+    worker = start();
+  } catch (cause) {
+    throw failed(what, (cause as Error).message); // another origin's script, or a policy that forbids workers
+  }
   return {
     post: (message, transfer = []) => worker.postMessage(message, transfer),
     onMessage: (listener) => worker.addEventListener("message", (event) => listener(event.data)),

@@ -9,6 +9,6 @@ import { type WorkerHandle, nodeWorker, webWorker } from "./handle.js";
 /** `url` overrides the file beside this one. */
 export function spawnModelWorker(url?: string): WorkerHandle {
   if (isNode) return nodeWorker(url ?? import.meta.url.replace(/[^/]*$/, "worker.js"), "model worker");
-  if (url !== undefined) return webWorker(new Worker(url, { type: "module" }), "model worker");
-  return webWorker(new Worker(new URL("./worker.js", import.meta.url), { type: "module" }), "model worker");
+  if (url !== undefined) return webWorker(() => new Worker(url, { type: "module" }), "model worker");
+  return webWorker(() => new Worker(new URL("./worker.js", import.meta.url), { type: "module" }), "model worker");
 }

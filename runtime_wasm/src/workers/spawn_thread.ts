@@ -9,6 +9,6 @@ import { type WorkerHandle, nodeWorker, webWorker } from "./handle.js";
 /** `url` overrides the file beside this one. */
 export function spawnThread(url?: string): WorkerHandle {
   if (isNode) return nodeWorker(url ?? import.meta.url.replace(/[^/]*$/, "thread.js"), "pool thread");
-  if (url !== undefined) return webWorker(new Worker(url, { type: "module" }), "pool thread");
-  return webWorker(new Worker(new URL("./thread.js", import.meta.url), { type: "module" }), "pool thread");
+  if (url !== undefined) return webWorker(() => new Worker(url, { type: "module" }), "pool thread");
+  return webWorker(() => new Worker(new URL("./thread.js", import.meta.url), { type: "module" }), "pool thread");
 }

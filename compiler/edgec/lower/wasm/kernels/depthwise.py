@@ -19,7 +19,7 @@ from tvm.script.ir_builder import tirx as T
 from edgec.lower.wasm.graph_dims import symbols, to_tir
 from edgec.lower.wasm.kernels.activations import ACTIVATIONS
 from edgec.lower.wasm.kernels.builder import Buffer, Expr, KernelBuilder, PrimFunc, Registers, bind, load, splat, store
-from edgec.lower.wasm.kernels.linear import Epilogue
+from edgec.lower.wasm.kernels.epilogue import Epilogue
 from edgec.passes.dims import Dim
 
 _PIXELS = 4  # of one output row, computed together

@@ -8,8 +8,10 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgec.lower.wasm.graph_dims import to_tir
+from edgec.lower.wasm.kernels.activations import ACTIVATIONS
 from edgec.lower.wasm.kernels.builder import Buffer, Expr, KernelBuilder, PrimFunc, Registers, bind, load, splat, store
 from edgec.lower.wasm.kernels.depthwise import Window, for_channels
+from edgec.lower.wasm.kernels.epilogue import Epilogue
 
 
 def pack_grouped(weight: npt.NDArray[np.float32], groups: int) -> npt.NDArray[np.float32]:
@@ -19,14 +21,15 @@ def pack_grouped(weight: npt.NDArray[np.float32], groups: int) -> npt.NDArray[np
     return np.ascontiguousarray(split.transpose(0, 3, 4, 2, 1))
 
 
-def grouped_conv(window: Window, *, groups: int, outputs: int, bias: bool) -> PrimFunc:
-    """Parameters: input, weights, [bias], output, `window.dimensions()`; `outputs` channels in all."""
+def grouped_conv(window: Window, *, groups: int, outputs: int, epilogue: Epilogue) -> PrimFunc:
+    """Parameters: input, weights, [bias], [residual], output, `window.dimensions()`; `outputs` channels in all."""
     w = window
     inputs, own = w.channels // groups, outputs // groups
     with KernelBuilder() as k:
         source = k.buffer("input", "float32")
         weights = k.buffer("weights", "float32")
-        shift = k.buffer("bias", "float32") if bias else None
+        shift = k.buffer("bias", "float32") if epilogue.bias else None
+        residual = k.buffer("residual", "float32") if epilogue.residual else None
         output = k.buffer("output", "float32")
         variables = {name: k.scalar(name) for name in w.dimensions()}
         height, width = to_tir(w.height, variables), to_tir(w.width, variables)
@@ -51,7 +54,13 @@ def grouped_conv(window: Window, *, groups: int, outputs: int, bias: bool) -> Pr
                             value = source[at + c]
                             factor = splat(value, "float32x4") if lanes == 4 else value
                             total[0] = total[0] + factor * _read(weights, (tap + c) * own + channel, lanes)
-                    store(output, (line * out_width + x) * outputs + group * own + channel, total[0], lanes)
+                    value = total[0]
+                    if epilogue.activation is not None:
+                        value = ACTIVATIONS[epilogue.activation](bind(value))
+                    place = (line * out_width + x) * outputs + group * own + channel
+                    if residual is not None:
+                        value = value + _read(residual, place, lanes)
+                    store(output, place, value, lanes)
 
                 for_channels(own, channels)
     return k.func

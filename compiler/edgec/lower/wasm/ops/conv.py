@@ -117,7 +117,7 @@ def lower_group(context: GraphContext, group: Group) -> None:
     elif groups == window.channels == outputs:
         _depthwise(context, group, weight, window, source, bias, residual, target)
     else:
-        _grouped(context, group, weight, window, source, bias, target)
+        _grouped(context, group, weight, window, source, bias, residual, target)
     if group.transposed:
         last = target if rank == 4 else target.reshaped([shape[0], *shape[2:]])
         assert last is not None
@@ -232,6 +232,7 @@ def _grouped(
     window: Window,
     source: TensorView,
     bias: Storage | None,
+    residual: TensorView | None,
     target: TensorView,
 ) -> None:
     tensor = weight.const_value
@@ -243,9 +244,10 @@ def _grouped(
         return pack_grouped(array if array.ndim == 4 else array[:, :, None], groups)
 
     filters = context.weight(f"{weight.name}#grouped", read)
+    epilogue = group.epilogue()
     context.call(
-        ("grouped_conv", window, groups, outputs, bias is not None),
-        lambda isa: grouped_conv(window, groups=groups, outputs=outputs, bias=bias is not None),
-        [source, filters, *(part for part in (bias, target) if part is not None)],
+        ("grouped_conv", window, groups, outputs, epilogue),
+        lambda isa: grouped_conv(window, groups=groups, outputs=outputs, epilogue=epilogue),
+        [source, filters, *(part for part in (bias, residual, target) if part is not None)],
         window.dimensions(),
     )

@@ -134,7 +134,7 @@ def _pad_by_index(
         positions = np.pad(np.arange(size), amount, mode=mode) if min(amount) >= 0 else None  # type: ignore[call-overload]
         if positions is None:
             raise UnsupportedError(f"{label(node)} pads by negative amounts in mode `{mode}`")
-        view = taken(context, view, axis, positions, f"{node.name or node.outputs[0].name}#{axis}")
+        view = taken(context, view, axis, positions, f"{node.outputs[0].name}#{axis}")
     context.define(node.outputs[0], view)
 
 

@@ -35,7 +35,7 @@ def lower(context: GraphContext, node: ir.Node) -> None:
     rows, columns = (resampling_table(node, size[i], new_size[i], scales[i - 2]) for i in range(2))
     view = channels_last(context, source)
     operands = [
-        context.weight(f"{node.name}#{name}", data)
+        context.weight(f"{output.name}#{name}", data)
         for name, data in (
             ("rows", lambda: rows[0]),
             ("row_weights", lambda: rows[1]),

@@ -1,0 +1,350 @@
+"""Operators against onnxruntime; many in one graph, because a graph compiles as a whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.helper as oh
+import pytest
+
+from tests.lower.graph.harness import BOTH, Arrays, check, make_model
+
+RANDOM = np.random.default_rng(11)
+
+
+def node(op_type: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
+    return oh.make_node(op_type, inputs, [output], **attributes)
+
+
+def floats(*shape: int, scale: float = 1.0) -> np.ndarray:
+    return RANDOM.normal(0, scale, shape).astype(np.float32)
+
+
+def integers(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+UNARY: dict[str, dict[str, Any]] = {
+    **{
+        name: {}
+        for name in (
+            "Abs Ceil Cos Erf Exp Floor HardSwish Mish Neg Relu Round Sigmoid Sign Sin Softplus Softsign Tanh".split()
+        )
+    },
+    "Celu": {"alpha": 1.3},
+    "Elu": {"alpha": 0.7},
+    "Gelu": {"approximate": "tanh"},
+    "HardSigmoid": {"alpha": 0.3, "beta": 0.4},
+    "LeakyRelu": {"alpha": 0.2},
+    "Selu": {},
+    "ThresholdedRelu": {"alpha": 0.4},
+}
+
+
+def test_unary_operators() -> None:
+    nodes = [node(name, ["x"], f"y_{name}", **attributes) for name, attributes in UNARY.items()]
+    nodes += [node(name, ["positive"], f"y_{name}") for name in ("Log", "Sqrt", "Reciprocal")]
+    outputs = {n.output[0]: "f" for n in nodes}
+    model = make_model(nodes, {"x": ("f", [3, 7]), "positive": ("f", [9])}, outputs)
+    check(model, [{"x": floats(3, 7, scale=3), "positive": np.abs(floats(9)) + 0.1}], variants=BOTH)
+
+
+def test_binary_operators_broadcast() -> None:
+    nodes = [
+        node("Add", ["x", "row"], "add"),
+        node("Sub", ["column", "x"], "sub"),
+        node("Mul", ["x", "scalar"], "mul"),
+        node("Div", ["x", "positive"], "div"),
+        node("Max", ["x", "row", "scalar"], "max"),
+        node("Min", ["x", "row"], "min"),
+        node("Mean", ["x", "row", "column"], "mean"),
+        node("Pow", ["positive", "x"], "pow"),
+        node("PRelu", ["x", "row"], "prelu"),
+        node("Mod", ["x", "positive"], "mod", fmod=1),
+        node("Clip", ["x", "", "scalar"], "clip"),
+        node("Sum", ["row", "column"], "sum"),
+    ]
+    inputs = {"x": ("f", [2, 5, "n"]), "positive": ("f", [2, 5, "n"]), "row": ("f", ["n"])}
+    weights = {"column": floats(5, 1), "scalar": np.array(0.3, np.float32)}
+    model = make_model(nodes, inputs, {n.output[0]: "f" for n in nodes}, weights)
+    feeds: list[Arrays] = [
+        {"x": floats(2, 5, n), "positive": np.abs(floats(2, 5, n)) + 0.2, "row": floats(n)} for n in (6, 4, 1)
+    ]
+    check(model, feeds, dims={"n": 6})
+
+
+def test_logic_and_integers() -> None:
+    nodes = [
+        node("Less", ["x", "y"], "less"),
+        node("GreaterOrEqual", ["x", "y"], "greater_equal"),
+        node("Not", ["less"], "not"),
+        node("And", ["less", "flag"], "and"),
+        node("Or", ["less", "flag"], "or"),
+        node("Xor", ["less", "flag"], "xor"),
+        node("Where", ["flag", "x", "y"], "where"),
+        node("Cast", ["x"], "as_integer", to=onnx.TensorProto.INT64),
+        node("Cast", ["whole"], "as_float", to=onnx.TensorProto.FLOAT),
+        node("Cast", ["whole"], "as_flag", to=onnx.TensorProto.BOOL),
+        node("Add", ["whole", "as_integer"], "sum"),
+        node("Mod", ["whole", "seven"], "remainder"),
+        node("Equal", ["remainder", "three"], "equal"),
+    ]
+    kinds = {"where": "f", "as_float": "f", "as_integer": "i", "sum": "i", "remainder": "i"}
+    outputs = {n.output[0]: kinds.get(n.output[0], "b") for n in nodes}
+    shape = [4, 5]
+    inputs = {"x": ("f", shape), "y": ("f", shape), "whole": ("i", shape), "flag": ("b", shape)}
+    model = make_model(nodes, inputs, outputs, {"seven": integers(7), "three": integers(3)})
+    feed: Arrays = {
+        "x": floats(4, 5, scale=4),
+        "y": floats(4, 5),
+        "whole": RANDOM.integers(-20, 20, (4, 5)),
+        "flag": RANDOM.integers(0, 2, (4, 5)).astype(bool),
+    }
+    check(model, [feed])
+
+
+def test_reductions() -> None:
+    nodes = []
+    for name in "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare".split():
+        source = "positive" if name == "LogSum" else "x"
+        nodes.append(node(f"Reduce{name}", [source, "last"], f"last_{name}", keepdims=0))
+        nodes.append(node(f"Reduce{name}", [source, "middle"], f"middle_{name}", keepdims=1))
+    nodes.append(node("ReduceMean", ["x"], "all", keepdims=0))
+    nodes += [node("ArgMax", ["x"], "argmax", axis=1), node("ArgMin", ["x"], "argmin", axis=-1, keepdims=0)]
+    outputs = {n.output[0]: "i" if n.output[0].startswith("arg") else "f" for n in nodes}
+    weights = {"last": integers(-1), "middle": integers(0, 1)}
+    model = make_model(nodes, {"x": ("f", ["n", 6, 12]), "positive": ("f", ["n", 6, 12])}, outputs, weights)
+    feeds: list[Arrays] = [{"x": floats(n, 6, 12, scale=2), "positive": np.abs(floats(n, 6, 12)) + 0.1} for n in (3, 1)]
+    check(model, feeds, dims={"n": 3}, tolerance=2e-5)
+
+
+def test_movement() -> None:
+    weights = {
+        "shape": integers(0, 4, 3, -1),
+        "flat": integers(-1),
+        "starts": integers(1, -1),
+        "ends": integers(100, 0),
+        "axes": integers(1, 2),
+        "steps": integers(2, -2),
+        "sizes": integers(2, 10),
+        "times": integers(1, 2, 3),
+        "pads": integers(0, 1, 2, 0, 3, -1),
+        "edges": integers(0, 1, 2, 0, 0, 3),
+        "one": integers(1),
+        "target": integers(2, 1, 12, 6),
+        "fill": np.array(1.5, np.float32),
+    }
+    nodes = [
+        node("Reshape", ["x", "shape"], "reshape"),
+        node("Transpose", ["reshape"], "transpose", perm=[0, 3, 1, 2]),
+        node("Reshape", ["transpose", "flat"], "copied"),
+        node("Slice", ["x", "starts", "ends", "axes", "steps"], "slice"),
+        oh.make_node("Split", ["x", "sizes"], ["left", "right"], axis=1),
+        node("Concat", ["right", "x", "left"], "concat", axis=1),
+        node("Tile", ["x", "times"], "tile"),
+        node("Pad", ["x", "pads", "fill"], "pad"),
+        node("Pad", ["x", "edges"], "edge", mode="edge"),
+        node("Pad", ["x", "edges"], "reflect", mode="reflect"),
+        node("Unsqueeze", ["x", "one"], "unsqueeze"),
+        node("Expand", ["unsqueeze", "target"], "expand"),
+        node("Flatten", ["x"], "flatten", axis=2),
+        node("Identity", ["x"], "identity"),
+        node("DepthToSpace", ["image"], "space", blocksize=2),
+        node("DepthToSpace", ["image"], "space_crd", blocksize=2, mode="CRD"),
+        node("SpaceToDepth", ["image"], "depth", blocksize=2),
+    ]
+    outputs = {name: "f" for n in nodes for name in n.output}
+    model = make_model(nodes, {"x": ("f", [2, 12, 6]), "image": ("f", [1, 8, 4, 6])}, outputs, weights)
+    check(model, [{"x": floats(2, 12, 6), "image": floats(1, 8, 4, 6)}], tolerance=0.0)
+
+
+def test_shapes_as_tensors() -> None:
+    """Shape arithmetic that ends in an output, or decides what a kernel does."""
+    nodes = [
+        node("Shape", ["x"], "shape"),
+        node("Gather", ["shape", "first"], "n"),
+        node("Mul", ["shape", "two"], "double"),
+        node("Concat", ["n", "three"], "target", axis=0),
+        node("ConstantOfShape", ["target"], "zeros"),
+        node("Concat", ["n", "minus"], "wanted", axis=0),
+        node("Reshape", ["x", "wanted"], "rows"),
+        node("Slice", ["table", "zero", "n"], "positions"),
+        node("Gather", ["table", "ids"], "picked"),
+    ]
+    outputs = {"shape": "i", "double": "i", "zeros": "f", "rows": "f", "positions": "f", "picked": "f"}
+    weights = {
+        "first": integers(0),
+        "two": integers(2),
+        "three": integers(3),
+        "minus": integers(-1),
+        "zero": integers(0),
+        "table": floats(8, 3),
+    }
+    model = make_model(nodes, {"x": ("f", ["n", 4]), "ids": ("i", ["n"])}, outputs, weights)
+    feeds: list[Arrays] = [{"x": floats(n, 4), "ids": RANDOM.integers(-8, 8, n)} for n in (5, 2)]
+    check(model, feeds, dims={"n": 5})
+
+
+def test_matrix_products() -> None:
+    nodes = [
+        node("MatMul", ["a", "b"], "batched"),
+        node("Transpose", ["b"], "bt", perm=[0, 2, 1]),
+        node("MatMul", ["b", "a"], "other"),
+        node("MatMul", ["bt", "bt2"], "transposed"),
+        node("Transpose", ["a"], "bt2", perm=[0, 2, 1]),
+        node("MatMul", ["a", "vector"], "by_vector"),
+        node("MatMul", ["a", "weight"], "linear"),
+        node("Add", ["linear", "bias"], "biased"),
+        node("Tanh", ["biased"], "activated"),
+        node("Add", ["activated", "same"], "residual"),
+        node("Gemm", ["two", "weight", "bias"], "gemm", alpha=0.5, beta=2.0),
+        node("Gemm", ["two", "other_weight"], "gemm_transposed", transB=1),
+    ]
+    nodes = [nodes[0], nodes[1], nodes[2], nodes[4], nodes[3], *nodes[5:]]
+    outputs = dict.fromkeys(("batched", "other", "transposed", "by_vector", "residual", "gemm", "gemm_transposed"), "f")
+    weights = {"weight": floats(9, 13), "bias": floats(13), "other_weight": floats(10, 9), "vector": floats(9)}
+    inputs = {
+        "a": ("f", ["n", 5, 9]),
+        "b": ("f", ["n", 9, 5]),
+        "same": ("f", ["n", 5, 13]),
+        "two": ("f", [3, 9]),
+    }
+    model = make_model(nodes, inputs, outputs, weights)
+    feeds: list[Arrays] = [
+        {"a": floats(n, 5, 9), "b": floats(n, 9, 5), "same": floats(n, 5, 13), "two": floats(3, 9)} for n in (2, 1)
+    ]
+    check(model, feeds, dims={"n": 2})
+
+
+def test_normalizations() -> None:
+    nodes = [
+        node("Softmax", ["x"], "softmax"),
+        node("Softmax", ["x"], "softmax_middle", axis=1),
+        node("LogSoftmax", ["x"], "log_softmax"),
+        node("LayerNormalization", ["x", "scale", "shift"], "layer_norm", epsilon=1e-3),
+        node("LayerNormalization", ["x", "scale2"], "layer_norm_2d", axis=1),
+        node("RMSNormalization", ["x", "scale"], "rms_norm", epsilon=1e-3),
+        node("InstanceNormalization", ["image", "channel", "channel_shift"], "instance_norm"),
+        node("GroupNormalization", ["image", "channel", "channel_shift"], "group_norm", num_groups=2),
+    ]
+    weights = {
+        "scale": floats(11),
+        "shift": floats(11),
+        "scale2": floats(5, 11),
+        "channel": floats(6),
+        "channel_shift": floats(6),
+    }
+    model = make_model(
+        nodes, {"x": ("f", [3, 5, 11]), "image": ("f", [2, 6, 3, 4])}, {n.output[0]: "f" for n in nodes}, weights
+    )
+    check(model, [{"x": floats(3, 5, 11, scale=3), "image": floats(2, 6, 3, 4)}], tolerance=2e-5)
+
+
+def test_convolutions() -> None:
+    """Strides, dilations, paddings, groups, odd channel counts, one and two dimensions, activations."""
+    cases: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
+        ("pointwise", (9, 6, 1, 1), {}),
+        ("strided_pointwise", (5, 6, 1, 1), {"strides": [2, 2]}),
+        ("dense", (10, 6, 3, 3), {"pads": [1, 2, 0, 1], "strides": [2, 1]}),
+        ("dilated", (4, 6, 3, 2), {"dilations": [2, 3], "pads": [2, 2, 2, 2]}),
+        ("depthwise", (6, 1, 3, 3), {"group": 6, "pads": [1, 1, 1, 1]}),
+        ("depthwise_strided", (6, 1, 5, 3), {"group": 6, "strides": [2, 3], "pads": [2, 0, 2, 1]}),
+        ("depthwise_dilated", (6, 1, 3, 3), {"group": 6, "dilations": [2, 2], "pads": [2, 2, 2, 2]}),
+        ("grouped", (8, 3, 3, 3), {"group": 2, "pads": [1, 1, 1, 1]}),
+        ("multiplied", (12, 1, 3, 3), {"group": 6}),
+    ]
+    nodes, weights = [], {}
+    activations = ["Relu", None, "Sigmoid", None, "HardSwish", "Relu", None, "Tanh", None]
+    for (name, shape, attributes), activation in zip(cases, activations, strict=True):
+        weights[f"{name}_weight"], weights[f"{name}_bias"] = floats(*shape, scale=0.4), floats(shape[0])
+        nodes.append(node("Conv", ["image", f"{name}_weight", f"{name}_bias"], name, **attributes))
+        if activation:
+            nodes.append(node(activation, [name], f"{name}_activated"))
+    weights["line_weight"] = floats(7, 5, 4)
+    nodes.append(node("Conv", ["line", "line_weight"], "line_out", strides=[2], pads=[1, 2]))
+    read = {name for n in nodes for name in n.input}
+    outputs = {n.output[0]: "f" for n in nodes if n.output[0] not in read}
+    model = make_model(nodes, {"image": ("f", ["n", 6, 9, 10]), "line": ("f", ["n", 5, 13])}, outputs, weights)
+    feeds: list[Arrays] = [{"image": floats(n, 6, 9, 10), "line": floats(n, 5, 13)} for n in (2, 1)]
+    check(model, feeds, dims={"n": 2})
+
+
+def test_pools_and_resizes() -> None:
+    weights = {
+        "double": np.array([1, 1, 2, 2], np.float32),
+        "uneven": np.array([1, 1, 1.7, 0.6], np.float32),
+        "size": integers(1, 5, 9, 4),
+    }
+    half = {"coordinate_transformation_mode": "half_pixel"}
+    floor = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    nodes = [
+        node("MaxPool", ["x"], "max", kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 1]),
+        node("MaxPool", ["x"], "max_ceil", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
+        node("AveragePool", ["x"], "average", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        node("AveragePool", ["x"], "counted", kernel_shape=[2, 3], pads=[1, 1, 0, 1], count_include_pad=1),
+        node("GlobalAveragePool", ["x"], "global_average"),
+        node("GlobalMaxPool", ["x"], "global_max"),
+        node(
+            "Resize", ["x", "", "double"], "nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+        ),
+        node("Resize", ["x", "", "uneven"], "linear", mode="linear", **half),
+        node("Resize", ["x", "", "", "size"], "cubic", mode="cubic", cubic_coeff_a=-0.5, **half),
+        node("Resize", ["x", "", "", "size"], "corners", mode="linear", coordinate_transformation_mode="align_corners"),
+    ]
+    model = make_model(nodes, {"x": ("f", [1, 5, 7, 8])}, {n.output[0]: "f" for n in nodes}, weights)
+    check(model, [{"x": floats(1, 5, 7, 8)}])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention(masked: bool) -> None:
+    """Grouped heads, odd widths, different lengths; a mask over heads and queries, or a causal one."""
+    mask = ["mask"] if masked else []
+    nodes = [
+        node("Attention", ["q", "k", "v", *mask], "packed", q_num_heads=4, kv_num_heads=2, scale=0.3),
+        node("Attention", ["q4", "k4", "v4"], "spread", is_causal=0 if masked else 1, softcap=2.0),
+    ]
+    inputs: dict[str, Any] = {
+        "q": ("f", ["n", "t", 4 * 6]),
+        "k": ("f", ["n", "s", 2 * 6]),
+        "v": ("f", ["n", "s", 2 * 5]),
+        "q4": ("f", [1, 3, "t", 8]),
+        "k4": ("f", [1, 3, "t", 8]),
+        "v4": ("f", [1, 3, "t", 4]),
+    }
+    if masked:
+        inputs["mask"] = ("f", ["n", 1, "t", "s"])
+    model = make_model(nodes, inputs, {"packed": "f", "spread": "f"})
+    feeds = []
+    for n, t, s in ((2, 7, 9), (1, 1, 4)):
+        feed: Arrays = {
+            "q": floats(n, t, 24),
+            "k": floats(n, s, 12),
+            "v": floats(n, s, 10),
+            "q4": floats(1, 3, t, 8),
+            "k4": floats(1, 3, t, 8),
+            "v4": floats(1, 3, t, 4),
+        }
+        if masked:
+            feed["mask"] = np.where(RANDOM.random((n, 1, t, s)) < 0.3, -1e9, 0).astype(np.float32)
+        feeds.append(feed)
+    check(model, feeds, dims={"n": 2, "t": 7, "s": 9})
+
+
+def test_gathers() -> None:
+    nodes = [
+        node("Gather", ["x", "ids"], "rows"),
+        node("Gather", ["x", "ids"], "columns", axis=2),
+        node("Gather", ["flags", "ids"], "bits"),
+        node("GatherElements", ["x", "places"], "elements", axis=1),
+    ]
+    outputs = {"rows": "f", "columns": "f", "bits": "b", "elements": "f"}
+    inputs = {"x": ("f", [4, 5, 6]), "ids": ("i", [2, 3]), "flags": ("b", [4]), "places": ("i", [2, 3, 6])}
+    feed: Arrays = {
+        "x": floats(4, 5, 6),
+        "ids": RANDOM.integers(-4, 4, (2, 3)),
+        "flags": np.array([True, False, True, True]),
+        "places": RANDOM.integers(-5, 5, (2, 3, 6)),
+    }
+    check(make_model(nodes, inputs, outputs), [feed], tolerance=0.0)

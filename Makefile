@@ -62,7 +62,8 @@ SMOLLM2_GGUF = $$($(BIN)/python -c 'import importlib.util as u, pathlib as p; pr
 $(BUILD)/smollm2.edgec/manifest.json: $(VENV)/.demo $(shell find compiler device_profiles -name '*.py' -o -name '*.toml')
 	$(STEP) "compiling SmolLM2-135M-Instruct for $(PROFILE)"
 	@mkdir -p $(BUILD)
-	@$(BIN)/edgec compile "$(SMOLLM2_GGUF)" --profile $(PROFILE) -o $(BUILD)/smollm2.edgec --force
+	@$(BIN)/edgec compile "$(SMOLLM2_GGUF)" --name SmolLM2-135M-Instruct --profile $(PROFILE) \
+		-o $(BUILD)/smollm2.edgec
 
 demo: runtime $(BUILD)/smollm2.edgec/manifest.json ## Compile a real model, let it answer here and in the browser
 	$(STEP) "asking it: What is the capital of France?"

@@ -11,6 +11,8 @@ import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from edgec.pipeline import compile_model
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|start|>{{ message['role'] }}\n{{ message['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
@@ -45,7 +47,15 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_tiny_llama(folder: Path, *, seed: int = 0) -> None:
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_llama`, compiled for phone-8gb. Copy it before changing it."""
+    output = tmp_path_factory.mktemp("bundles") / "tiny.edgec"
+    compile_model(tiny_llama, "phone-8gb", output)
+    return output
+
+
+def write_tiny_llama(folder: Path, *, seed: int = 0, intermediate: int = 96) -> None:
     """hidden 64, 4 heads, 2 key-value heads, 288 tokens; weights are a normal distribution of width 0.08."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     specials = ["<|start|>", "<|end|>"]
@@ -60,7 +70,7 @@ def write_tiny_llama(folder: Path, *, seed: int = 0) -> None:
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_size": 64,
-        "intermediate_size": 96,
+        "intermediate_size": intermediate,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
@@ -94,8 +104,8 @@ def write_tiny_llama(folder: Path, *, seed: int = 0) -> None:
             prefix + "self_attn.k_proj.weight": weight(32, 64),
             prefix + "self_attn.v_proj.weight": weight(32, 64),
             prefix + "self_attn.o_proj.weight": weight(64, 64),
-            prefix + "mlp.gate_proj.weight": weight(96, 64),
-            prefix + "mlp.up_proj.weight": weight(96, 64),
-            prefix + "mlp.down_proj.weight": weight(64, 96),
+            prefix + "mlp.gate_proj.weight": weight(intermediate, 64),
+            prefix + "mlp.up_proj.weight": weight(intermediate, 64),
+            prefix + "mlp.down_proj.weight": weight(64, intermediate),
         }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

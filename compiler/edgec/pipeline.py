@@ -13,6 +13,8 @@ Stages never import each other; they meet here, in the types of `edgec.ir`.
 from __future__ import annotations
 
 import itertools
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -20,11 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from edgec import dumps, memory
-from edgec.errors import UsageError
+from edgec.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from edgec.bundle import Bundle
     from edgec.ir import CompressedModel, LoweredModule, ModelIR, Plan
+
+SCRATCH_BYTES = 32 << 20  # more than the object files of the largest models
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,18 @@ def _lower(work: Work) -> None:
     from edgec.lower.wasm import lower
 
     assert work.compressed is not None
+    _check_scratch()
     work.lowered = lower(work.compressed, progress=work.advance("lower"))
+
+
+def _check_scratch() -> None:
+    """LLVM writes object files to the temporary folder, and ends the whole process when it cannot."""
+    folder = tempfile.gettempdir()
+    if shutil.disk_usage(folder).free < SCRATCH_BYTES:
+        raise OutputError(
+            f"less than {SCRATCH_BYTES >> 20} MiB are left in the temporary folder `{folder}`",
+            hint="free some space, or set TMPDIR to another folder",
+        )
 
 
 def _bundle(work: Work) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import struct
 import subprocess
@@ -256,10 +257,19 @@ def run_limited(tmp_path: Path, model: Path, limit: int) -> Result:
     return Result(finished.returncode, finished.stdout, finished.stderr)
 
 
-def test_full_disk(tmp_path: Path, tiny_llama: Path) -> None:
-    """A file-size limit makes writes fail in the same place as a full disk does."""
-    refused(run_limited(tmp_path, tiny_llama, 24 * 1024), errors.OutputError, "out.edgec")
-    assert list(tmp_path.iterdir()) == []
+def test_full_disk(tmp_path: Path) -> None:
+    """A limit on file sizes lets the weights fail as a full disk does, while LLVM's object files still fit."""
+    model, folder = tmp_path / "model", tmp_path / "folder"
+    model.mkdir()
+    folder.mkdir()
+    write_tiny_llama(model, intermediate=8192)
+    refused(run_limited(folder, model, 3 << 19), errors.OutputError, "out.edgec")
+    assert list(folder.iterdir()) == []
+
+
+def test_full_temporary_folder(edgec: Edgec, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _folder: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    refused(edgec("compile", tiny_llama, "-p", "phone-8gb"), errors.OutputError, "TMPDIR")
 
 
 @pytest.mark.parametrize(("signal_number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ENGINES = ("wasmtime", "node", "chromium", "firefox")
 TEXT = "The quick brown fox jumps over the lazy dog while the river runs slowly to the sea. "
 TIME_LIMIT = 1800.0  # seconds for one engine
+GRACE = 10.0  # seconds to close a browser
 EPILOG = """\
 Examples:
 
@@ -193,18 +194,32 @@ def _in_javascript(engine: str, bundle: Bundle, work: Work, variant: str | None,
         arguments += ["--variant", variant]
     if threads is not None:
         arguments += ["--threads", str(threads)]
+    process = subprocess.Popen(
+        [node, str(script), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
-        finished = subprocess.run(
-            [node, str(script), *arguments],
-            input=json.dumps([_job(work)]),
-            capture_output=True,
-            text=True,
-            timeout=TIME_LIMIT,
-            check=False,
-        )
+        output, complaints = process.communicate(json.dumps([_job(work)]), timeout=TIME_LIMIT)
     except subprocess.TimeoutExpired:
         raise RunError(f"{engine} did not finish within {TIME_LIMIT:.0f} seconds") from None
-    return _row(engine, finished.stdout, finished.stderr)
+    finally:
+        _end(process)
+    return _row(engine, output, complaints)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ask politely first: then the script closes its browser."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.communicate(timeout=GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
 
 
 def _job(work: Work) -> dict[str, Any]:

@@ -64,6 +64,8 @@ def command(
     """
     with loading.load(bundle, variant=variant, threads=threads, quiet=quiet or as_json) as model:
         if model.manifest.model.kind == "decoder":
+            if images or inputs:
+                raise UsageError("a language model takes a text", hint="leave out `--image` and `--input`")
             prompt = " ".join(texts) if texts else _standard_input()
             answer(model, prompt, raw, system, loading.given(options), as_json, hash_logits, quiet)
         elif images:

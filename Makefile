@@ -7,12 +7,14 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 BUILD  := build
 PROFILE ?= laptop-8gb
 PORT   ?= 8080
+BENCH_FLAGS ?=
 # With a terminal the demo goes on serving its page; in a pipe or with CI=true it ends after the answer.
 SERVE  ?= $(if $(filter true 1,$(CI)),0,$(shell test -t 1 && echo 1 || echo 0))
 
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 STEP = @printf '\033[1;36m▸\033[0m %s\n'
 
-.PHONY: help setup runtime check format test test-all bench demo demo-models clean
+.PHONY: help setup browsers runtime check format test test-all conformance bench demo clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -90,12 +92,34 @@ format: $(VENV)/.dev ## Format the Python code
 test: setup ## Tests that take a minute or two
 	@$(BIN)/python -m pytest -q -m 'not slow and not browser'
 
-test-all: check ## Everything that CI runs: lint, types, all tests, real browsers
+browsers: ## Install Chromium and Firefox from Debian's packages where they are missing
+	@command -v chromium >/dev/null && command -v firefox-esr >/dev/null || { \
+		echo "installing chromium and firefox-esr"; \
+		$(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium firefox-esr >/dev/null; }
+
+test-all: browsers check ## Everything that CI runs: lint, types, all tests, real browsers
 	@npm --prefix runtime_wasm test
 	@$(BIN)/python -m pytest
 
-bench: setup $(BUILD)/smollm2.edgec/manifest.json ## Speed against llama.cpp's wasm builds, in a real browser
-	@$(BIN)/edgec bench $(BUILD)/smollm2.edgec
+conformance: setup browsers $(BUILD)/smollm2.edgec/manifest.json ## 20 prompts x 64 tokens, the same bits on every engine, variant and thread count
+	@EDGEC_CONFORMANCE=full EDGEC_SMOLLM2_BUNDLE=$(CURDIR)/$(BUILD)/smollm2.edgec \
+		$(BIN)/python -m pytest tests/conformance -k smollm2 -v
+
+bench/node_modules/.package-lock.json: bench/package.json bench/package-lock.json
+	$(STEP) "installing the engines to compare with"
+	@npm --prefix bench ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(BUILD)/smollm2-q4_0.gguf: bench/make_gguf.py $(VENV)/.demo
+	$(STEP) "making a Q4_0 file of the same model for them"
+	@mkdir -p $(BUILD)
+	@$(BIN)/python bench/make_gguf.py "$(SMOLLM2_GGUF)" $@
+
+bench: runtime bench/node_modules/.package-lock.json $(BUILD)/smollm2.edgec/manifest.json $(BUILD)/smollm2-q4_0.gguf ## Speed against llama.cpp's wasm builds, in a real browser
+	$(STEP) "measuring in turns, about ten minutes on an idle machine"
+	@node bench/run.mjs --bundle $(BUILD)/smollm2.edgec --gguf $(BUILD)/smollm2-q4_0.gguf \
+		--save $(BUILD)/benchmarks.json $(BENCH_FLAGS)
 
 clean: ## Remove everything that the commands above made
-	rm -rf $(VENV) $(BUILD) dist runtime_wasm/dist runtime_wasm/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BUILD) dist runtime_wasm/dist runtime_wasm/node_modules bench/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis

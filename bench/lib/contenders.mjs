@@ -1,0 +1,41 @@
+// Who is measured. Each engine is a module in pages/ with the same interface, see README.md.
+
+/**
+ * @typedef {object} Contender
+ * @property {string} id
+ * @property {"edgec" | "wllama-2" | "wllama-3" | "llama.cpp"} engine
+ * @property {string} label
+ * @property {number} threads
+ * @property {string} [variant] edgec's module, see docs/bundle-format.md
+ */
+
+/** @type {readonly Contender[]} */
+export const CONTENDERS = [
+  { id: "edgec", engine: "edgec", label: "edgec", threads: 1, variant: "relaxed" },
+  { id: "edgec-simd128", engine: "edgec", label: "edgec without relaxed SIMD", threads: 1, variant: "simd128" },
+  { id: "edgec-2t", engine: "edgec", label: "edgec", threads: 2, variant: "relaxed-threads" },
+  { id: "wllama-2", engine: "wllama-2", label: "wllama 2", threads: 1 },
+  { id: "wllama-2-2t", engine: "wllama-2", label: "wllama 2", threads: 2 },
+  { id: "wllama-3", engine: "wllama-3", label: "wllama 3", threads: 1 },
+  { id: "wllama-3-2t", engine: "wllama-3", label: "wllama 3", threads: 2 },
+  { id: "llama.cpp", engine: "llama.cpp", label: "llama.cpp, native", threads: 1 },
+  { id: "llama.cpp-2t", engine: "llama.cpp", label: "llama.cpp, native", threads: 2 },
+];
+
+/**
+ * What is asked of edgec: the quotient of two contenders' speeds in one measure. `over` with several ids means the fastest of them.
+ * @type {readonly {name: string, measure: "prefill" | "decode" | "decodeShort", of: string, over: string[], atLeast: number}[]}
+ */
+export const GOALS = [
+  { name: "prefill against wllama, 1 thread", measure: "prefill", of: "edgec", over: ["wllama-2", "wllama-3"], atLeast: 6 },
+  { name: "decode against wllama, 1 thread", measure: "decode", of: "edgec", over: ["wllama-2", "wllama-3"], atLeast: 3 },
+  { name: "decode, short context, against wllama, 1 thread", measure: "decodeShort", of: "edgec", over: ["wllama-2", "wllama-3"], atLeast: 3 },
+  { name: "prefill, 2 threads against 1", measure: "prefill", of: "edgec-2t", over: ["edgec"], atLeast: 1.5 },
+];
+
+/** @param {string[]} ids empty: everybody who runs in a browser */
+export function choose(ids) {
+  const unknown = ids.filter((id) => !CONTENDERS.some((contender) => contender.id === id));
+  if (unknown.length) throw new Error(`there is no \`${unknown.join("`, `")}\`; there are ${CONTENDERS.map(({ id }) => id).join(", ")}`);
+  return CONTENDERS.filter(({ id, engine }) => (ids.length ? ids.includes(id) : engine !== "llama.cpp"));
+}

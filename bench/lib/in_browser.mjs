@@ -1,0 +1,74 @@
+// One contender in a browser of its own, loaded once and measured again and again.
+
+import { launch } from "../../runtime_wasm/tools/browsers.mjs";
+import * as processes from "./processes.mjs";
+
+/** A tab that nobody looks at must not be slowed down. */
+const AWAKE = ["--disable-background-timer-throttling", "--disable-backgrounding-occluded-windows", "--disable-renderer-backgrounding"];
+
+export class BrowserContender {
+  /** @param {{browser: "chromium" | "firefox", origin: string, contextLength: number, niceness?: number}} options */
+  static async start({ engine, threads, variant }, { browser, origin, contextLength, niceness }) {
+    const own = new BrowserContender();
+    own.browser = await launch(browser, { args: browser === "chromium" ? AWAKE : [] });
+    try {
+      own.niceness = niceness;
+      own.version = await own.browser.version();
+      own.page = await own.browser.newPage();
+      own.page.on("console", (message) => message.type() === "error" && console.error(`${engine}: ${message.text()}`));
+      await own.page.goto(`${origin}/`);
+      own.prioritize();
+      own.loadSeconds = await own.call(`const started = performance.now();
+        const { load } = await import("/bench/${engine}.mjs");
+        globalThis.engine = await load(${JSON.stringify({ threads, variant, contextLength })});
+        return (performance.now() - started) / 1000;`);
+      return own;
+    } catch (error) {
+      await own.stop();
+      throw error;
+    }
+  }
+
+  get root() {
+    return this.browser.process().pid;
+  }
+
+  prefill(text) {
+    return this.call(`return engine.prefill(${JSON.stringify(text)});`);
+  }
+
+  decode(count) {
+    return this.call(`return engine.decode(${count});`);
+  }
+
+  describe() {
+    return this.call("return engine.describe();");
+  }
+
+  cpuSeconds() {
+    return processes.cpuSeconds(this.root);
+  }
+
+  peakBytes() {
+    return processes.largestPeakBytes(this.root);
+  }
+
+  prioritize() {
+    if (this.niceness !== undefined) processes.prioritize(this.root, this.niceness);
+  }
+
+  /** Runs the body of an async function in the page; errors keep their message. */
+  async call(body) {
+    const { value, error } = JSON.parse(
+      await this.page.evaluate(`(async () => { ${body} })().then(
+        (value) => JSON.stringify({ value }),
+        (error) => JSON.stringify({ error: String(error?.message ?? error) }))`),
+    );
+    if (error !== undefined) throw new Error(error);
+    return value;
+  }
+
+  async stop() {
+    await this.browser.close();
+  }
+}

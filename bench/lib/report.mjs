@@ -1,0 +1,95 @@
+// The same result as a table for a terminal and as a page of the documentation.
+
+import { MEASURES, UNDISTURBED } from "./measure.mjs";
+
+const MIB = 2 ** 20;
+const TITLES = { prefill: "prefill", decode: "decode", decodeShort: "decode, short" };
+
+const speed = (summary) => (summary ? (summary.median < 10 ? summary.median.toFixed(2) : summary.median.toFixed(1)) : "-");
+const spread = (summary) => (summary ? `${summary.lowest.toFixed(1)}-${summary.highest.toFixed(1)}` : "");
+const mebibytes = (bytes) => (bytes ? (bytes / MIB).toFixed(0) : "-");
+const kilobytes = (bytes) => (bytes ? (bytes / 1000).toFixed(0) : "-");
+const seconds = (value) => (value === undefined ? "-" : value.toFixed(2));
+
+/** Whether others took processor time from the contender; false where the system does not tell. */
+export function disturbed({ processors, threads }) {
+  return processors !== null && processors !== undefined && processors < UNDISTURBED * threads;
+}
+
+function rows({ entries }) {
+  const header = ["", "threads", ...MEASURES.map((measure) => `${TITLES[measure]} tok/s`), "load s", "code kB", "peak MiB", "wasm MiB"];
+  const body = entries.map((entry) => [
+    entry.label + (entry.failure ? ` (failed: ${entry.failure})` : "") + (disturbed(entry) ? " *" : ""),
+    String(entry.threads),
+    ...MEASURES.map((measure) => speed(entry.summary?.[measure])),
+    seconds(entry.loadSeconds),
+    kilobytes(entry.codeBytes),
+    mebibytes(entry.peakBytes),
+    mebibytes(entry.memoryBytes),
+  ]);
+  return [header, ...body];
+}
+
+function goalLines({ goals }) {
+  return goals.map(({ name, rival, ratio, atLeast, reached }) => ({
+    name,
+    text: `${ratio.toFixed(2)}x of ${rival} (goal: at least ${atLeast}x)`,
+    reached,
+  }));
+}
+
+const DISTURBED = "others used the processors meanwhile, so this is slower than the machine can";
+
+/** @returns {string} */
+export function terminal(result) {
+  const table = rows(result);
+  const widths = table[0].map((_, column) => Math.max(...table.map((row) => row[column].length)));
+  const lines = table.map((row) => row.map((cell, column) => (column ? cell.padStart(widths[column]) : cell.padEnd(widths[column]))).join("  "));
+  const { machine, browser, work, model } = result;
+  const head = `${model.name}, ${browser}, ${machine.cores} cores (${machine.processor}), medians of ${work.rounds} rounds`;
+  const goals = goalLines(result).map(({ name, text, reached }) => `${reached ? "reached " : "MISSED  "} ${name}: ${text}`);
+  const note = result.entries.some(disturbed) ? [`* ${DISTURBED}`] : [];
+  return [head, "", ...lines, ...note, "", ...goals].join("\n");
+}
+
+/** @returns {string} the page; `picture` is the file name of the plot beside it */
+export function markdown(result, picture) {
+  const { machine, browser, work, model, peers, date, niceness } = result;
+  const [header, ...body] = rows(result);
+  const line = (cells) => `| ${cells.join(" | ")} |`;
+  const spreads = result.entries
+    .filter(({ summary }) => summary)
+    .map(({ label, threads, summary }) => line([label, threads, ...MEASURES.map((measure) => spread(summary[measure]))]));
+  const edgec = result.entries.find(({ engine, memoryBytes }) => engine === "edgec" && memoryBytes);
+  return `# Benchmarks
+
+This page is written by \`make bench BENCH_FLAGS="--report docs/benchmarks.md"\`; [bench/README.md](../bench/README.md) says how it measures.
+
+${model.name} (${(model.parameters / 1e6).toFixed(0)} million parameters) on ${machine.cores} cores of an ${machine.processor}, ${machine.memoryGiB} GiB, ${browser}, ${date}.
+edgec ${model.edgec}, profile \`${model.profile}\`; wllama ${peers["wllama-2"]} and ${peers["wllama-3"]} on a Q4_0 GGUF made from the same file.
+Tokens per second, medians of ${work.rounds} rounds in which everybody takes a turn: *prefill* of ${work.promptTokens} tokens, *decode* of ${work.decodeTokens} tokens after
+them, and *decode, short*: the same after a prompt of one sentence.${niceness ? ` The machine had other work too; all contenders ran at niceness ${niceness}.` : ""}
+
+${line(header)}
+${line(header.map((_, column) => (column ? "--:" : ":--")))}
+${body.map(line).join("\n")}
+${result.entries.some(disturbed) ? `\n\\* ${DISTURBED}.\n` : ""}
+![Tokens per second of each engine](${picture})
+
+## Goals
+${goalLines(result)
+  .map(({ name, text, reached }) => `- ${name}: ${text}, ${reached ? "reached" : "**missed**"}`)
+  .join("\n")}
+
+## Size and memory
+- *code*: scripts and WebAssembly that the page loads, compressed with brotli; edgec's counts every script of the package.
+- *load*: from importing the engine to being able to answer, over loopback, nothing cached.
+- *peak*: largest resident memory of the tab's process. *wasm*: size of the model's WebAssembly memory.
+${edgec ? `- edgec's weights: ${mebibytes(model.downloadBytes)} MiB to download, ${mebibytes(model.weightBytes)} MiB in memory; keys and values of ${work.contextLength} tokens at ${model.kvBits} bits: ${mebibytes(model.kvBytes)} MiB; all the rest of its memory: ${mebibytes(edgec.memoryBytes - model.weightBytes - model.kvBytes)} MiB.` : ""}
+
+## Lowest and highest
+${line(["", "threads", ...MEASURES.map((measure) => TITLES[measure])])}
+${line([":--", "--:", ...MEASURES.map(() => "--:")])}
+${spreads.join("\n")}
+`;
+}

@@ -1,0 +1,97 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { choose } from "../lib/contenders.mjs";
+import { judge, measureAll, summarizeEntries } from "../lib/measure.mjs";
+
+const WORK = { rounds: 3, prompt: "long", shortPrompt: "short", promptTokens: 512, decodeTokens: 64 };
+const QUIET = () => {};
+
+/** An engine that takes exactly as long as it is told, and notes what it is asked. */
+function engine({ prefillSeconds = 1, decodeSeconds = 1, tokens = 512, failAt = Infinity } = {}, calls = []) {
+  return {
+    calls,
+    loadSeconds: 0.5,
+    version: "Test/1",
+    stopped: false,
+    async prefill(text) {
+      calls.push(text);
+      if (calls.length > failAt) throw new Error("out of memory");
+      return { tokens: text === "short" ? 12 : tokens, seconds: prefillSeconds };
+    },
+    async decode(count) {
+      calls.push(count);
+      return { tokens: count, seconds: decodeSeconds, text: "..." };
+    },
+    describe: async () => ({ variant: "test", threads: 1 }),
+    cpuSeconds: () => null,
+    peakBytes: () => null,
+    prioritize: QUIET,
+    async stop() {
+      this.stopped = true;
+    },
+  };
+}
+
+test("everybody is warmed up once and then measured in every round", async () => {
+  const engines = { a: engine({ prefillSeconds: 2 }), b: engine() };
+  const entries = await measureAll([{ id: "a" }, { id: "b" }], async ({ id }) => engines[id], WORK, QUIET);
+  assert.deepEqual(engines.a.calls, Array(4).fill(["long", 64, "short", 64]).flat());
+  assert.deepEqual(entries[0].turns.map(({ prefill }) => prefill.speed), [256, 256, 256]);
+  assert.ok(engines.a.stopped && engines.b.stopped);
+  assert.equal(entries[1].loadSeconds, 0.5);
+});
+
+test("the order changes from round to round", async () => {
+  const order = [];
+  const start = async ({ id }) => ({ ...engine(), prioritize: () => order.push(id) });
+  await measureAll([{ id: "a" }, { id: "b" }], start, WORK, QUIET);
+  assert.deepEqual(order, ["a", "b", "a", "b", "b", "a", "a", "b"]);
+});
+
+test("a contender that fails is reported and the others go on", async () => {
+  const engines = { a: engine({ failAt: 4 }), b: engine() };
+  const entries = await measureAll([{ id: "a" }, { id: "b" }], async ({ id }) => engines[id], WORK, QUIET);
+  assert.equal(entries[0].failure, "out of memory");
+  assert.ok(engines.a.stopped);
+  assert.equal(entries[1].turns.length, 3);
+  assert.equal(summarizeEntries(entries)[0].summary, null);
+});
+
+test("a contender that cannot be started is reported", async () => {
+  const start = async () => {
+    throw new Error("no such browser");
+  };
+  assert.equal((await measureAll([{ id: "a" }], start, WORK, QUIET))[0].failure, "no such browser");
+});
+
+test("another number of prompt tokens is a failure, not a faster engine", async () => {
+  const [entry] = await measureAll([{ id: "a" }], async () => engine({ tokens: 500 }), WORK, QUIET);
+  assert.match(entry.failure, /500 tokens here, not 512/);
+});
+
+const turns = (...speeds) => speeds.map((speed) => ({ prefill: { speed, processors: 1 } }));
+
+test("a goal compares with the fastest rival", () => {
+  const goal = { name: "speed", measure: "prefill", of: "edgec", over: ["slow", "fast"], atLeast: 3 };
+  const entries = [
+    { id: "edgec", turns: turns(120, 130, 110) },
+    { id: "slow", turns: turns(10, 10, 10) },
+    { id: "fast", turns: turns(40, 43, 50) },
+  ];
+  const [verdict] = judge([goal], entries);
+  assert.equal(verdict.rival, "fast");
+  assert.equal(verdict.ratio, 3);
+  assert.equal(verdict.reached, true);
+});
+
+test("a goal without its contenders is left out", () => {
+  const goal = { name: "speed", measure: "prefill", of: "edgec", over: ["gone"], atLeast: 3 };
+  assert.deepEqual(judge([goal], [{ id: "edgec", turns: turns(1) }]), []);
+  assert.deepEqual(judge([goal], [{ id: "gone", turns: turns(1) }]), []);
+});
+
+test("contenders are chosen by id, native ones only when asked for", () => {
+  assert.deepEqual(choose(["wllama-3", "edgec"]).map(({ id }) => id), ["edgec", "wllama-3"]);
+  assert.ok(choose([]).every(({ engine }) => engine !== "llama.cpp"));
+  assert.throws(() => choose(["nobody"]), /there is no `nobody`/);
+});

@@ -1,0 +1,52 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { plot } from "../lib/plot.mjs";
+import { disturbed, markdown, terminal } from "../lib/report.mjs";
+
+const speeds = (value) => ({ median: value, lowest: value * 0.9, highest: value * 1.1, count: 5 });
+const summary = { prefill: speeds(120), decode: speeds(50), decodeShort: speeds(5.25) };
+const RESULT = {
+  date: "2026-01-02",
+  machine: { processor: "Test Processor", cores: 2, memoryGiB: 8 },
+  browser: "Chrome/1",
+  niceness: 0,
+  work: { rounds: 5, promptTokens: 512, decodeTokens: 64, contextLength: 1024 },
+  model: { name: "tiny <model>", parameters: 1e6, edgec: "0.1.0", profile: "laptop-8gb", downloadBytes: 5e6, weightBytes: 2 ** 20, kvBytes: 2 ** 20, kvBits: 8 },
+  peers: { "wllama-2": "2.4.0", "wllama-3": "3.13.0" },
+  entries: [
+    { id: "edgec", engine: "edgec", label: "edgec", threads: 1, processors: 1, memoryBytes: 4 * 2 ** 20, loadSeconds: 1, codeBytes: 67000, summary },
+    { id: "wllama-3", engine: "wllama-3", label: "wllama 3", threads: 2, processors: 1, summary },
+    { id: "broken", engine: "wllama-2", label: "wllama 2", threads: 1, failure: "no memory", summary: null },
+  ],
+  goals: [{ name: "prefill", rival: "wllama-3", ratio: 1, atLeast: 6, reached: false }],
+};
+
+test("who had fewer processors than threads was disturbed", () => {
+  assert.equal(disturbed({ processors: 1.5, threads: 2 }), true);
+  assert.equal(disturbed({ processors: 1.9, threads: 2 }), false);
+  assert.equal(disturbed({ processors: null, threads: 2 }), false);
+});
+
+test("the terminal's table has a row for each, marks and verdicts", () => {
+  const text = terminal(RESULT);
+  assert.match(text, /^edgec +1 +120\.0 +50\.0 +5\.25 +1\.00 +67 +- +4$/m);
+  assert.match(text, /^wllama 3 \* /m);
+  assert.match(text, /failed: no memory/);
+  assert.match(text, /MISSED +prefill: 1\.00x of wllama-3 \(goal: at least 6x\)/);
+});
+
+test("the page names versions, machine and date, and what is left of the memory", () => {
+  const page = markdown(RESULT, "benchmarks.svg");
+  for (const part of ["2.4.0", "3.13.0", "Test Processor", "2026-01-02", "(benchmarks.svg)", "**missed**", "all the rest of its memory: 2 MiB"]) {
+    assert.ok(page.includes(part), part);
+  }
+  const widths = page.split("\n").filter((line) => line.startsWith("| ")).map((line) => line.split("|").length);
+  assert.deepEqual([...new Set(widths)], [11, 7]);
+});
+
+test("the plot is one well-formed picture without raw markup from names", () => {
+  const picture = plot(RESULT);
+  assert.equal(picture.match(/<rect /g).length, 6);
+  assert.ok(picture.includes("tiny &#60;model&#62;"));
+  assert.ok(!/NaN|undefined|Infinity/.test(picture));
+});

@@ -1,0 +1,78 @@
+"""The harness's own tests run in Node; here they are started, and the command line is tried."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench"
+pytestmark = pytest.mark.node
+
+
+def _node(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["node", *arguments], cwd=BENCH, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_measuring_and_reporting() -> None:
+    result = _node("--test", "test/")
+    assert result.returncode == 0, result.stdout
+
+
+def _turn(prefill: float) -> dict[str, dict[str, float | None]]:
+    measures = {"prefill": prefill, "decode": 10.0, "decodeShort": 12.0}
+    return {measure: {"speed": speed, "processors": None} for measure, speed in measures.items()}
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Path:
+    entries = [
+        {"id": "edgec", "engine": "edgec", "label": "edgec", "threads": 1, "turns": [_turn(100), _turn(110)]},
+        {"id": "wllama-2", "engine": "wllama-2", "label": "wllama 2", "threads": 1, "turns": [_turn(25), _turn(25)]},
+    ]
+    content = {
+        "date": "2026-01-02",
+        "machine": {"processor": "Test", "cores": 2, "memoryGiB": 8},
+        "browser": "Chrome/1",
+        "niceness": 0,
+        "work": {"rounds": 2, "promptTokens": 512, "decodeTokens": 64, "contextLength": 1024},
+        "model": {"name": "tiny", "parameters": 1000, "edgec": "0.1.0", "profile": "laptop-8gb"},
+        "peers": {"wllama-2": "2.4.0", "wllama-3": "3.13.0"},
+        "entries": entries,
+    }
+    path = tmp_path / "measured.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_a_saved_run_is_judged_and_reported_again(measured: Path, tmp_path: Path) -> None:
+    page = tmp_path / "docs" / "benchmarks.md"
+    result = _node("run.mjs", "--from", str(measured), "--json", "--report", str(page))
+    assert result.returncode == 0, result.stderr
+    goals = {goal["name"]: goal for goal in json.loads(result.stdout)["goals"]}
+    assert goals["prefill against wllama, 1 thread"]["ratio"] == pytest.approx(4.2)
+    assert page.read_text().startswith("# Benchmarks")
+    assert page.with_suffix(".svg").read_text().startswith("<svg")
+
+
+def test_check_fails_where_a_goal_is_missed(measured: Path) -> None:
+    assert _node("run.mjs", "--from", str(measured), "--check").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give --bundle and --gguf"),
+        (["--bundle", "x", "--gguf", "y", "--rounds", "0"], "--rounds"),
+        (["--bundle", "x", "--gguf", "y", "--browser", "lynx"], "there is no browser `lynx`"),
+        (["--bundle", "x", "--gguf", "y", "--contenders", "nobody"], "there is no `nobody`"),
+        (["--bundle", "/nowhere", "--gguf", "y"], "manifest.json"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: list[str], message: str) -> None:
+    result = _node("run.mjs", *arguments)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr

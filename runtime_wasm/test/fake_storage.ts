@@ -17,7 +17,7 @@ export class FakeDirectory {
       if (!create) throw new DOMException("not found", "NotFoundError");
       this.files.set(name, new Uint8Array());
     }
-    const getFile = async (): Promise<object> => ({ arrayBuffer: async () => this.files.get(name)!.slice().buffer });
+    const getFile = async (): Promise<object> => new Blob([this.files.get(name)!.slice()]);
     return this.syncHandlesOnly ? { getFile, createSyncAccessHandle: async () => this.accessHandle(name) } : { getFile, createWritable: async () => this.writable(name) };
   }
 

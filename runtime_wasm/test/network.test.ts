@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
-import type { LoadOptions } from "../src/index.js";
+import type { BundleSource, LoadOptions } from "../src/index.js";
 import { type Fault, TestServer } from "../tools/server.mjs";
 import { FakeCaches, FakeDirectory, withGlobals, withOpfs } from "./fake_storage.js";
 import { FIXTURES, copyBundle, edgec, failsWith, readJson } from "./helpers.js";
@@ -98,6 +98,28 @@ test("truncated, zero-filled and swapped files never reach the module", async ()
   await failsWith("length-mismatch", load());
   withFaults({ match: /module\.simd128\.wasm/, kind: "zero" });
   await failsWith("hash-mismatch", load());
+});
+
+test("streams in chunks of any size, too long and too short ones", async () => {
+  const chunked = (size: number, change = (bytes: Uint8Array): Uint8Array => bytes): BundleSource => ({
+    async read(file) {
+      const content = readFileSync(join(FIXTURES, "decoder", file));
+      const bytes = file.startsWith("weights/") ? change(content) : content;
+      let at = 0;
+      const pull = (controller: ReadableStreamDefaultController<Uint8Array>): void => {
+        if (at === bytes.length) controller.close();
+        else controller.enqueue(bytes.slice(at, (at += Math.min(size, bytes.length - at))));
+      };
+      return new Response(new ReadableStream({ pull }));
+    },
+  });
+  for (const size of [1, 1000, 1 << 20]) {
+    const model = await edgec.load(chunked(size), { worker: false, threads: 1 });
+    await model.dispose();
+  }
+  await failsWith("length-mismatch", edgec.load(chunked(100, (bytes) => bytes.subarray(1)), { worker: false }));
+  await failsWith("length-mismatch", edgec.load(chunked(100, (bytes) => Uint8Array.from([...bytes, 0])), { worker: false }));
+  await failsWith("hash-mismatch", edgec.load(chunked(100, (bytes) => Uint8Array.from(bytes).reverse()), { worker: false }));
 });
 
 test("a server that is gone", async () => {

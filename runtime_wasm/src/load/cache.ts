@@ -9,8 +9,8 @@ export type CacheKind = "opfs" | "cache-api" | "none";
 
 export interface FileCache {
   readonly kind: CacheKind;
-  /** The bytes, not yet checked, or null. */
-  get(key: string): Promise<Uint8Array | null>;
+  /** The stored bytes, not yet checked, or null. */
+  get(key: string): Promise<ReadableStream<Uint8Array> | null>;
   put(key: string, bytes: Uint8Array): Promise<void>;
   delete(key: string): Promise<void>;
   keys(): Promise<string[]>;
@@ -24,7 +24,7 @@ export async function remember(cache: FileCache, location: string, keys: readonl
   const stored = await cache.get(INDEX);
   let index: Record<string, string[]> = {};
   try {
-    if (stored) index = JSON.parse(new TextDecoder().decode(stored)) as typeof index;
+    if (stored) index = (await new Response(stored).json()) as typeof index;
   } catch {
     // Damaged: what it knew is lost, and those files stay until `clearCache`.
   }
@@ -69,10 +69,9 @@ class OpfsCache implements FileCache {
 
   constructor(private readonly directory: FileSystemDirectoryHandle) {}
 
-  async get(key: string): Promise<Uint8Array | null> {
+  async get(key: string): Promise<ReadableStream<Uint8Array> | null> {
     try {
-      const file = await (await this.directory.getFileHandle(key)).getFile();
-      return new Uint8Array(await file.arrayBuffer());
+      return (await (await this.directory.getFileHandle(key)).getFile()).stream();
     } catch {
       return null;
     }
@@ -123,9 +122,8 @@ class ApiCache implements FileCache {
     return `/${DIRECTORY}-cache/${key}`;
   }
 
-  async get(key: string): Promise<Uint8Array | null> {
-    const response = await this.cache.match(this.url(key));
-    return response ? new Uint8Array(await response.arrayBuffer()) : null;
+  async get(key: string): Promise<ReadableStream<Uint8Array> | null> {
+    return (await this.cache.match(this.url(key)))?.body ?? null;
   }
 
   async put(key: string, bytes: Uint8Array): Promise<void> {

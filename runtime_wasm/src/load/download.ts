@@ -3,7 +3,8 @@
 import { EdgecError, abortError, throwIfAborted } from "../errors.js";
 import { type FileInfo, MANIFEST_FILE, MAX_MANIFEST_BYTES } from "../bundle/manifest.js";
 import { sha256 } from "../sha256.js";
-import { type OpenOptions, type OpenedFile, type Source, htmlError } from "./source.js";
+import type { BufferPool, ByteReader, Bytes } from "./reader.js";
+import { type Source, htmlError } from "./source.js";
 
 export interface RetryPolicy {
   /** Tries in all. */
@@ -21,15 +22,19 @@ export interface DownloadOptions {
   retry?: RetryPolicy;
   /** Called with the bytes that have come in since the last call; negative when a try is given up. */
   onBytes?: (delta: number) => void;
+  /** Where the buffer comes from; the caller gives it back. */
+  pool?: BufferPool;
 }
 
-/** The file's bytes, of the right length and hash. */
-export async function download(source: Source, file: string, info: FileInfo, options: DownloadOptions): Promise<Uint8Array> {
+/** The file's bytes, of the right length and hash, in a buffer of `pool` if there is one. */
+export async function download(source: Source, file: string, info: FileInfo, options: DownloadOptions): Promise<Bytes> {
   return withRetry(source, options, async (reload, signal) => {
-    const bytes = await readExactly(source, file, info.bytes, { signal, reload }, options);
+    const target = options.pool?.take(info.bytes) ?? new Uint8Array(info.bytes);
+    const bytes = await readExactly(await source.open(file, { signal, reload }), file, target, options);
     const digest = await sha256(bytes);
     if (digest !== info.sha256) {
       options.onBytes?.(-bytes.length);
+      options.pool?.give(bytes);
       throw new EdgecError("hash-mismatch", `\`${file}\` has a SHA-256 that begins with ${digest.slice(0, 16)}, the manifest says ${info.sha256.slice(0, 16)}`, { file });
     }
     return bytes;
@@ -37,43 +42,56 @@ export async function download(source: Source, file: string, info: FileInfo, opt
 }
 
 /** The manifest, whose length nothing tells in advance. */
-export async function downloadManifest(source: Source, options: DownloadOptions): Promise<Uint8Array> {
+export async function downloadManifest(source: Source, options: DownloadOptions): Promise<Bytes> {
   return withRetry(source, options, async (reload, signal) => {
-    const parts: Uint8Array[] = [];
-    let total = 0;
-    for await (const chunk of watched(await source.open(MANIFEST_FILE, { signal, reload }), MANIFEST_FILE, options)) {
-      parts.push(chunk);
-      total += chunk.length;
-      if (total > MAX_MANIFEST_BYTES) {
-        throw new EdgecError("manifest-invalid", `the manifest is invalid: it has more than ${MAX_MANIFEST_BYTES} bytes`, { file: MANIFEST_FILE });
+    let bytes = new Uint8Array(65536);
+    let length = 0;
+    const watch = new Watch(await source.open(MANIFEST_FILE, { signal, reload }), MANIFEST_FILE, options);
+    try {
+      for (;;) {
+        const part = await watch.read(bytes.subarray(length));
+        bytes = new Uint8Array(part.buffer);
+        length += part.length;
+        if (part.length === 0) break;
+        if (length > MAX_MANIFEST_BYTES) {
+          throw new EdgecError("manifest-invalid", `the manifest is invalid: it has more than ${MAX_MANIFEST_BYTES} bytes`, { file: MANIFEST_FILE });
+        }
+        if (length === bytes.length) {
+          bytes = new Uint8Array(2 * length);
+          bytes.set(new Uint8Array(part.buffer));
+        }
       }
+    } finally {
+      watch.close();
     }
-    const bytes = new Uint8Array(total);
-    let at = 0;
-    for (const part of parts) {
-      bytes.set(part, at);
-      at += part.length;
-    }
-    if (looksLikeHtml(bytes)) throw htmlError(MANIFEST_FILE);
-    return bytes;
+    const manifest = bytes.subarray(0, length);
+    if (looksLikeHtml(manifest)) throw htmlError(MANIFEST_FILE);
+    return manifest;
   });
 }
 
-async function readExactly(source: Source, file: string, length: number, open: OpenOptions, options: DownloadOptions): Promise<Uint8Array> {
-  const bytes = new Uint8Array(length);
+/** Fills `target` and sees that the file ends there. The result may lie in another buffer, see `ByteReader`. */
+async function readExactly(reader: ByteReader, file: string, target: Bytes, options: DownloadOptions): Promise<Bytes> {
+  const length = target.length;
+  const watch = new Watch(reader, file, options);
+  let bytes = target;
   let at = 0;
   try {
-    for await (const chunk of watched(await source.open(file, open), file, options)) {
-      if (at + chunk.length > length) throw looksLikeHtml(at ? bytes : chunk) ? htmlError(file) : lengthError(file, `more than ${length} bytes`, length);
-      bytes.set(chunk, at);
-      at += chunk.length;
-      options.onBytes?.(chunk.length);
+    while (at < length) {
+      const part = await watch.read(bytes.subarray(at));
+      bytes = new Uint8Array(part.buffer, 0, length);
+      if (part.length === 0) break;
+      at += part.length;
+      options.onBytes?.(part.length);
     }
-    if (at !== length) throw looksLikeHtml(bytes) ? htmlError(file) : lengthError(file, `${at} bytes`, length);
-    return bytes;
+    const more = at === length && (await watch.read(new Uint8Array(1))).length > 0;
+    if (at === length && !more) return bytes;
+    throw looksLikeHtml(bytes.subarray(0, at)) ? htmlError(file) : lengthError(file, more ? `more than ${length} bytes` : `${at} bytes`, length);
   } catch (error) {
     options.onBytes?.(-at);
     throw error;
+  } finally {
+    watch.close();
   }
 }
 
@@ -86,27 +104,40 @@ function looksLikeHtml(bytes: Uint8Array): boolean {
   return start.startsWith("<!doctype html") || start.startsWith("<html");
 }
 
-/** The chunks of a transfer; gives up when it stalls. */
-async function* watched(opened: OpenedFile, file: string, { retry = DEFAULT_RETRY, signal }: DownloadOptions): AsyncIterable<Uint8Array> {
-  const iterator = opened.chunks[Symbol.asyncIterator]();
-  let fail!: (error: EdgecError) => void;
-  const failure = new Promise<never>((_, reject) => (fail = reject));
-  failure.catch(() => undefined);
-  const abort = (): void => fail(abortError());
-  signal?.addEventListener("abort", abort, { once: true });
-  try {
-    for (;;) {
-      throwIfAborted(signal);
-      const seconds = Math.round(retry.stall / 1000);
-      const message = `the download of \`${file}\` has stalled for ${seconds} seconds`;
-      const timer = setTimeout(() => fail(new EdgecError("network", message, { file })), retry.stall);
-      const part = await Promise.race([iterator.next(), failure]).finally(() => clearTimeout(timer));
-      if (part.done) return;
-      yield part.value;
+/** A transfer that ends when it stalls or the caller aborts. */
+class Watch {
+  private readonly stall: number;
+  private readonly signal: AbortSignal | undefined;
+  private fail!: (error: EdgecError) => void;
+  private readonly failure: Promise<never>;
+  private readonly abort = (): void => this.fail(abortError());
+
+  constructor(
+    private readonly reader: ByteReader,
+    private readonly file: string,
+    { retry = DEFAULT_RETRY, signal }: DownloadOptions,
+  ) {
+    this.stall = retry.stall;
+    this.signal = signal;
+    this.failure = new Promise<never>((_, reject) => (this.fail = reject));
+    this.failure.catch(() => undefined);
+    signal?.addEventListener("abort", this.abort, { once: true });
+  }
+
+  async read(target: Bytes): Promise<Bytes> {
+    throwIfAborted(this.signal);
+    const stalled = new EdgecError("network", `the download of \`${this.file}\` has stalled for ${Math.round(this.stall / 1000)} seconds`, { file: this.file });
+    const timer = setTimeout(() => this.fail(stalled), this.stall);
+    try {
+      return await Promise.race([this.reader.read(target), this.failure]);
+    } finally {
+      clearTimeout(timer);
     }
-  } finally {
-    signal?.removeEventListener("abort", abort);
-    opened.cancel();
+  }
+
+  close(): void {
+    this.signal?.removeEventListener("abort", this.abort);
+    this.reader.cancel();
   }
 }
 

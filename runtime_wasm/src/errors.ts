@@ -2,12 +2,7 @@
 
 /** Verdicts about a bundle, the words of docs/bundle-format.md. */
 export type BundleFinding =
-  | "manifest-invalid"
-  | "version-unsupported"
-  | "file-missing"
-  | "file-unexpected"
-  | "length-mismatch"
-  | "hash-mismatch";
+  "manifest-invalid" | "version-unsupported" | "file-missing" | "file-unexpected" | "length-mismatch" | "hash-mismatch";
 
 export type ErrorCode =
   | BundleFinding

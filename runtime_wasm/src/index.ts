@@ -15,13 +15,18 @@ export interface LoadOptions extends Omit<WorkerLoadOptions, "alarm"> {
  * Loads a bundle from a URL, a directory (Node) or the caller's own source. Every byte is checked against the manifest before
  * it is used. Throws `EdgecError`; after an abort or a failure nothing is left but files in the cache, which the next load takes up.
  */
-export async function load(from: string | URL | BundleSource, { worker = true, workerUrl, ...options }: LoadOptions = {}): Promise<Model> {
+export async function load(
+  from: string | URL | BundleSource,
+  { worker = true, workerUrl, ...options }: LoadOptions = {},
+): Promise<Model> {
   const where = typeof from === "string" || from instanceof URL ? resolveLocation(from) : from;
   if (!(where instanceof URL) && typeof where?.read !== "function") {
     throw new EdgecError("invalid-argument", "`load` takes a URL, a path or an object with `read`");
   }
   if (worker) return new Model(await WorkerBackend.load(where, { ...options, workerUrl }));
-  return new Model(await InlineBackend.load(where instanceof URL ? openSource(where) : new CustomSource(where), options));
+  return new Model(
+    await InlineBackend.load(where instanceof URL ? openSource(where) : new CustomSource(where), options),
+  );
 }
 
 /** Deletes every file that bundles have left in this browser's storage for this site. */

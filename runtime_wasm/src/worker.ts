@@ -31,9 +31,16 @@ const pageSource: BundleSource = {
   },
 };
 
-async function load({ id, location, options }: Extract<ToWorker, { type: "load" }>, signal: AbortSignal): Promise<unknown> {
+async function load(
+  { id, location, options }: Extract<ToWorker, { type: "load" }>,
+  signal: AbortSignal,
+): Promise<unknown> {
   const source: Source = location === null ? new CustomSource(pageSource) : openSource(new URL(location));
-  session = await Session.load(source, { ...options, signal, onProgress: (event) => post({ type: "event", id, event }) });
+  session = await Session.load(source, {
+    ...options,
+    signal,
+    onProgress: (event) => post({ type: "event", id, event }),
+  });
   return session.info;
 }
 
@@ -45,7 +52,11 @@ async function answer(message: Extract<ToWorker, { type: "load" | "call" }>): Pr
   try {
     let value: unknown;
     if (message.type === "load") value = await load(message, signal);
-    else if (session) value = await dispatch(session, message.method, message.args, { signal, emit: (event) => post({ type: "event", id, event }) });
+    else if (session)
+      value = await dispatch(session, message.method, message.args, {
+        signal,
+        emit: (event) => post({ type: "event", id, event }),
+      });
     else throw new EdgecError("internal", "the model has not been loaded");
     post({ type: "done", id, value });
   } catch (error) {

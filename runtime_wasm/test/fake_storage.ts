@@ -18,7 +18,9 @@ export class FakeDirectory {
       this.files.set(name, new Uint8Array());
     }
     const getFile = async (): Promise<object> => new Blob([this.files.get(name)!.slice()]);
-    return this.syncHandlesOnly ? { getFile, createSyncAccessHandle: async () => this.accessHandle(name) } : { getFile, createWritable: async () => this.writable(name) };
+    return this.syncHandlesOnly
+      ? { getFile, createSyncAccessHandle: async () => this.accessHandle(name) }
+      : { getFile, createWritable: async () => this.writable(name) };
   }
 
   private writable(name: string): object {
@@ -91,7 +93,8 @@ export class FakeCaches {
 /** Installs globals for the length of `body`. */
 export async function withGlobals<T>(globals: Record<string, unknown>, body: () => Promise<T>): Promise<T> {
   const before = Object.keys(globals).map((name) => [name, Object.getOwnPropertyDescriptor(globalThis, name)] as const);
-  for (const [name, value] of Object.entries(globals)) Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
+  for (const [name, value] of Object.entries(globals))
+    Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
   try {
     return await body();
   } finally {

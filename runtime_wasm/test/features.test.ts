@@ -7,13 +7,20 @@ import { EdgecError } from "../src/errors.js";
 const ALL: Features = { simd128: true, relaxed: true, threads: true };
 
 function manifest(...variants: Variant[]): Pick<Manifest, "modules" | "memory"> {
-  const modules = Object.fromEntries(variants.map((variant) => [variant, `module.${variant}.wasm`])) as Manifest["modules"];
+  const modules = Object.fromEntries(
+    variants.map((variant) => [variant, `module.${variant}.wasm`]),
+  ) as Manifest["modules"];
   return { modules, memory: { max_threads: 4 } as Manifest["memory"] };
 }
 
 const FULL = manifest("simd128", "relaxed", "simd128-threads", "relaxed-threads");
 
-function choice(features: Partial<Features>, wanted: { variant?: Variant; threads?: number } = {}, hardware = 8, bundle = FULL): string {
+function choice(
+  features: Partial<Features>,
+  wanted: { variant?: Variant; threads?: number } = {},
+  hardware = 8,
+  bundle = FULL,
+): string {
   try {
     const { variant, threads } = chooseVariant(bundle, { ...ALL, ...features }, wanted, hardware);
     return `${variant} ${threads}`;

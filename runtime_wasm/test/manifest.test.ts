@@ -42,7 +42,8 @@ test("syntax: encoding, byte order mark, twice the same key, depth, size", () =>
   assert.equal(verdict(text.replace('"version": 1', '"version": NaN')), "manifest-invalid");
   assert.equal(verdict("[]"), "manifest-invalid");
   assert.equal(verdict(""), "manifest-invalid");
-  const nested = (levels: number): string => text.replace('"accuracy": {}', `"accuracy": {"a": ${"[".repeat(levels)}${"]".repeat(levels)}}`);
+  const nested = (levels: number): string =>
+    text.replace('"accuracy": {}', `"accuracy": {"a": ${"[".repeat(levels)}${"]".repeat(levels)}}`);
   assert.equal(verdict(nested(62)), "sound");
   assert.equal(verdict(nested(63)), "manifest-invalid");
   assert.equal(verdict(nested(100_000)), "manifest-invalid");
@@ -50,9 +51,18 @@ test("syntax: encoding, byte order mark, twice the same key, depth, size", () =>
 });
 
 test("format and version come first", () => {
-  assert.equal(changed("graph", (m) => (m.format = "other")), "manifest-invalid");
-  assert.equal(changed("graph", (m) => (m.version = 2)), "version-unsupported");
-  assert.equal(changed("graph", (m) => (m.version = "1")), "manifest-invalid");
+  assert.equal(
+    changed("graph", (m) => (m.format = "other")),
+    "manifest-invalid",
+  );
+  assert.equal(
+    changed("graph", (m) => (m.version = 2)),
+    "version-unsupported",
+  );
+  assert.equal(
+    changed("graph", (m) => (m.version = "1")),
+    "manifest-invalid",
+  );
   const future = (m: Json): void => {
     m.version = 3;
     delete m.memory;
@@ -62,11 +72,24 @@ test("format and version come first", () => {
 
 test("every field is needed, none is unknown", () => {
   for (const name of Object.keys(fixture("decoder"))) {
-    assert.equal(changed("decoder", (m) => delete m[name]), "manifest-invalid", name);
+    assert.equal(
+      changed("decoder", (m) => delete m[name]),
+      "manifest-invalid",
+      name,
+    );
   }
-  assert.equal(changed("decoder", (m) => (m.extra = 1)), "manifest-invalid");
-  assert.equal(changed("decoder", (m) => (m.memory.extra = 1)), "manifest-invalid");
-  assert.equal(changed("decoder", (m) => (m.generation.extra = 1)), "sound");
+  assert.equal(
+    changed("decoder", (m) => (m.extra = 1)),
+    "manifest-invalid",
+  );
+  assert.equal(
+    changed("decoder", (m) => (m.memory.extra = 1)),
+    "manifest-invalid",
+  );
+  assert.equal(
+    changed("decoder", (m) => (m.generation.extra = 1)),
+    "sound",
+  );
 });
 
 const DAMAGE: [string, string, (manifest: Json) => unknown][] = [
@@ -124,17 +147,47 @@ for (const [name, kind, damage] of DAMAGE) {
   test(`refused: ${name}`, () => assert.equal(changed(kind, damage), "manifest-invalid"));
 }
 
-const IMAGE = { width: 8, height: 8, layout: "NHWC", channels: "RGB", fit: "crop", crop: 0.875, interpolation: "bicubic", mean: [0, 0, 0], std: [1, 1, 1] };
+const IMAGE = {
+  width: 8,
+  height: 8,
+  layout: "NHWC",
+  channels: "RGB",
+  fit: "crop",
+  crop: 0.875,
+  interpolation: "bicubic",
+  mean: [0, 0, 0],
+  std: [1, 1, 1],
+};
 
 test("tasks: known types are checked, unknown ones are fine", () => {
   const withTask = (task: unknown): string => changed("graph", (m) => (m.task = task));
   assert.equal(withTask({ type: "text-classification", anything: [] }), "sound");
   assert.equal(withTask({ type: "image-classification", image: IMAGE, labels: null, scores: "logits" }), "sound");
-  assert.equal(withTask({ type: "image-classification", image: { ...IMAGE, std: [1, 0, 1] }, labels: null, scores: "logits" }), "manifest-invalid");
-  assert.equal(withTask({ type: "image-classification", image: { ...IMAGE, fit: "letterbox" }, labels: null, scores: "logits" }), "manifest-invalid");
-  assert.equal(withTask({ type: "image-classification", image: { ...IMAGE, crop: 0 }, labels: null, scores: "logits" }), "manifest-invalid");
-  assert.equal(withTask({ type: "image-classification", image: IMAGE, labels: [1], scores: "logits" }), "manifest-invalid");
-  const detection = { type: "object-detection", image: IMAGE, labels: [], decoder: "yolox", strides: [8], score_threshold: 0.3, iou_threshold: 0.5 };
+  assert.equal(
+    withTask({ type: "image-classification", image: { ...IMAGE, std: [1, 0, 1] }, labels: null, scores: "logits" }),
+    "manifest-invalid",
+  );
+  assert.equal(
+    withTask({ type: "image-classification", image: { ...IMAGE, fit: "letterbox" }, labels: null, scores: "logits" }),
+    "manifest-invalid",
+  );
+  assert.equal(
+    withTask({ type: "image-classification", image: { ...IMAGE, crop: 0 }, labels: null, scores: "logits" }),
+    "manifest-invalid",
+  );
+  assert.equal(
+    withTask({ type: "image-classification", image: IMAGE, labels: [1], scores: "logits" }),
+    "manifest-invalid",
+  );
+  const detection = {
+    type: "object-detection",
+    image: IMAGE,
+    labels: [],
+    decoder: "yolox",
+    strides: [8],
+    score_threshold: 0.3,
+    iou_threshold: 0.5,
+  };
   assert.equal(withTask(detection), "sound");
   assert.equal(withTask({ ...detection, iou_threshold: 1.1 }), "manifest-invalid");
   assert.equal(withTask({ ...detection, decoder: "detr" }), "manifest-invalid");
@@ -143,5 +196,8 @@ test("tasks: known types are checked, unknown ones are fine", () => {
 test("the message names the field", () => {
   const manifest = fixture("graph");
   manifest.memory.max_threads = 65;
-  assert.throws(() => parseManifest(new TextEncoder().encode(JSON.stringify(manifest))), /`memory\.max_threads` is 65, allowed are 1 to 64/);
+  assert.throws(
+    () => parseManifest(new TextEncoder().encode(JSON.stringify(manifest))),
+    /`memory\.max_threads` is 65, allowed are 1 to 64/,
+  );
 });

@@ -117,9 +117,27 @@ test("streams in chunks of any size, too long and too short ones", async () => {
     const model = await edgec.load(chunked(size), { worker: false, threads: 1 });
     await model.dispose();
   }
-  await failsWith("length-mismatch", edgec.load(chunked(100, (bytes) => bytes.subarray(1)), { worker: false }));
-  await failsWith("length-mismatch", edgec.load(chunked(100, (bytes) => Uint8Array.from([...bytes, 0])), { worker: false }));
-  await failsWith("hash-mismatch", edgec.load(chunked(100, (bytes) => Uint8Array.from(bytes).reverse()), { worker: false }));
+  await failsWith(
+    "length-mismatch",
+    edgec.load(
+      chunked(100, (bytes) => bytes.subarray(1)),
+      { worker: false },
+    ),
+  );
+  await failsWith(
+    "length-mismatch",
+    edgec.load(
+      chunked(100, (bytes) => Uint8Array.from([...bytes, 0])),
+      { worker: false },
+    ),
+  );
+  await failsWith(
+    "hash-mismatch",
+    edgec.load(
+      chunked(100, (bytes) => Uint8Array.from(bytes).reverse()),
+      { worker: false },
+    ),
+  );
 });
 
 test("a server that is gone", async () => {
@@ -140,14 +158,20 @@ test("abort in mid-download, then a normal load that takes up what is there", as
     const onProgress = ({ phase, loadedBytes }: { phase: string; loadedBytes: number }): void => {
       if (phase === "download" && loadedBytes > 4500) controller.abort();
     };
-    const error = await failsWith("aborted", load({ cache: "opfs", signal: controller.signal, onProgress, retry: { attempts: 1, delay: 1, stall: 60_000 } }));
+    const error = await failsWith(
+      "aborted",
+      load({ cache: "opfs", signal: controller.signal, onProgress, retry: { attempts: 1, delay: 1, stall: 60_000 } }),
+    );
     assert.equal(error.name, "AbortError");
     assert.equal(directory.files.size, 2, "the module and the tokenizer were complete");
 
     server.faults = [];
     server.requests = [];
     await loads({ cache: "opfs" });
-    assert.deepEqual(server.requests.filter((path: string) => !WEIGHTS.test(path)), ["/bundle/manifest.json"]);
+    assert.deepEqual(
+      server.requests.filter((path: string) => !WEIGHTS.test(path)),
+      ["/bundle/manifest.json"],
+    );
   });
   const controller = new AbortController();
   controller.abort();
@@ -193,14 +217,17 @@ for (const syncHandlesOnly of [false, true]) {
 
 test("the Cache API serves where OPFS does not, and none at all is fine", async () => {
   const caches = new FakeCaches();
-  await withGlobals({ caches, navigator: { storage: { getDirectory: () => Promise.reject(new DOMException("no", "SecurityError")) } } }, async () => {
-    await loads({ cache: "cache-api" });
-    assert.equal(caches.files.size, 3 + 1);
-    server.requests = [];
-    await loads({ cache: "cache-api" });
-    assert.equal(server.requests.length, 1);
-    await loads({ cache: "opfs" });
-  });
+  await withGlobals(
+    { caches, navigator: { storage: { getDirectory: () => Promise.reject(new DOMException("no", "SecurityError")) } } },
+    async () => {
+      await loads({ cache: "cache-api" });
+      assert.equal(caches.files.size, 3 + 1);
+      server.requests = [];
+      await loads({ cache: "cache-api" });
+      assert.equal(server.requests.length, 1);
+      await loads({ cache: "opfs" });
+    },
+  );
 });
 
 test("a new version of a bundle takes the place of the old one; files of others stay", async () => {
@@ -214,9 +241,14 @@ test("a new version of a bundle takes the place of the old one; files of others 
       await loads({ cache: "opfs" }, address);
       const old = [...directory.files.keys()];
 
-      const tokenizer = Buffer.from(JSON.stringify({ ...readJson<object>(join(folder, "tokenizer.json")), version: "2" }));
+      const tokenizer = Buffer.from(
+        JSON.stringify({ ...readJson<object>(join(folder, "tokenizer.json")), version: "2" }),
+      );
       const manifest = readJson<{ files: Record<string, object> }>(join(folder, "manifest.json"));
-      manifest.files["tokenizer.json"] = { bytes: tokenizer.length, sha256: createHash("sha256").update(tokenizer).digest("hex") };
+      manifest.files["tokenizer.json"] = {
+        bytes: tokenizer.length,
+        sha256: createHash("sha256").update(tokenizer).digest("hex"),
+      };
       writeFileSync(join(folder, "tokenizer.json"), tokenizer);
       writeFileSync(join(folder, "manifest.json"), JSON.stringify(manifest));
       await loads({ cache: "opfs" }, address);
@@ -235,7 +267,9 @@ test("a new version of a bundle takes the place of the old one; files of others 
 
 test("the manifest's hash, if the page gives it", async () => {
   await failsWith("hash-mismatch", load({ manifestSha256: "0".repeat(64) }));
-  const digest = createHash("sha256").update(readFileSync(join(FIXTURES, "decoder/manifest.json"))).digest("hex");
+  const digest = createHash("sha256")
+    .update(readFileSync(join(FIXTURES, "decoder/manifest.json")))
+    .digest("hex");
   await loads({ manifestSha256: digest.toUpperCase() });
 });
 

@@ -36,7 +36,8 @@ for (const item of readJson<Case[]>(join(ROOT, "../tests/run/sampler_cases.json"
 /** The specification word for word, with everything sorted. */
 function reference(logits: Float32Array, seen: Iterable<number>, options: Sampling, random: Random): number {
   const l = Array.from(logits);
-  if (options.repetitionPenalty !== 1) for (const id of seen) l[id] = l[id] > 0 ? l[id] / options.repetitionPenalty : l[id] * options.repetitionPenalty;
+  if (options.repetitionPenalty !== 1)
+    for (const id of seen) l[id] = l[id] > 0 ? l[id] / options.repetitionPenalty : l[id] * options.repetitionPenalty;
   let candidates = [...l.keys()].sort((a, b) => l[b] - l[a] || a - b);
   if (options.temperature === 0) return candidates[0];
   if (options.topK > 0) candidates = candidates.slice(0, options.topK);
@@ -67,7 +68,10 @@ test("the fast sampler is the slow one", () => {
       seed: round,
     };
     const scale = pick([1, 7, 200]); // with 200, most candidates are negligible
-    const logits = Float32Array.from({ length: pick([1, 5, 300]) }, () => Math.round((choose.uniform() - 0.5) * 40) * scale * 0.1);
+    const logits = Float32Array.from(
+      { length: pick([1, 5, 300]) },
+      () => Math.round((choose.uniform() - 0.5) * 40) * scale * 0.1,
+    );
     const sampler = new Sampler(options);
     const random = new Random(round);
     const seen = new Set<number>();
@@ -89,15 +93,35 @@ test("exp64 is exact enough", () => {
 
 test("not a number is an error", () => {
   for (const temperature of [0, 1]) {
-    for (const logits of [[NaN, 1], [1, NaN]]) {
-      assert.throws(() => new Sampler({ ...NEUTRAL, temperature }).sample(Float32Array.from(logits), []), /not a number/);
+    for (const logits of [
+      [NaN, 1],
+      [1, NaN],
+    ]) {
+      assert.throws(
+        () => new Sampler({ ...NEUTRAL, temperature }).sample(Float32Array.from(logits), []),
+        /not a number/,
+      );
     }
   }
 });
 
 test("options go before the bundle, the bundle before the defaults, and bad ones are named", () => {
-  assert.deepEqual(resolveSampling({ topK: 7 }, { temperature: 0.5, top_k: 3, do_sample: true }), { ...NEUTRAL, temperature: 0.5, topK: 7 });
-  for (const [key, value] of Object.entries({ temperature: -1, topP: 0, topK: 1.5, minP: 2, seed: -1, repetitionPenalty: 0 })) {
-    assert.throws(() => resolveSampling({ [key]: value }, {}), (error) => error instanceof EdgecError && error.message.includes(`\`${key}\` is ${value}`));
+  assert.deepEqual(resolveSampling({ topK: 7 }, { temperature: 0.5, top_k: 3, do_sample: true }), {
+    ...NEUTRAL,
+    temperature: 0.5,
+    topK: 7,
+  });
+  for (const [key, value] of Object.entries({
+    temperature: -1,
+    topP: 0,
+    topK: 1.5,
+    minP: 2,
+    seed: -1,
+    repetitionPenalty: 0,
+  })) {
+    assert.throws(
+      () => resolveSampling({ [key]: value }, {}),
+      (error) => error instanceof EdgecError && error.message.includes(`\`${key}\` is ${value}`),
+    );
   }
 });

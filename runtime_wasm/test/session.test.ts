@@ -21,12 +21,17 @@ async function withModel(body: (model: Model) => Promise<void>, options = {}, fr
 
 test("the same tokens and logits in a worker, in this thread, with threads, and with every variant that runs", async () => {
   const outcomes = new Set<string>();
-  const variants = ["simd128", "simd128-threads", ...(edgec.detectFeatures().relaxed ? ["relaxed", "relaxed-threads"] : [])];
+  const variants = [
+    "simd128",
+    "simd128-threads",
+    ...(edgec.detectFeatures().relaxed ? ["relaxed", "relaxed-threads"] : []),
+  ];
   for (const variant of variants) {
     for (const worker of [false, true]) {
       await withModel(
         async (model) => {
-          const result = await model.chat(MESSAGES, { temperature: 0.9, seed: 3, maxTokens: 20, hashLogits: true }).result;
+          const result = await model.chat(MESSAGES, { temperature: 0.9, seed: 3, maxTokens: 20, hashLogits: true })
+            .result;
           outcomes.add(JSON.stringify([result.tokenIds, result.text, result.finishReason, result.logitsSha256]));
           assert.equal((await model.stats()).variant, variant);
         },
@@ -76,7 +81,10 @@ test("a common beginning is computed once and changes nothing", async () => {
 test("the memory grows with the conversation", async () => {
   await withModel(async (model) => {
     const before = (await model.stats()).memoryBytes;
-    await model.generate(Array.from({ length: 120 }, (_, i) => i), { ...GREEDY, maxTokens: 3 }).result;
+    await model.generate(
+      Array.from({ length: 120 }, (_, i) => i),
+      { ...GREEDY, maxTokens: 3 },
+    ).result;
     const after = await model.stats();
     assert.ok(after.memoryBytes > before);
     assert.equal(after.cachedTokens, 122);
@@ -93,7 +101,10 @@ test("stops: end of sequence, stop string, length, full context", async () => {
     const single = await model.generate("a", { temperature: 0, stop }).result;
     assert.equal(single.text, stopped.text);
 
-    const full = await model.generate(Array.from({ length: 126 }, () => 97), { temperature: 0, maxTokens: 40 }).result;
+    const full = await model.generate(
+      Array.from({ length: 126 }, () => 97),
+      { temperature: 0, maxTokens: 40 },
+    ).result;
     assert.equal(full.finishReason, "length");
     assert.equal(full.completionTokens, 3);
 
@@ -188,7 +199,10 @@ test("what the model says about itself", async () => {
   await withModel(async (model) => {
     assert.equal(model.info.model.kind, "decoder");
     assert.equal(model.info.chat, true);
-    assert.deepEqual(await model.encode(MESSAGES), await model.encode("<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"));
+    assert.deepEqual(
+      await model.encode(MESSAGES),
+      await model.encode("<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"),
+    );
     assert.equal(await model.decode([116, 104, 101]), "the");
     await model.generate("a", GREEDY).result;
     const { lastGeneration } = await model.stats();
@@ -208,9 +222,17 @@ test("OpenAI's shape", async () => {
     assert.equal(whole.usage.total_tokens, whole.usage.prompt_tokens + 8);
 
     const chunks = [];
-    for await (const chunk of await model.openai.chat.completions.create({ ...request, stream: true, stream_options: { include_usage: true } })) chunks.push(chunk);
+    for await (const chunk of await model.openai.chat.completions.create({
+      ...request,
+      stream: true,
+      stream_options: { include_usage: true },
+    }))
+      chunks.push(chunk);
     assert.deepEqual(chunks[0].choices[0].delta, { role: "assistant", content: "" });
-    assert.equal(chunks.map((chunk) => chunk.choices[0]?.delta.content ?? "").join(""), whole.choices[0].message.content);
+    assert.equal(
+      chunks.map((chunk) => chunk.choices[0]?.delta.content ?? "").join(""),
+      whole.choices[0].message.content,
+    );
     assert.equal(chunks.at(-2)?.choices[0].finish_reason, "length");
     assert.equal(chunks.at(-1)?.usage?.completion_tokens, 8);
     assert.equal(new Set(chunks.map((chunk) => chunk.id)).size, 1);
@@ -223,9 +245,19 @@ test("OpenAI's shape", async () => {
       })(),
     );
     await failsWith("unsupported", model.openai.chat.completions.create({ ...request, n: 2 }));
-    await failsWith("unsupported", model.openai.chat.completions.create({ ...request, response_format: { type: "json_object" } }));
+    await failsWith(
+      "unsupported",
+      model.openai.chat.completions.create({ ...request, response_format: { type: "json_object" } }),
+    );
     await failsWith("aborted", model.openai.chat.completions.create(request, { signal: AbortSignal.abort() }));
-    await model.openai.chat.completions.create({ ...request, n: 1, logprobs: false, frequency_penalty: 0, max_tokens: null, max_completion_tokens: 2 });
+    await model.openai.chat.completions.create({
+      ...request,
+      n: 1,
+      logprobs: false,
+      frequency_penalty: 0,
+      max_tokens: null,
+      max_completion_tokens: 2,
+    });
   });
 });
 
@@ -237,7 +269,10 @@ test("graphs: tensors in, tensors out", async () => {
         const { y, z } = await model.run({ x: { data: x, shape: [2, 4] } });
         const bias = (await model.run({ x: { data: new Float32Array(4), shape: [1, 4] } })).y.data as Float32Array;
         assert.deepEqual(y.shape, [2, 4]);
-        assert.deepEqual(Array.from(y.data as Float32Array), Array.from(x, (value, i) => 2 * value + bias[i % 4]));
+        assert.deepEqual(
+          Array.from(y.data as Float32Array),
+          Array.from(x, (value, i) => 2 * value + bias[i % 4]),
+        );
         assert.deepEqual([z.dtype, ...z.shape, ...(z.data as Int32Array)], ["int32", 2, 0, 1]);
         const listed = await model.run({ x: { data: Array.from(x), shape: [2, 4] } });
         assert.deepEqual(listed.y.data, y.data);
@@ -261,7 +296,10 @@ test("graphs: wrong inputs are named", async () => {
       await failsWith("invalid-argument", run(tensor(0, [0, 4])));
       await failsWith("invalid-argument", run({ x: new Float32Array(4) }));
       await failsWith("invalid-argument", run({ x: 5 }));
-      assert.match((await failsWith("invalid-argument", run(tensor(17 * 4, [17, 4])))).message, /`batch` is 17, the bundle holds 1 to 16/);
+      assert.match(
+        (await failsWith("invalid-argument", run(tensor(17 * 4, [17, 4])))).message,
+        /`batch` is 17, the bundle holds 1 to 16/,
+      );
       await failsWith("unsupported", model.generate("a").result);
     },
     {},
@@ -280,12 +318,26 @@ function patchedGraph(change: (manifest: Record<string, any>) => void): BundleSo
   };
 }
 
-const IMAGE = { width: 2, height: 2, layout: "NHWC", channels: "BGR", fit: "stretch", interpolation: "bilinear", mean: [0, 0, 0], std: [1, 1, 1] };
+const IMAGE = {
+  width: 2,
+  height: 2,
+  layout: "NHWC",
+  channels: "BGR",
+  fit: "stretch",
+  interpolation: "bilinear",
+  mean: [0, 0, 0],
+  std: [1, 1, 1],
+};
 
 test("a source of one's own, and an image through a classifier", async () => {
   const source = patchedGraph((manifest) => {
     manifest.inputs[0].shape = [1, 2, 2, "batch"];
-    manifest.task = { type: "image-classification", image: IMAGE, labels: Array.from({ length: 12 }, (_, i) => `label ${i}`), scores: "probabilities" };
+    manifest.task = {
+      type: "image-classification",
+      image: IMAGE,
+      labels: Array.from({ length: 12 }, (_, i) => `label ${i}`),
+      scores: "probabilities",
+    };
   });
   for (const worker of [false, true]) {
     const model = await edgec.load(source, { worker, threads: 1 });
@@ -310,13 +362,20 @@ test("a source that fails", async () => {
       throw new Error("no such thing");
     },
   };
-  for (const worker of [false, true]) assert.match((await failsWith("source", edgec.load(source, { worker }))).message, /no such thing/);
+  for (const worker of [false, true])
+    assert.match((await failsWith("source", edgec.load(source, { worker }))).message, /no such thing/);
   const missing: BundleSource = { read: async () => new Response("", { status: 404 }) };
   for (const worker of [false, true]) await failsWith("file-missing", edgec.load(missing, { worker }));
 });
 
 test("a module that does not fit its manifest, and one that traps", async () => {
-  await failsWith("manifest-invalid", edgec.load(patchedGraph((m) => (m.entry_points.extra = [])), { worker: false, threads: 1 }));
+  await failsWith(
+    "manifest-invalid",
+    edgec.load(
+      patchedGraph((m) => (m.entry_points.extra = [])),
+      { worker: false, threads: 1 },
+    ),
+  );
   const wide = patchedGraph((m) => {
     m.memory.maximum_bytes += 1 << 20;
   });
@@ -328,7 +387,11 @@ test("a module that does not fit its manifest, and one that traps", async () => 
     m.inputs.push({ name: "rows", dtype: "bool", shape: [0, "batch"], offset: m.inputs[0].offset, bytes: 0 });
     for (const slot of m.outputs) slot.shape = [1];
   });
-  for (const options of [{ worker: false, threads: 1 }, { worker: true, threads: 1 }, { worker: true, threads: 2 }]) {
+  for (const options of [
+    { worker: false, threads: 1 },
+    { worker: true, threads: 1 },
+    { worker: true, threads: 2 },
+  ]) {
     const model = await edgec.load(trapping, options);
     const inputs = { x: { data: new Float32Array(4), shape: [1, 4] }, rows: { data: [], shape: [0, 2 ** 28] } };
     await failsWith("trap", model.run(inputs));

@@ -29,7 +29,10 @@ for (const [name, { cases }] of Object.entries(all)) {
     for (const { raw, decoded } of cases) {
       const stream = new TextStream((ids) => tokenizer.decode(ids));
       const pieces = raw.map((id) => stream.push(id));
-      assert.ok(pieces.every((piece) => !piece.includes("\ufffd")), JSON.stringify(pieces));
+      assert.ok(
+        pieces.every((piece) => !piece.includes("\ufffd")),
+        JSON.stringify(pieces),
+      );
       assert.equal(pieces.join("") + stream.finish(), decoded);
     }
   });
@@ -61,14 +64,21 @@ test("text in messages never becomes a control token", () => {
 
 test("a clean chat has the ids of its plain rendering", () => {
   const tokenizer = make("byte-level");
-  const text = new ChatTemplate(TEMPLATE).render([{ role: "user", content: "the quick fox" }], { specialTokens: {}, controlTokens: tokenizer.controlTokens.keys() });
+  const text = new ChatTemplate(TEMPLATE).render([{ role: "user", content: "the quick fox" }], {
+    specialTokens: {},
+    controlTokens: tokenizer.controlTokens.keys(),
+  });
   assert.equal(text, "<|im_start|>user\nthe quick fox<|im_end|>\n<|im_start|>assistant\n");
   assert.deepEqual(tokenizer.encodeRendered(text), tokenizer.encode(text));
 });
 
 test("templates that refuse, and messages that are none", () => {
-  const render = (source: string, messages: unknown): string => new ChatTemplate(source).render(messages as never, { specialTokens: {}, controlTokens: [] });
-  assert.throws(() => render("{{ raise_exception('roles must alternate') }}", [{ role: "user", content: "a" }]), /roles must alternate/);
+  const render = (source: string, messages: unknown): string =>
+    new ChatTemplate(source).render(messages as never, { specialTokens: {}, controlTokens: [] });
+  assert.throws(
+    () => render("{{ raise_exception('roles must alternate') }}", [{ role: "user", content: "a" }]),
+    /roles must alternate/,
+  );
   assert.throws(() => render(TEMPLATE, []), /no messages/);
   assert.throws(() => render(TEMPLATE, [{ content: "a" }]), /no `role`/);
   assert.throws(() => new ChatTemplate("{% for %}"), /not valid/);

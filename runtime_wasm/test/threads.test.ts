@@ -11,13 +11,25 @@ const manifest = readJson<Manifest>(join(FIXTURES, "graph/manifest.json"));
 const control = manifest.memory.control.offset;
 
 /** thread.js as the pool starts it, as thread 1 of 2; the test plays the coordinator. */
-async function startThread(alarm: string): Promise<{ worker: Worker; memory: WebAssembly.Memory; nextReport: () => Promise<unknown> }> {
+async function startThread(
+  alarm: string,
+): Promise<{ worker: Worker; memory: WebAssembly.Memory; nextReport: () => Promise<unknown> }> {
   const module = await WebAssembly.compile(readFileSync(join(FIXTURES, "graph/module.simd128-threads.wasm")));
   const memory = createMemory(manifest, true);
   const worker = new Worker(join(ROOT, "dist/thread.js"));
   const nextReport = (): Promise<unknown> => new Promise((resolve) => worker.once("message", resolve));
-  const entries = Object.keys(manifest.entry_points).sort().map((name) => ({ name, parameters: manifest.entry_points[name].length }));
-  const start: ThreadStart = { module, memory, layout: manifest.memory, tid: 1, threads: 2, entries, doorbell: readDoorbell(memory, control) };
+  const entries = Object.keys(manifest.entry_points)
+    .sort()
+    .map((name) => ({ name, parameters: manifest.entry_points[name].length }));
+  const start: ThreadStart = {
+    module,
+    memory,
+    layout: manifest.memory,
+    tid: 1,
+    threads: 2,
+    entries,
+    doorbell: readDoorbell(memory, control),
+  };
   const ready = nextReport();
   worker.postMessage({ start, alarm });
   assert.deepEqual(await ready, { type: "ready" });
@@ -42,7 +54,11 @@ test("a thread does its share at each ring of the doorbell, and leaves when told
     const words = new Int32Array(memory.buffer);
     while (Atomics.load(words, control / 4) === 0) await new Promise((resolve) => setTimeout(resolve, 1)); // arrived at the barrier
     const y = new Float32Array(memory.buffer).slice(output, output + 8);
-    assert.deepEqual(Array.from(y), Array.from(y, (_, i) => (i % 2 === 1 ? 2 * round : 0)), "the odd ones");
+    assert.deepEqual(
+      Array.from(y),
+      Array.from(y, (_, i) => (i % 2 === 1 ? 2 * round : 0)),
+      "the odd ones",
+    );
     Atomics.store(words, control / 4, 0);
     Atomics.add(words, control / 4 + 1, 1);
     Atomics.notify(words, control / 4 + 1);
@@ -53,7 +69,9 @@ test("a thread does its share at each ring of the doorbell, and leaves when told
 
 test("a thread that traps cries out, since the coordinator waits for it in the barrier", async () => {
   const alarm = new BroadcastChannel("edgec-test-trap");
-  const heard = new Promise<string>((resolve) => (alarm.onmessage = (event) => resolve((event as MessageEvent<string>).data)));
+  const heard = new Promise<string>(
+    (resolve) => (alarm.onmessage = (event) => resolve((event as MessageEvent<string>).data)),
+  );
   const { worker, memory, nextReport } = await startThread("edgec-test-trap");
   const report = nextReport();
   ring(memory, 0, 2 ** 28);

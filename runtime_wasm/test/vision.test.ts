@@ -28,8 +28,21 @@ for (const { width, height, pixels, to, ...expected } of readJson<ResizeCase[]>(
   }
 }
 
-const SPEC: ImageSpec = { width: 4, height: 4, layout: "NCHW", channels: "RGB", fit: "stretch", interpolation: "bilinear", mean: [1, 2, 3], std: [2, 4, 8] };
-const gradient = (width: number, height: number): Pixels => ({ data: Uint8Array.from({ length: 3 * width * height }, (_, i) => i % 251), width, height });
+const SPEC: ImageSpec = {
+  width: 4,
+  height: 4,
+  layout: "NCHW",
+  channels: "RGB",
+  fit: "stretch",
+  interpolation: "bilinear",
+  mean: [1, 2, 3],
+  std: [2, 4, 8],
+};
+const gradient = (width: number, height: number): Pixels => ({
+  data: Uint8Array.from({ length: 3 * width * height }, (_, i) => i % 251),
+  width,
+  height,
+});
 
 test("crop takes the middle, letterbox the top left", () => {
   const source = gradient(10, 8);
@@ -67,21 +80,48 @@ test("classification: softmax, order, ties", () => {
   const [first, second, third] = classifications(Float32Array.of(1, 2, 2), task, 5);
   assert.deepEqual([first.label, second.label, third.label], ["b", "2", "a"]);
   assert.ok(Math.abs(first.score - Math.exp(0) / (2 + Math.exp(-1))) < 1e-12);
-  assert.equal(classifications(Float32Array.of(0.2, 0.8), { ...task, scores: "probabilities" }, 1)[0].score, Math.fround(0.8));
+  assert.equal(
+    classifications(Float32Array.of(0.2, 0.8), { ...task, scores: "probabilities" }, 1)[0].score,
+    Math.fround(0.8),
+  );
 });
 
 test("detection: cells to boxes, suppression within a class, back to the source's pixels", () => {
   const image: ImageSpec = { ...SPEC, width: 16, height: 16, fit: "letterbox", pad: 114 };
-  const task: DetectionTask = { type: "object-detection", image, labels: ["cat", "dog"], decoder: "yolox", strides: [8], score_threshold: 0.3, iou_threshold: 0.5 };
-  const cell = (x: number, y: number, w: number, h: number, object: number, cat: number, dog: number): number[] => [x, y, Math.log(w), Math.log(h), object, cat, dog];
+  const task: DetectionTask = {
+    type: "object-detection",
+    image,
+    labels: ["cat", "dog"],
+    decoder: "yolox",
+    strides: [8],
+    score_threshold: 0.3,
+    iou_threshold: 0.5,
+  };
+  const cell = (x: number, y: number, w: number, h: number, object: number, cat: number, dog: number): number[] => [
+    x,
+    y,
+    Math.log(w),
+    Math.log(h),
+    object,
+    cat,
+    dog,
+  ];
   const output = Float32Array.from([
     ...cell(0.5, 0.5, 1, 1, 0.9, 0.8, 0.1), // cat at (4, 4)
     ...cell(-0.5, 0.5, 1, 1, 0.8, 0.8, 0.1), // the same cat, seen from the cell beside
     ...cell(0.5, -0.5, 1, 1, 0.9, 0.1, 0.5), // a dog in the same place
     ...cell(0.5, 0.5, 1, 1, 0.2, 0.9, 0.1), // too weak
   ]);
-  const found = detections(output, task, { scaleX: 0.5, scaleY: 0.5, offsetX: 0, offsetY: 0 }, { width: 32, height: 14 });
-  assert.deepEqual(found.map(({ label }) => label), ["cat", "dog"]);
+  const found = detections(
+    output,
+    task,
+    { scaleX: 0.5, scaleY: 0.5, offsetX: 0, offsetY: 0 },
+    { width: 32, height: 14 },
+  );
+  assert.deepEqual(
+    found.map(({ label }) => label),
+    ["cat", "dog"],
+  );
   assert.ok(Math.abs(found[0].score - 0.72) < 1e-6);
   assert.deepEqual(found[0].box, { x: 0, y: 0, width: 16, height: 14 });
 });

@@ -8,7 +8,13 @@ const PLACES = {
   firefox: [process.env.EDGEC_FIREFOX, "/usr/bin/firefox-esr", "/usr/bin/firefox"],
 };
 const CHROMIUM_FLAGS = [
-  ...["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update"],
+  ...[
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+  ],
   ...["--disable-sync", "--disable-default-apps", "--disable-dev-shm-usage", "--mute-audio"],
 ];
 const FIREFOX_PREFERENCES = {

@@ -38,7 +38,12 @@ function request() {
   const jobs = JSON.parse(readFileSync(flags.prompts === "-" ? 0 : flags.prompts, "utf8"));
   if (!Array.isArray(jobs)) throw new Error("--prompts is not a JSON list");
   return {
-    load: { variant: flags.variant, threads: flags.threads ? Number(flags.threads) : undefined, worker: !flags.inline, cache: "none" },
+    load: {
+      variant: flags.variant,
+      threads: flags.threads ? Number(flags.threads) : undefined,
+      worker: !flags.inline,
+      cache: "none",
+    },
     options: {
       maxTokens: Number(flags["max-tokens"]),
       temperature: Number(flags.temperature),
@@ -61,7 +66,11 @@ async function inNode(job) {
 async function inBrowser(name, job) {
   const { TestServer } = await import("./server.mjs");
   const { launch, inPage } = await import("./browsers.mjs");
-  const server = new TestServer({ "/bundle/": resolve(flags.bundle), "/runtime/": join(here, "../dist"), "/tools/": here });
+  const server = new TestServer({
+    "/bundle/": resolve(flags.bundle),
+    "/runtime/": join(here, "../dist"),
+    "/tools/": here,
+  });
   server.isolation = !flags["no-isolation"];
   const origin = await server.start();
   const browser = await launch(name);
@@ -82,14 +91,20 @@ async function inBrowser(name, job) {
 }
 
 function table({ engine, version, stats, results, loadSeconds }) {
-  console.log(`${engine} ${version}  ${stats.variant}  ${stats.threads} thread(s)  loaded in ${loadSeconds.toFixed(2)} s  ${(stats.memoryBytes / 2 ** 20).toFixed(0)} MiB`);
+  console.log(
+    `${engine} ${version}  ${stats.variant}  ${stats.threads} thread(s)  loaded in ${loadSeconds.toFixed(2)} s  ${(stats.memoryBytes / 2 ** 20).toFixed(0)} MiB`,
+  );
   for (const result of results) {
     if (result.tokenIds) {
       const speed = `prefill ${result.prefillTokensPerSecond.toFixed(1)} tok/s, decode ${result.decodeTokensPerSecond.toFixed(1)} tok/s`;
-      console.log(`${JSON.stringify(result.text)}  ${speed}${result.logitsSha256 ? `  logits ${result.logitsSha256.slice(0, 16)}` : ""}`);
+      console.log(
+        `${JSON.stringify(result.text)}  ${speed}${result.logitsSha256 ? `  logits ${result.logitsSha256.slice(0, 16)}` : ""}`,
+      );
     } else {
       const { vectors, outputs, ...rest } = result;
-      const summary = vectors?.map((vector) => vector.slice(0, 4)) ?? (outputs && Object.entries(outputs).map(([name, { shape, sha256 }]) => [name, shape, sha256.slice(0, 16)]));
+      const summary =
+        vectors?.map((vector) => vector.slice(0, 4)) ??
+        (outputs && Object.entries(outputs).map(([name, { shape, sha256 }]) => [name, shape, sha256.slice(0, 16)]));
       console.log(JSON.stringify(summary ? { ...rest, summary } : rest));
     }
   }
@@ -97,7 +112,8 @@ function table({ engine, version, stats, results, loadSeconds }) {
 
 try {
   const job = request();
-  if (!["node", "chromium", "firefox"].includes(flags.engine)) throw new Error(`there is no engine \`${flags.engine}\``);
+  if (!["node", "chromium", "firefox"].includes(flags.engine))
+    throw new Error(`there is no engine \`${flags.engine}\``);
   const outcome = flags.engine === "node" ? await inNode(job) : await inBrowser(flags.engine, job);
   if (flags.json) console.log(JSON.stringify(outcome));
   else table(outcome);

@@ -26,26 +26,43 @@ async function runJob(model, job, options, keepOutputs) {
   const started = performance.now();
   const seconds = () => (performance.now() - started) / 1000;
   if (job.inputs) {
-    const inputs = Object.fromEntries(Object.entries(job.inputs).map(([name, tensor]) => [name, { shape: tensor.shape, data: toArray(tensor) }]));
+    const inputs = Object.fromEntries(
+      Object.entries(job.inputs).map(([name, tensor]) => [name, { shape: tensor.shape, data: toArray(tensor) }]),
+    );
     const outputs = await model.run(inputs);
     const taken = seconds();
     const described = {};
     for (const [name, { dtype, shape, data }] of Object.entries(outputs)) {
       const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-      described[name] = { dtype, shape, sha256: await sha256(bytes), ...(keepOutputs ? { data: toBase64(bytes) } : {}) };
+      described[name] = {
+        dtype,
+        shape,
+        sha256: await sha256(bytes),
+        ...(keepOutputs ? { data: toBase64(bytes) } : {}),
+      };
     }
     return { seconds: taken, outputs: described };
   }
-  if (job.texts) return { vectors: (await model.embed(job.texts)).map((vector) => Array.from(vector)), seconds: seconds() };
+  if (job.texts)
+    return { vectors: (await model.embed(job.texts)).map((vector) => Array.from(vector)), seconds: seconds() };
   if (job.classify) return { labels: await model.classify(toImage(job.classify)), seconds: seconds() };
   if (job.detect) return { objects: await model.detect(toImage(job.detect)), seconds: seconds() };
   const { prompt, messages, tools, ...own } = job;
   await model.reset(); // so that prefill times are those of the whole prompt
-  const stream = messages ? model.chat(messages, { tools, ...options, ...own }) : model.generate(prompt, { ...options, ...own });
+  const stream = messages
+    ? model.chat(messages, { tools, ...options, ...own })
+    : model.generate(prompt, { ...options, ...own });
   return stream.result;
 }
 
-const ARRAYS = { float32: Float32Array, int32: Int32Array, int64: BigInt64Array, uint8: Uint8Array, int8: Int8Array, bool: Uint8Array };
+const ARRAYS = {
+  float32: Float32Array,
+  int32: Int32Array,
+  int64: BigInt64Array,
+  uint8: Uint8Array,
+  int8: Int8Array,
+  bool: Uint8Array,
+};
 
 function toArray({ dtype, data }) {
   return new ARRAYS[dtype](fromBase64(data).buffer);

@@ -13,7 +13,8 @@ const TYPES = {
   ".wasm": "application/wasm",
   ".bin": "application/octet-stream",
 };
-const PAGE = '<!doctype html><html lang="en"><meta charset="utf-8"><title>edgec</title><link rel="icon" href="data:,"></html>';
+const PAGE =
+  '<!doctype html><html lang="en"><meta charset="utf-8"><title>edgec</title><link rel="icon" href="data:,"></html>';
 
 /**
  * @typedef {"status" | "html" | "truncate" | "zero" | "swap" | "stall" | "reset"} FaultKind
@@ -101,9 +102,11 @@ export class TestServer {
     } else if (fault?.kind === "zero") {
       response.end(Buffer.alloc(end - start + 1));
     } else if (fault?.kind === "stall" || fault?.kind === "reset") {
-      createReadStream(file, { start, end: start + Math.floor((end - start) / 2) }).on("data", (chunk) => response.write(chunk)).on("end", () => {
-        if (fault.kind === "reset") setTimeout(() => response.destroy(), 20);
-      });
+      createReadStream(file, { start, end: start + Math.floor((end - start) / 2) })
+        .on("data", (chunk) => response.write(chunk))
+        .on("end", () => {
+          if (fault.kind === "reset") setTimeout(() => response.destroy(), 20);
+        });
     } else {
       createReadStream(file, { start, end }).pipe(response);
     }

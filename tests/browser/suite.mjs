@@ -27,7 +27,10 @@ const server = new TestServer({
 });
 const WEIGHTS = /\/decoder\/weights\//;
 const QUICK = { attempts: 2, delay: 1, stall: 60_000 };
-const CHAT = { messages: [{ role: "user", content: "What is the capital of France?" }], options: { temperature: 0, maxTokens: 16, hashLogits: true } };
+const CHAT = {
+  messages: [{ role: "user", content: "What is the capital of France?" }],
+  options: { temperature: 0, maxTokens: 16, hashLogits: true },
+};
 
 /** Loads, answers, disposes; in the page. */
 const answer = async (edgec, { from = "/decoder/", load, messages, options }) => {
@@ -44,7 +47,11 @@ const answer = async (edgec, { from = "/decoder/", load, messages, options }) =>
 /** What Node says to the same question. */
 async function expected() {
   const edgec = await import("../../runtime_wasm/dist/edgec.js");
-  const { result } = await answer(edgec, { ...CHAT, from: resolve(flags.decoder), load: { worker: false, threads: 1, variant: "simd128" } });
+  const { result } = await answer(edgec, {
+    ...CHAT,
+    from: resolve(flags.decoder),
+    load: { worker: false, threads: 1, variant: "simd128" },
+  });
   return { tokenIds: result.tokenIds, text: result.text, logitsSha256: result.logitsSha256 };
 }
 
@@ -66,7 +73,12 @@ const TESTS = {
   },
 
   "every variant computes the same": async (run, wanted) => {
-    for (const [variant, threads] of [["simd128", 1], ["relaxed", 1], ["simd128-threads", 2], ["relaxed-threads", 1]]) {
+    for (const [variant, threads] of [
+      ["simd128", 1],
+      ["relaxed", 1],
+      ["simd128-threads", 2],
+      ["relaxed-threads", 1],
+    ]) {
       const value = await run(answer, { ...CHAT, load: { variant, threads } });
       same(value, wanted);
       assert.equal(value.stats.variant, variant);
@@ -119,7 +131,14 @@ const TESTS = {
     assert.equal(value.stats.cachedBytes, 0);
     assert.equal(requestsFor(WEIGHTS), await weightFiles());
     await run(async (edgec) => edgec.clearCache());
-    assert.equal(await run(async () => (await Array.fromAsync((await (await navigator.storage.getDirectory()).getDirectoryHandle("edgec")).keys())).length), 0);
+    assert.equal(
+      await run(
+        async () =>
+          (await Array.fromAsync((await (await navigator.storage.getDirectory()).getDirectoryHandle("edgec")).keys()))
+            .length,
+      ),
+      0,
+    );
   },
 
   "no OPFS: the Cache API serves; no storage at all is fine": async (run, wanted) => {
@@ -131,7 +150,11 @@ const TESTS = {
       const result = await stream.result;
       return { text: result.text, result, stats: await model.stats() };
     };
-    for (const [cache, downloads, noCaches] of [["cache-api", true, false], ["cache-api", false, false], ["none", true, true]]) {
+    for (const [cache, downloads, noCaches] of [
+      ["cache-api", true, false],
+      ["cache-api", false, false],
+      ["none", true, true],
+    ]) {
       const value = await run(without, { ...CHAT, noCaches });
       same(value, wanted);
       assert.equal(value.stats.cache, cache);
@@ -174,13 +197,20 @@ const TESTS = {
           if (phase === "download" && file.startsWith("weights/")) setTimeout(() => controller.abort(), 500);
         },
       });
-      return loaded.then(() => "loaded", ({ name, code }) => `${name} ${code}`);
+      return loaded.then(
+        () => "loaded",
+        ({ name, code }) => `${name} ${code}`,
+      );
     });
     assert.equal(error, "AbortError aborted");
     server.faults = [];
     server.requests = [];
     same(await run(answer, { ...CHAT, load: {} }), wanted);
-    assert.deepEqual(server.requests.filter((path) => /^\/decoder\/(module|tokenizer)/.test(path)), [], "these were complete");
+    assert.deepEqual(
+      server.requests.filter((path) => /^\/decoder\/(module|tokenizer)/.test(path)),
+      [],
+      "these were complete",
+    );
   },
 
   "abort in mid-answer, then a normal answer": async (run, wanted) => {
@@ -191,7 +221,10 @@ const TESTS = {
       let pieces = 0;
       const code = await (async () => {
         for await (const _ of cut) if (++pieces === 3) controller.abort();
-      })().then(() => "ended", (error) => error.code);
+      })().then(
+        () => "ended",
+        (error) => error.code,
+      );
       const result = await model.chat(messages, options).result;
       await model.dispose();
       const after = await model.stats().catch((error) => error.code);
@@ -206,12 +239,21 @@ const TESTS = {
     for (const threads of [1, 3]) {
       const { y, z } = await run(async (edgec, threads) => {
         const model = await edgec.load("/graph/", { threads });
-        const { y, z } = await model.run({ x: { data: Float32Array.from({ length: 12 }, (_, i) => i), shape: [3, 4] } });
+        const { y, z } = await model.run({
+          x: { data: Float32Array.from({ length: 12 }, (_, i) => i), shape: [3, 4] },
+        });
         await model.dispose();
         return { y: Array.from(y.data), z: Array.from(z.data) };
       }, threads);
       assert.deepEqual(z, [0, 1, 2]);
-      assert.deepEqual(y.map((value, i) => value - 2 * i), [...y.slice(0, 4).map((value, i) => value - 2 * i), ...y.slice(0, 4).map((value, i) => value - 2 * i), ...y.slice(0, 4).map((value, i) => value - 2 * i)]);
+      assert.deepEqual(
+        y.map((value, i) => value - 2 * i),
+        [
+          ...y.slice(0, 4).map((value, i) => value - 2 * i),
+          ...y.slice(0, 4).map((value, i) => value - 2 * i),
+          ...y.slice(0, 4).map((value, i) => value - 2 * i),
+        ],
+      );
     }
   },
 
@@ -219,9 +261,20 @@ const TESTS = {
     const scores = await run(async (edgec) => {
       const manifest = await (await fetch("/graph/manifest.json")).json();
       manifest.inputs[0].shape = [1, 2, 2, "batch"];
-      const image = { width: 2, height: 2, layout: "NHWC", channels: "RGB", fit: "stretch", interpolation: "bilinear", mean: [0, 0, 0], std: [1, 1, 1] };
+      const image = {
+        width: 2,
+        height: 2,
+        layout: "NHWC",
+        channels: "RGB",
+        fit: "stretch",
+        interpolation: "bilinear",
+        mean: [0, 0, 0],
+        std: [1, 1, 1],
+      };
       manifest.task = { type: "image-classification", image, labels: null, scores: "probabilities" };
-      const source = { read: (file) => (file === "manifest.json" ? new Blob([JSON.stringify(manifest)]) : fetch(`/graph/${file}`)) };
+      const source = {
+        read: (file) => (file === "manifest.json" ? new Blob([JSON.stringify(manifest)]) : fetch(`/graph/${file}`)),
+      };
       const model = await edgec.load(source, { threads: 1 });
 
       const canvas = Object.assign(document.createElement("canvas"), { width: 2, height: 2 });
@@ -232,7 +285,15 @@ const TESTS = {
       const url = URL.createObjectURL(blob);
       const element = Object.assign(new Image(), { src: url });
       await element.decode();
-      const inputs = [new ImageData(data, 2, 2), { width: 2, height: 2, data }, canvas, blob, element, await createImageBitmap(blob), url];
+      const inputs = [
+        new ImageData(data, 2, 2),
+        { width: 2, height: 2, data },
+        canvas,
+        blob,
+        element,
+        await createImageBitmap(blob),
+        url,
+      ];
       const results = [];
       for (const input of inputs) results.push(await model.classify(input, { topK: 12 }));
       const broken = await model.classify(new Blob(["no image"])).catch((error) => error.code);
@@ -248,7 +309,11 @@ const TESTS = {
   "a page without crypto.subtle still checks every hash": async (run, wanted) => {
     const body = async (edgec, { messages, options }) => {
       Object.defineProperty(crypto, "subtle", { value: undefined });
-      const model = await edgec.load("/decoder/", { worker: false, cache: "none", retry: { attempts: 1, delay: 1, stall: 60_000 } });
+      const model = await edgec.load("/decoder/", {
+        worker: false,
+        cache: "none",
+        retry: { attempts: 1, delay: 1, stall: 60_000 },
+      });
       const result = await model.chat(messages, options).result;
       return { text: result.text, result };
     };
@@ -273,7 +338,9 @@ const TESTS = {
 
 const SETTINGS = {
   "answers without cross-origin isolation": { isolation: false },
-  "a content security policy that forbids WebAssembly is named": { headers: { "Content-Security-Policy": "script-src 'self'; worker-src 'self'" } },
+  "a content security policy that forbids WebAssembly is named": {
+    headers: { "Content-Security-Policy": "script-src 'self'; worker-src 'self'" },
+  },
 };
 
 async function weightFiles() {
@@ -318,7 +385,10 @@ try {
     } catch (error) {
       results[name] = error.stack;
     }
-    if (!flags.json) console.log(`${results[name] === "passed" ? "ok  " : "FAIL"} ${name} (${Math.round(performance.now() - started)} ms)${results[name] === "passed" ? "" : `\n${results[name]}`}`);
+    if (!flags.json)
+      console.log(
+        `${results[name] === "passed" ? "ok  " : "FAIL"} ${name} (${Math.round(performance.now() - started)} ms)${results[name] === "passed" ? "" : `\n${results[name]}`}`,
+      );
   }
   if (flags.json) console.log(JSON.stringify({ engine: flags.engine, version: await browser.version(), results }));
 } finally {

@@ -37,7 +37,10 @@ export class InlineBackend implements Backend {
 
   async call(method: Method, args: unknown[], { signal, onEvent }: CallOptions = {}): Promise<unknown> {
     if (!this.session) throw disposed();
-    return dispatch(this.session, method, args, { signal: signal ?? new AbortController().signal, emit: onEvent ?? (() => undefined) });
+    return dispatch(this.session, method, args, {
+      signal: signal ?? new AbortController().signal,
+      emit: onEvent ?? (() => undefined),
+    });
   }
 
   dispose(): void {
@@ -74,7 +77,8 @@ export class WorkerBackend implements Backend {
     this.worker.onMessage((message) => this.receive(message as FromWorker));
     this.worker.onError((error) => this.end(error));
     this.alarm = new BroadcastChannel(alarm);
-    this.alarm.onmessage = (event: MessageEvent) => this.end(new EdgecError("trap", `the model's code stopped in a pool thread: ${event.data}`));
+    this.alarm.onmessage = (event: MessageEvent) =>
+      this.end(new EdgecError("trap", `the model's code stopped in a pool thread: ${event.data}`));
     if (isNode) {
       this.worker.unref();
       (this.alarm as unknown as { unref(): void }).unref();
@@ -87,9 +91,16 @@ export class WorkerBackend implements Backend {
     const alarm = `edgec-${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}`;
     const custom = where instanceof URL ? null : where;
     const backend = new WorkerBackend(custom, workerUrl, alarm);
-    const message = { type: "load" as const, location: where instanceof URL ? where.href : null, options: { ...rest, alarm } };
+    const message = {
+      type: "load" as const,
+      location: where instanceof URL ? where.href : null,
+      options: { ...rest, alarm },
+    };
     try {
-      backend.info = (await backend.request(message, { signal, onEvent: onProgress as CallOptions["onEvent"] })) as ModelInfo;
+      backend.info = (await backend.request(message, {
+        signal,
+        onEvent: onProgress as CallOptions["onEvent"],
+      })) as ModelInfo;
       return backend;
     } catch (error) {
       backend.dispose();
@@ -101,7 +112,12 @@ export class WorkerBackend implements Backend {
     return this.request({ type: "call", method, args }, options);
   }
 
-  private async request(message: { type: "load"; location: string | null; options: WireOptions } | { type: "call"; method: Method; args: unknown[] }, options: CallOptions): Promise<unknown> {
+  private async request(
+    message:
+      | { type: "load"; location: string | null; options: WireOptions }
+      | { type: "call"; method: Method; args: unknown[] },
+    options: CallOptions,
+  ): Promise<unknown> {
     if (this.dead) throw this.dead;
     const { signal } = options;
     throwIfAborted(signal);
@@ -116,7 +132,13 @@ export class WorkerBackend implements Backend {
         try {
           this.post({ ...message, id });
         } catch (cause) {
-          reject(new EdgecError("invalid-argument", `an argument cannot be sent to the worker: ${(cause as Error).message}`, { cause }));
+          reject(
+            new EdgecError(
+              "invalid-argument",
+              `an argument cannot be sent to the worker: ${(cause as Error).message}`,
+              { cause },
+            ),
+          );
         }
       });
     } finally {

@@ -55,22 +55,33 @@ export class Model {
   }
 
   /** Runs a graph: tensors by name in, tensors by name out. */
-  async run(inputs: Readonly<Record<string, TensorInput>>, { signal }: Abortable = {}): Promise<Record<string, Tensor>> {
+  async run(
+    inputs: Readonly<Record<string, TensorInput>>,
+    { signal }: Abortable = {},
+  ): Promise<Record<string, Tensor>> {
     return (await this.backend.call("run", [inputs], { signal })) as Record<string, Tensor>;
   }
 
   /** One vector per text. */
   async embed(texts: string | readonly string[], { signal }: Abortable = {}): Promise<Float32Array[]> {
-    return (await this.backend.call("embed", [typeof texts === "string" ? [texts] : texts], { signal })) as Float32Array[];
+    return (await this.backend.call("embed", [typeof texts === "string" ? [texts] : texts], {
+      signal,
+    })) as Float32Array[];
   }
 
   /** The best `topK` (5) labels for an image. */
-  async classify(image: ImageSource, { topK = 5, signal }: Abortable & { topK?: number } = {}): Promise<Classification[]> {
+  async classify(
+    image: ImageSource,
+    { topK = 5, signal }: Abortable & { topK?: number } = {},
+  ): Promise<Classification[]> {
     return (await this.backend.call("classify", [await portable(image), topK], { signal })) as Classification[];
   }
 
   /** The objects in an image; the thresholds are the bundle's where they are left out. */
-  async detect(image: ImageSource, options: Abortable & { scoreThreshold?: number; iouThreshold?: number } = {}): Promise<Detection[]> {
+  async detect(
+    image: ImageSource,
+    options: Abortable & { scoreThreshold?: number; iouThreshold?: number } = {},
+  ): Promise<Detection[]> {
     const { signal, ...thresholds } = options;
     return (await this.backend.call("detect", [await portable(image), thresholds], { signal })) as Detection[];
   }
@@ -103,7 +114,8 @@ export class Model {
 
 /** Elements of the page cannot go to a worker, their pixels can. Relative URLs mean the page's. */
 async function portable(image: ImageSource): Promise<ImageInput> {
-  if (typeof image === "string" || image instanceof URL) return new URL(image, (globalThis as { document?: Document }).document?.baseURI).href;
+  if (typeof image === "string" || image instanceof URL)
+    return new URL(image, (globalThis as { document?: Document }).document?.baseURI).href;
   if (typeof image !== "object" || image === null) throw new EdgecError("invalid-argument", "an image is needed");
   const isElement = ["HTMLImageElement", "HTMLCanvasElement", "HTMLVideoElement", "OffscreenCanvas"].some((name) => {
     const kind = (globalThis as Record<string, unknown>)[name];

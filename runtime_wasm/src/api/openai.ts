@@ -39,7 +39,12 @@ export interface ChatCompletion {
   object: "chat.completion";
   created: number;
   model: string;
-  choices: { index: 0; message: { role: "assistant"; content: string; refusal: null }; finish_reason: FinishReason; logprobs: null }[];
+  choices: {
+    index: 0;
+    message: { role: "assistant"; content: string; refusal: null };
+    finish_reason: FinishReason;
+    logprobs: null;
+  }[];
   usage: CompletionUsage;
 }
 
@@ -48,7 +53,12 @@ export interface ChatCompletionChunk {
   object: "chat.completion.chunk";
   created: number;
   model: string;
-  choices: { index: 0; delta: { role?: "assistant"; content?: string }; finish_reason: FinishReason | null; logprobs: null }[];
+  choices: {
+    index: 0;
+    delta: { role?: "assistant"; content?: string };
+    finish_reason: FinishReason | null;
+    logprobs: null;
+  }[];
   usage?: CompletionUsage | null;
 }
 
@@ -93,18 +103,32 @@ export class OpenAI {
 
   /** @internal */
   constructor(private readonly model: Model) {
-    const create = (params: ChatCompletionParams, options: Abortable = {}): Promise<ChatCompletion | ChatCompletionStream> => this.complete(params, options);
+    const create = (
+      params: ChatCompletionParams,
+      options: Abortable = {},
+    ): Promise<ChatCompletion | ChatCompletionStream> => this.complete(params, options);
     this.chat = { completions: { create } as Completions };
     this.embeddings = { create: (params, options) => this.embed(params, options) };
   }
 
-  private async complete(params: ChatCompletionParams, { signal }: Abortable): Promise<ChatCompletion | ChatCompletionStream> {
+  private async complete(
+    params: ChatCompletionParams,
+    { signal }: Abortable,
+  ): Promise<ChatCompletion | ChatCompletionStream> {
     refuse(params);
     const controller = new AbortController();
     if (signal?.aborted) controller.abort();
     signal?.addEventListener("abort", () => controller.abort(), { once: true });
-    const answer = this.model.chat(params.messages, { ...toOptions(params), signal: controller.signal, ...(params.tools ? { tools: params.tools } : {}) });
-    const head = { id: `chatcmpl-${crypto.randomUUID?.() ?? Date.now()}`, created: Math.floor(Date.now() / 1000), model: params.model ?? this.model.info.model.name };
+    const answer = this.model.chat(params.messages, {
+      ...toOptions(params),
+      signal: controller.signal,
+      ...(params.tools ? { tools: params.tools } : {}),
+    });
+    const head = {
+      id: `chatcmpl-${crypto.randomUUID?.() ?? Date.now()}`,
+      created: Math.floor(Date.now() / 1000),
+      model: params.model ?? this.model.info.model.name,
+    };
     if (params.stream) {
       const chunks = stream(answer, head, params.stream_options?.include_usage === true);
       return { controller, [Symbol.asyncIterator]: () => chunks };
@@ -119,12 +143,19 @@ export class OpenAI {
     };
   }
 
-  private async embed({ input, model, encoding_format }: EmbeddingParams, options?: Abortable): Promise<EmbeddingResponse> {
+  private async embed(
+    { input, model, encoding_format }: EmbeddingParams,
+    options?: Abortable,
+  ): Promise<EmbeddingResponse> {
     if (encoding_format !== undefined && encoding_format !== "float") {
       throw new EdgecError("unsupported", `\`encoding_format\` is ${encoding_format}, only \`float\` is offered`);
     }
     const vectors = await this.model.embed(input, options);
-    const data = vectors.map((vector, index) => ({ object: "embedding" as const, index, embedding: Array.from(vector) }));
+    const data = vectors.map((vector, index) => ({
+      object: "embedding" as const,
+      index,
+      embedding: Array.from(vector),
+    }));
     return { object: "list", model: model ?? this.model.info.model.name, data };
   }
 }
@@ -132,10 +163,12 @@ export class OpenAI {
 function refuse(params: ChatCompletionParams): void {
   for (const [name, fine] of Object.entries(REFUSED)) {
     const value = params[name];
-    if (value !== undefined && value !== null && !fine.includes(value)) throw new EdgecError("unsupported", `\`${name}\` is not offered`);
+    if (value !== undefined && value !== null && !fine.includes(value))
+      throw new EdgecError("unsupported", `\`${name}\` is not offered`);
   }
   const format = (params.response_format as { type?: string } | null | undefined)?.type;
-  if (format !== undefined && format !== "text") throw new EdgecError("unsupported", `the response format \`${format}\` is not offered`);
+  if (format !== undefined && format !== "text")
+    throw new EdgecError("unsupported", `the response format \`${format}\` is not offered`);
 }
 
 function toOptions(params: ChatCompletionParams): GenerationOptions {
@@ -164,7 +197,10 @@ function usage(result: Generation): CompletionUsage {
 type Head = Pick<ChatCompletionChunk, "id" | "created" | "model">;
 
 async function* stream(answer: GenerationStream, head: Head, withUsage: boolean): AsyncGenerator<ChatCompletionChunk> {
-  const chunk = (delta: ChatCompletionChunk["choices"][0]["delta"], finish_reason: FinishReason | null = null): ChatCompletionChunk => ({
+  const chunk = (
+    delta: ChatCompletionChunk["choices"][0]["delta"],
+    finish_reason: FinishReason | null = null,
+  ): ChatCompletionChunk => ({
     ...head,
     object: "chat.completion.chunk",
     choices: [{ index: 0, delta, finish_reason, logprobs: null }],

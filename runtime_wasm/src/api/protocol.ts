@@ -41,6 +41,11 @@ const HANDLERS = {
 
 export type Method = keyof typeof HANDLERS;
 
-export async function dispatch(session: Session, method: Method, args: unknown[], context: CallContext): Promise<unknown> {
+export async function dispatch(
+  session: Session,
+  method: Method,
+  args: unknown[],
+  context: CallContext,
+): Promise<unknown> {
   return (HANDLERS[method] as Handler)(session, args as never[], context);
 }

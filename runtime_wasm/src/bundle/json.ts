@@ -5,7 +5,9 @@ import { EdgecError } from "../errors.js";
 export const MAX_DEPTH = 64;
 
 export function invalid(where: string, problem: string): EdgecError {
-  return new EdgecError("manifest-invalid", `the manifest is invalid: \`${where}\` ${problem}`, { file: "manifest.json" });
+  return new EdgecError("manifest-invalid", `the manifest is invalid: \`${where}\` ${problem}`, {
+    file: "manifest.json",
+  });
 }
 
 /** The root of a JSON document in UTF-8: no byte order mark, no key twice, at most `MAX_DEPTH` levels. */
@@ -78,7 +80,8 @@ export class Field {
   }
 
   object(): Record<string, unknown> {
-    if (typeof this.value !== "object" || this.value === null || Array.isArray(this.value)) throw this.fail("is not an object");
+    if (typeof this.value !== "object" || this.value === null || Array.isArray(this.value))
+      throw this.fail("is not an object");
     return this.value as Record<string, unknown>;
   }
 
@@ -135,7 +138,8 @@ export class Field {
 
   string(pattern?: RegExp): string {
     if (typeof this.value !== "string") throw this.fail("is not a string");
-    if (pattern && !pattern.test(this.value)) throw this.fail(`is ${shown(this.value)}, which does not match \`${pattern.source}\``);
+    if (pattern && !pattern.test(this.value))
+      throw this.fail(`is ${shown(this.value)}, which does not match \`${pattern.source}\``);
     return this.value;
   }
 

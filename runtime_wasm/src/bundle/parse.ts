@@ -39,19 +39,35 @@ const MAX_INT32 = 2 ** 31 - 1;
 const DECODER_ENTRIES: Record<string, string[]> = { prefill: ["n", "position"], head: ["row"], decode: ["position"] };
 const FIELDS = [
   ...["format", "version", "edgec", "model", "profile", "plan", "memory", "modules", "entry_points", "dims", "inputs"],
-  ...["outputs", "kv", "context_length", "prefill_chunk", "weights", "files", "tokenizer", "generation", "task", "accuracy"],
+  ...[
+    "outputs",
+    "kv",
+    "context_length",
+    "prefill_chunk",
+    "weights",
+    "files",
+    "tokenizer",
+    "generation",
+    "task",
+    "accuracy",
+  ],
 ];
 
 /** Throws `EdgecError` with the code `manifest-invalid` or `version-unsupported`. */
 export function parseManifest(data: Uint8Array): Manifest {
-  if (data.length > MAX_MANIFEST_BYTES) throw invalid(MANIFEST_FILE, `has ${data.length} bytes, more than ${MAX_MANIFEST_BYTES}`);
+  if (data.length > MAX_MANIFEST_BYTES)
+    throw invalid(MANIFEST_FILE, `has ${data.length} bytes, more than ${MAX_MANIFEST_BYTES}`);
   const root = parseJson(data);
   root.at("format").choice([FORMAT]);
   const version = root.at("version").integer(-MAX_INT32, MAX_INT32);
   if (version !== VERSION) {
-    throw new EdgecError("version-unsupported", `the bundle has format version ${version}, this runtime reads ${VERSION}`, {
-      hint: "compile the model again, or use the runtime of the edgec that wrote it",
-    });
+    throw new EdgecError(
+      "version-unsupported",
+      `the bundle has format version ${version}, this runtime reads ${VERSION}`,
+      {
+        hint: "compile the model again, or use the runtime of the edgec that wrote it",
+      },
+    );
   }
   root.fields(FIELDS);
   const model = parseModel(root.at("model"));
@@ -67,7 +83,11 @@ export function parseManifest(data: Uint8Array): Manifest {
   const files = parseFiles(root.at("files"));
   const weights = parseWeights(root.at("weights"), memory.weights, files);
   const tokenizer = root.at("tokenizer").orNull(parseTokenizer);
-  checkFileSet(root.at("files"), files, [...Object.values(modules), ...weights.map((w) => w.file), ...(tokenizer ? [tokenizer.file] : [])]);
+  checkFileSet(root.at("files"), files, [
+    ...Object.values(modules),
+    ...weights.map((w) => w.file),
+    ...(tokenizer ? [tokenizer.file] : []),
+  ]);
   checkWeightNames(root.at("files"), files, weights);
   checkGeneration(root.at("generation"));
   return {
@@ -122,7 +142,8 @@ function parseMemory(field: Field): Memory {
     const part = field.at(name);
     part.fields(["offset", "bytes"]);
     const region = { offset: part.at("offset").integer(0, MAX_SIZE, 64), bytes: part.at("bytes").integer(0, MAX_SIZE) };
-    if (region.offset < last) throw part.fail(`starts at ${region.offset}, before the end of the region before it at ${last}`);
+    if (region.offset < last)
+      throw part.fail(`starts at ${region.offset}, before the end of the region before it at ${last}`);
     regions[name] = region;
     last = end(region);
   }
@@ -134,14 +155,18 @@ function parseMemory(field: Field): Memory {
   };
   if (memory.control.bytes < 1024) throw field.at("control").fail("has less than 1024 bytes");
   if (memory.workspace.bytes < 2 ** 20) throw field.at("workspace").fail("has less than 1 MiB");
-  if (memory.stacks.bytes < memory.stack_bytes * memory.max_threads) throw field.at("stacks").fail("is too small for `max_threads` stacks");
-  if (last > memory.maximum_bytes) throw field.at("maximum_bytes").fail(`is ${memory.maximum_bytes}, before the end of the last region at ${last}`);
+  if (memory.stacks.bytes < memory.stack_bytes * memory.max_threads)
+    throw field.at("stacks").fail("is too small for `max_threads` stacks");
+  if (last > memory.maximum_bytes)
+    throw field.at("maximum_bytes").fail(`is ${memory.maximum_bytes}, before the end of the last region at ${last}`);
   return memory;
 }
 
 function parseModules(field: Field): Manifest["modules"] {
   field.fields(["simd128"], VARIANTS);
-  return record(field.entries().map(([variant, name]) => [variant, name.choice([`module.${variant}.wasm`])])) as Manifest["modules"];
+  return record(
+    field.entries().map(([variant, name]) => [variant, name.choice([`module.${variant}.wasm`])]),
+  ) as Manifest["modules"];
 }
 
 function parseEntryPoints(field: Field, decoder: boolean, dims: Dims): Record<string, string[]> {
@@ -168,7 +193,8 @@ function parseEntryPoints(field: Field, decoder: boolean, dims: Dims): Record<st
 
 function parseDims(field: Field): Record<string, number> {
   const dims = record(field.entries().map(([name, bound]) => [name, bound.integer(1, MAX_INT32)]));
-  for (const name of Object.keys(dims)) if (!DIMENSION.test(name)) throw field.fail(`has a name that does not match \`${DIMENSION.source}\``);
+  for (const name of Object.keys(dims))
+    if (!DIMENSION.test(name)) throw field.fail(`has a name that does not match \`${DIMENSION.source}\``);
   return dims;
 }
 
@@ -179,7 +205,10 @@ function parseSlots(field: Field, workspace: Region, dims: Dims): Slot[] {
     const slot: Slot = {
       name: element.at("name").string(),
       dtype: element.at("dtype").choice(Object.keys(ITEM_BYTES) as DType[]),
-      shape: element.at("shape").elements().map((size) => (typeof size.value === "string" ? size.value : size.integer(0, MAX_INT32))),
+      shape: element
+        .at("shape")
+        .elements()
+        .map((size) => (typeof size.value === "string" ? size.value : size.integer(0, MAX_INT32))),
       offset: element.at("offset").integer(0, MAX_SIZE, 16),
       bytes: element.at("bytes").integer(0, MAX_SIZE),
     };
@@ -204,7 +233,8 @@ function checkShape(field: Field, slot: Slot, dims: Dims): void {
     if (bound < 0 || bound > MAX_INT32) throw field.at("shape").fail(`has a dimension of ${bound}`);
     size *= BigInt(bound);
   }
-  if (size > BigInt(slot.bytes)) throw field.at("bytes").fail(`is ${slot.bytes}, less than the ${size} that the shape needs`);
+  if (size > BigInt(slot.bytes))
+    throw field.at("bytes").fail(`is ${slot.bytes}, less than the ${size} that the shape needs`);
 }
 
 function checkDecoderSlots(root: Field, inputs: Slot[], outputs: Slot[], chunk: number): void {
@@ -213,7 +243,8 @@ function checkDecoderSlots(root: Field, inputs: Slot[], outputs: Slot[], chunk: 
     throw root.at("inputs").fail("lacks `tokens`, int32 for at least `prefill_chunk` ids");
   }
   const logits = outputs.find((slot) => slot.name === "logits");
-  if (logits?.dtype !== "float32" || logits.shape.length !== 1) throw root.at("outputs").fail("lacks `logits`, float32 with one dimension");
+  if (logits?.dtype !== "float32" || logits.shape.length !== 1)
+    throw root.at("outputs").fail("lacks `logits`, float32 with one dimension");
 }
 
 function parseKv(field: Field, decoder: boolean, memory: Memory, contextLength: number): KVLayout | null {
@@ -239,7 +270,8 @@ function parseKv(field: Field, decoder: boolean, memory: Memory, contextLength: 
 function parseFiles(field: Field): Record<string, FileInfo> {
   return record(
     field.entries().map(([name, info]) => {
-      if (!FILE_NAME.test(name) || name.startsWith("/") || name.includes("..")) throw field.fail("has a name that is not allowed");
+      if (!FILE_NAME.test(name) || name.startsWith("/") || name.includes(".."))
+        throw field.fail("has a name that is not allowed");
       info.fields(["bytes", "sha256"]);
       const limit = name.startsWith("weights/") ? MAX_WEIGHT_FILE_BYTES : MAX_FILE_BYTES;
       return [name, { bytes: info.at("bytes").integer(1, limit), sha256: info.at("sha256").string(SHA256) }];
@@ -253,7 +285,10 @@ function parseWeights(field: Field, region: Region, files: Record<string, FileIn
     element.fields(["file", "segments"]);
     const file = element.at("file").string(WEIGHT_FILE);
     if (!files[file]) throw element.at("file").fail("is not in `files`");
-    const segments = element.at("segments").elements().map((part) => parseSegment(part, region));
+    const segments = element
+      .at("segments")
+      .elements()
+      .map((part) => parseSegment(part, region));
     const total = segments.reduce((sum, segment) => sum + segment.length, 0);
     if (segments.length === 0 || total !== files[file].bytes) {
       throw element.at("segments").fail(`do not cover the ${files[file].bytes} bytes of the file`);
@@ -265,7 +300,8 @@ function parseWeights(field: Field, region: Region, files: Record<string, FileIn
   });
   for (const planes of [ranges.bits2, ranges["bit1.1"], ranges["bit1.0"]]) {
     const ordered = [...ranges.copy, ...planes].sort((a, b) => a[0] - b[0]);
-    if (ordered.some(([start], i) => i > 0 && ordered[i - 1][1] > start)) throw field.fail("has segments with overlapping targets");
+    if (ordered.some(([start], i) => i > 0 && ordered[i - 1][1] > start))
+      throw field.fail("has segments with overlapping targets");
   }
   return weights;
 }
@@ -294,14 +330,20 @@ function parseTokenizer(field: Field): TokenizerInfo {
     eos_token_ids: field.at("eos_token_ids").elements().map(id),
     pad_token_id: field.at("pad_token_id").orNull(id),
     chat_template: field.at("chat_template").orNull((template) => template.string()),
-    special_tokens: record(field.at("special_tokens").entries().map(([name, token]) => [name, token.string()])),
+    special_tokens: record(
+      field
+        .at("special_tokens")
+        .entries()
+        .map(([name, token]) => [name, token.string()]),
+    ),
   };
 }
 
 function checkFileSet(field: Field, files: Record<string, FileInfo>, expected: string[]): void {
   for (const name of expected) if (!files[name]) throw field.fail(`lacks \`${name}\``);
   for (const name of Object.keys(files)) {
-    if (name !== REPORT_FILE && !expected.includes(name)) throw field.fail(`has \`${name}\`, which no part of the manifest uses`);
+    if (name !== REPORT_FILE && !expected.includes(name))
+      throw field.fail(`has \`${name}\`, which no part of the manifest uses`);
   }
 }
 

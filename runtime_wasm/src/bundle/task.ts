@@ -91,7 +91,10 @@ function checkImage(field: Field): void {
   if (fit === "letterbox" && !pad) throw field.fail("lacks `pad`");
   pad?.integer(0, 255);
   for (const name of ["mean", "std"]) {
-    const numbers = field.at(name).elements().map((element) => element.number());
+    const numbers = field
+      .at(name)
+      .elements()
+      .map((element) => element.number());
     if (numbers.length !== 3) throw field.at(name).fail("is not three numbers");
     if (name === "std" && numbers.includes(0)) throw field.at(name).fail("has a zero");
   }

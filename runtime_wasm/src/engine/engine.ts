@@ -27,10 +27,14 @@ export function createMemory(manifest: Manifest, shared: boolean): WebAssembly.M
 }
 
 function outOfMemory(bytes: number, cause?: unknown): EdgecError {
-  return new EdgecError("out-of-memory", `the model needs ${Math.ceil(bytes / 2 ** 20)} MiB of memory, which this device does not give`, {
-    cause,
-    hint: "close other tabs, or compile the model for a smaller profile",
-  });
+  return new EdgecError(
+    "out-of-memory",
+    `the model needs ${Math.ceil(bytes / 2 ** 20)} MiB of memory, which this device does not give`,
+    {
+      cause,
+      hint: "close other tabs, or compile the model for a smaller profile",
+    },
+  );
 }
 
 export class Engine {
@@ -48,7 +52,9 @@ export class Engine {
     this.order = Object.keys(manifest.entry_points).sort();
     for (const name of [...this.order, "merge_bits2", "merge_bit1"]) {
       if (typeof this.exports[name] !== "function") {
-        throw new EdgecError("manifest-invalid", `the module does not export \`${name}\``, { hint: "compile the model again" });
+        throw new EdgecError("manifest-invalid", `the module does not export \`${name}\``, {
+          hint: "compile the model again",
+        });
       }
     }
   }
@@ -88,7 +94,8 @@ export class Engine {
   }
 
   private ring(name: string, parameters: number[]): void {
-    if (parameters.length > MAX_PARAMETERS) throw new EdgecError("unsupported", `\`${name}\` has more than ${MAX_PARAMETERS} parameters`);
+    if (parameters.length > MAX_PARAMETERS)
+      throw new EdgecError("unsupported", `\`${name}\` has more than ${MAX_PARAMETERS} parameters`);
     const control = this.manifest.memory.control.offset;
     const words = new Int32Array(this.memory.buffer);
     words[(control + ENTRY) / 4] = this.order.indexOf(name);
@@ -102,7 +109,12 @@ export class Engine {
       return run();
     } catch (cause) {
       const message = `the model's code stopped: ${(cause as Error).message}`;
-      throw this.fail(new EdgecError("trap", message, { cause, hint: "load the model again; if it happens again, the bundle is faulty" }));
+      throw this.fail(
+        new EdgecError("trap", message, {
+          cause,
+          hint: "load the model again; if it happens again, the bundle is faulty",
+        }),
+      );
     }
   }
 
@@ -145,7 +157,11 @@ export class Engine {
       const part = source.subarray(at, at + STAGING_BYTES);
       this.bytes(staging, part.length).set(part);
       const to = target + at * EXPANSION[op];
-      this.guarded(() => (op === "bits2" ? this.exports.merge_bits2(to, staging, part.length) : this.exports.merge_bit1(to, staging, part.length, shift)));
+      this.guarded(() =>
+        op === "bits2"
+          ? this.exports.merge_bits2(to, staging, part.length)
+          : this.exports.merge_bit1(to, staging, part.length, shift),
+      );
     }
   }
 
@@ -168,10 +184,13 @@ export function instantiate(
     exports = new WebAssembly.Instance(module, { env: { memory } }).exports;
   } catch (cause) {
     if (cause instanceof RangeError) throw outOfMemory(memory.buffer.byteLength, cause);
-    throw new EdgecError("manifest-invalid", `the module does not fit its manifest: ${(cause as Error).message}`, { cause });
+    throw new EdgecError("manifest-invalid", `the module does not fit its manifest: ${(cause as Error).message}`, {
+      cause,
+    });
   }
   const pointer = exports.__stack_pointer;
-  if (!(pointer instanceof WebAssembly.Global)) throw new EdgecError("manifest-invalid", "the module does not export `__stack_pointer`");
+  if (!(pointer instanceof WebAssembly.Global))
+    throw new EdgecError("manifest-invalid", "the module does not export `__stack_pointer`");
   pointer.value = stacks.offset + (tid + 1) * stack_bytes;
   return exports as unknown as Record<string, Entry>;
 }

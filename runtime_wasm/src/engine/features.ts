@@ -142,11 +142,20 @@ function runs(variant: Variant, features: Features): boolean {
   return features.simd128 && (!isRelaxed(variant) || features.relaxed) && (!isThreaded(variant) || features.threads);
 }
 
-function checkVariant(variant: Variant, manifest: Pick<Manifest, "modules">, features: Features, threads: number): Choice {
-  if (!VARIANTS.includes(variant)) throw new EdgecError("invalid-argument", `\`${variant}\` is not a variant, there are ${VARIANTS.join(", ")}`);
+function checkVariant(
+  variant: Variant,
+  manifest: Pick<Manifest, "modules">,
+  features: Features,
+  threads: number,
+): Choice {
+  if (!VARIANTS.includes(variant))
+    throw new EdgecError("invalid-argument", `\`${variant}\` is not a variant, there are ${VARIANTS.join(", ")}`);
   if (!manifest.modules[variant]) throw new EdgecError("invalid-argument", `the bundle has no \`${variant}\` module`);
   if (!runs(variant, features)) {
-    const why = isThreaded(variant) && !features.threads ? "the page is not cross-origin isolated" : "the instructions are missing or wrong here";
+    const why =
+      isThreaded(variant) && !features.threads
+        ? "the page is not cross-origin isolated"
+        : "the instructions are missing or wrong here";
     throw new EdgecError("unsupported-browser", `the variant \`${variant}\` cannot run: ${why}`);
   }
   return { variant, threads: isThreaded(variant) ? threads : 1 };

@@ -24,8 +24,16 @@ export class ThreadPool {
   ) {}
 
   /** Starts threads 1 ... threads - 1 and waits until each has instantiated the module. */
-  static async start(manifest: Manifest, memory: WebAssembly.Memory, module: WebAssembly.Module, threads: number, options: PoolOptions): Promise<ThreadPool> {
-    const entries = Object.keys(manifest.entry_points).sort().map((name) => ({ name, parameters: manifest.entry_points[name].length }));
+  static async start(
+    manifest: Manifest,
+    memory: WebAssembly.Memory,
+    module: WebAssembly.Module,
+    threads: number,
+    options: PoolOptions,
+  ): Promise<ThreadPool> {
+    const entries = Object.keys(manifest.entry_points)
+      .sort()
+      .map((name) => ({ name, parameters: manifest.entry_points[name].length }));
     const doorbell = readDoorbell(memory, manifest.memory.control.offset);
     const workers: WorkerHandle[] = [];
     const ready: Promise<void>[] = [];

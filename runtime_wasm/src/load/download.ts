@@ -35,7 +35,11 @@ export async function download(source: Source, file: string, info: FileInfo, opt
     if (digest !== info.sha256) {
       options.onBytes?.(-bytes.length);
       options.pool?.give(bytes);
-      throw new EdgecError("hash-mismatch", `\`${file}\` has a SHA-256 that begins with ${digest.slice(0, 16)}, the manifest says ${info.sha256.slice(0, 16)}`, { file });
+      throw new EdgecError(
+        "hash-mismatch",
+        `\`${file}\` has a SHA-256 that begins with ${digest.slice(0, 16)}, the manifest says ${info.sha256.slice(0, 16)}`,
+        { file },
+      );
     }
     return bytes;
   });
@@ -54,7 +58,11 @@ export async function downloadManifest(source: Source, options: DownloadOptions)
         length += part.length;
         if (part.length === 0) break;
         if (length > MAX_MANIFEST_BYTES) {
-          throw new EdgecError("manifest-invalid", `the manifest is invalid: it has more than ${MAX_MANIFEST_BYTES} bytes`, { file: MANIFEST_FILE });
+          throw new EdgecError(
+            "manifest-invalid",
+            `the manifest is invalid: it has more than ${MAX_MANIFEST_BYTES} bytes`,
+            { file: MANIFEST_FILE },
+          );
         }
         if (length === bytes.length) {
           bytes = new Uint8Array(2 * length);
@@ -86,7 +94,9 @@ async function readExactly(reader: ByteReader, file: string, target: Bytes, opti
     }
     const more = at === length && (await watch.read(new Uint8Array(1))).length > 0;
     if (at === length && !more) return bytes;
-    throw looksLikeHtml(bytes.subarray(0, at)) ? htmlError(file) : lengthError(file, more ? `more than ${length} bytes` : `${at} bytes`, length);
+    throw looksLikeHtml(bytes.subarray(0, at))
+      ? htmlError(file)
+      : lengthError(file, more ? `more than ${length} bytes` : `${at} bytes`, length);
   } catch (error) {
     options.onBytes?.(-at);
     throw error;
@@ -126,7 +136,11 @@ class Watch {
 
   async read(target: Bytes): Promise<Bytes> {
     throwIfAborted(this.signal);
-    const stalled = new EdgecError("network", `the download of \`${this.file}\` has stalled for ${Math.round(this.stall / 1000)} seconds`, { file: this.file });
+    const stalled = new EdgecError(
+      "network",
+      `the download of \`${this.file}\` has stalled for ${Math.round(this.stall / 1000)} seconds`,
+      { file: this.file },
+    );
     const timer = setTimeout(() => this.fail(stalled), this.stall);
     try {
       return await Promise.race([this.reader.read(target), this.failure]);
@@ -145,11 +159,16 @@ class Watch {
 function isTransient(error: unknown, attempt: number): boolean {
   if (!(error instanceof EdgecError)) return false;
   if (error.code === "network") return true;
-  if (error.code === "http") return error.status !== undefined && (error.status >= 500 || error.status === 408 || error.status === 429);
+  if (error.code === "http")
+    return error.status !== undefined && (error.status >= 500 || error.status === 408 || error.status === 429);
   return (error.code === "length-mismatch" || error.code === "hash-mismatch") && attempt === 1;
 }
 
-async function withRetry<T>(source: Source, options: DownloadOptions, run: (reload: boolean, signal?: AbortSignal) => Promise<T>): Promise<T> {
+async function withRetry<T>(
+  source: Source,
+  options: DownloadOptions,
+  run: (reload: boolean, signal?: AbortSignal) => Promise<T>,
+): Promise<T> {
   const { retry = DEFAULT_RETRY, signal } = options;
   for (let attempt = 1, reload = false; ; attempt++) {
     try {

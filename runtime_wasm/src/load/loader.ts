@@ -52,14 +52,24 @@ export interface Loaded {
 const IN_FLIGHT_BYTES = 32 * 2 ** 20;
 const IN_FLIGHT_FILES = 4;
 
-export async function loadManifest(source: Source, options: Pick<LoaderOptions, "manifestSha256" | "signal" | "retry">): Promise<Manifest> {
-  const bytes = await downloadManifest(source, { signal: options.signal, retry: { ...DEFAULT_RETRY, ...options.retry } });
+export async function loadManifest(
+  source: Source,
+  options: Pick<LoaderOptions, "manifestSha256" | "signal" | "retry">,
+): Promise<Manifest> {
+  const bytes = await downloadManifest(source, {
+    signal: options.signal,
+    retry: { ...DEFAULT_RETRY, ...options.retry },
+  });
   if (options.manifestSha256 !== undefined) {
     const digest = await sha256(bytes);
     if (digest !== options.manifestSha256.toLowerCase()) {
-      throw new EdgecError("hash-mismatch", `the manifest has a SHA-256 that begins with ${digest.slice(0, 16)}, the page expects ${options.manifestSha256.slice(0, 16)}`, {
-        file: "manifest.json",
-      });
+      throw new EdgecError(
+        "hash-mismatch",
+        `the manifest has a SHA-256 that begins with ${digest.slice(0, 16)}, the page expects ${options.manifestSha256.slice(0, 16)}`,
+        {
+          file: "manifest.json",
+        },
+      );
     }
   }
   return parseManifest(bytes);
@@ -91,7 +101,15 @@ export async function load(source: Source, options: LoaderOptions): Promise<Load
     files.report("ready", "");
     const { downloadedBytes, cachedBytes } = files;
     const loadSeconds = (performance.now() - started) / 1000;
-    return { engine: engine!, variant, tokenizerJson, cache: cache?.kind ?? "none", downloadedBytes, cachedBytes, loadSeconds };
+    return {
+      engine: engine!,
+      variant,
+      tokenizerJson,
+      cache: cache?.kind ?? "none",
+      downloadedBytes,
+      cachedBytes,
+      loadSeconds,
+    };
   } catch (error) {
     files.stop();
     engine?.dispose();
@@ -106,7 +124,9 @@ async function compile(bytes: Uint8Array): Promise<WebAssembly.Module> {
     const forbidden = /Content.Security.Policy|unsafe-eval|blocked by CSP/i.test((cause as Error).message);
     throw new EdgecError("unsupported-browser", `the module cannot be compiled here: ${(cause as Error).message}`, {
       cause,
-      hint: forbidden ? "add 'wasm-unsafe-eval' to script-src of the page's content security policy" : "update the browser",
+      hint: forbidden
+        ? "add 'wasm-unsafe-eval' to script-src of the page's content security policy"
+        : "update the browser",
     });
   }
 }
@@ -169,7 +189,12 @@ class FileSet {
     if (cached) return cached;
     const info = this.manifest.files[file];
     const onBytes = (delta: number): void => this.advance(delta, file);
-    const bytes = await download(this.source, file, info, { signal: this.stopper.signal, retry: this.retry, onBytes, pool });
+    const bytes = await download(this.source, file, info, {
+      signal: this.stopper.signal,
+      retry: this.retry,
+      onBytes,
+      pool,
+    });
     this.downloadedBytes += bytes.length;
     await this.store(info.sha256, bytes);
     return bytes;
@@ -211,7 +236,9 @@ class FileSet {
   }
 
   /** Files in download order, as many at once as the budget allows. */
-  async forEachWeight(use: (bytes: Uint8Array, segments: Manifest["weights"][number]["segments"]) => Promise<void>): Promise<void> {
+  async forEachWeight(
+    use: (bytes: Uint8Array, segments: Manifest["weights"][number]["segments"]) => Promise<void>,
+  ): Promise<void> {
     const running: Promise<void>[] = [];
     const sizes = this.manifest.weights.map(({ file }) => this.manifest.files[file].bytes);
     const pool = new BufferPool(Math.max(0, ...sizes), 2);

@@ -66,7 +66,7 @@ export async function fill(reader: ByteReader, target: Bytes): Promise<Bytes | n
   const length = target.length;
   let bytes = target;
   try {
-    for (let at = 0; at < length; ) {
+    for (let at = 0; at < length;) {
       const part = await reader.read(bytes.subarray(at));
       if (part.length === 0) return null;
       at += part.length;

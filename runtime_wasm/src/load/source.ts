@@ -28,7 +28,8 @@ export interface Source {
 /** A string or URL as an absolute URL; in Node, a path becomes a `file:` URL. */
 export function resolveLocation(location: string | URL): URL {
   if (location instanceof URL) return location;
-  if (isNode && !/^[a-z][a-z0-9+.-]+:/i.test(location)) return builtin<typeof import("node:url")>("url").pathToFileURL(location);
+  if (isNode && !/^[a-z][a-z0-9+.-]+:/i.test(location))
+    return builtin<typeof import("node:url")>("url").pathToFileURL(location);
   try {
     return new URL(location, (globalThis as { document?: Document }).document?.baseURI ?? globalThis.location?.href);
   } catch (cause) {
@@ -50,7 +51,11 @@ export async function readCustom(source: BundleSource, file: string, signal?: Ab
   } catch (cause) {
     throwIfAborted(signal);
     if (cause instanceof EdgecError) throw cause;
-    throw new EdgecError("source", `the given source could not read \`${file}\`: ${(cause as Error)?.message ?? cause}`, { cause, file });
+    throw new EdgecError(
+      "source",
+      `the given source could not read \`${file}\`: ${(cause as Error)?.message ?? cause}`,
+      { cause, file },
+    );
   }
   if (content instanceof Response) checkResponse(content, file);
   return content;
@@ -135,12 +140,19 @@ function networkError(file: string, location: string, cause: unknown): EdgecErro
 
 function checkResponse(response: Response, file: string): void {
   if (response.status === 404 || response.status === 410) {
-    throw new EdgecError("file-missing", `\`${file}\` is missing on the server (status ${response.status})`, { file, status: response.status });
+    throw new EdgecError("file-missing", `\`${file}\` is missing on the server (status ${response.status})`, {
+      file,
+      status: response.status,
+    });
   }
   if (!response.ok) {
-    throw new EdgecError("http", `the server answered \`${file}\` with status ${response.status}`, { file, status: response.status });
+    throw new EdgecError("http", `the server answered \`${file}\` with status ${response.status}`, {
+      file,
+      status: response.status,
+    });
   }
-  if (!file.endsWith(".html") && /\btext\/html\b/i.test(response.headers.get("content-type") ?? "")) throw htmlError(file);
+  if (!file.endsWith(".html") && /\btext\/html\b/i.test(response.headers.get("content-type") ?? ""))
+    throw htmlError(file);
 }
 
 /** Servers of single-page applications, and log-in pages of networks, answer everything with HTML. */
@@ -158,7 +170,9 @@ class DirectorySource implements Source {
   private readonly path = builtin<typeof import("node:path")>("path");
 
   constructor(location: URL) {
-    this.location = builtin<typeof import("node:url")>("url").fileURLToPath(location).replace(/[/\\]manifest\.json$/, "");
+    this.location = builtin<typeof import("node:url")>("url")
+      .fileURLToPath(location)
+      .replace(/[/\\]manifest\.json$/, "");
   }
 
   async open(file: string, { signal }: OpenOptions): Promise<ByteReader> {
@@ -174,7 +188,10 @@ class DirectorySource implements Source {
       if ((cause as NodeJS.ErrnoException).code === "ENOENT" || (cause as NodeJS.ErrnoException).code === "ENOTDIR") {
         throw new EdgecError("file-missing", `\`${file}\` is missing in ${this.location}`, { file, cause });
       }
-      throw new EdgecError("source", `\`${path}\` cannot be read (${(cause as NodeJS.ErrnoException).code})`, { file, cause });
+      throw new EdgecError("source", `\`${path}\` cannot be read (${(cause as NodeJS.ErrnoException).code})`, {
+        file,
+        cause,
+      });
     }
   }
 

@@ -17,7 +17,10 @@ export class DecoderState {
     const logits = engine.output("logits");
     this.vocabulary = typeof logits.shape[0] === "number" ? logits.shape[0] : logits.bytes / 4;
     if (contextLength !== undefined && !(Number.isInteger(contextLength) && contextLength >= 1)) {
-      throw new EdgecError("invalid-argument", `\`contextLength\` is ${contextLength}, a whole number from 1 is needed`);
+      throw new EdgecError(
+        "invalid-argument",
+        `\`contextLength\` is ${contextLength}, a whole number from 1 is needed`,
+      );
     }
     this.contextLength = Math.min(contextLength ?? Infinity, manifest.context_length);
     const table = engine.int32(manifest.kv!.table_offset, manifest.kv!.pages);
@@ -77,7 +80,8 @@ export class DecoderState {
   }
 
   private check(ids: readonly number[]): void {
-    if (ids.length === 0) throw new EdgecError("invalid-argument", "the prompt is empty", { hint: "give at least one token" });
+    if (ids.length === 0)
+      throw new EdgecError("invalid-argument", "the prompt is empty", { hint: "give at least one token" });
     if (ids.length > this.contextLength) {
       throw new EdgecError("context-full", `${ids.length} tokens do not fit the context of ${this.contextLength}`, {
         hint: "shorten the conversation, or compile the model with a longer context",

@@ -9,13 +9,17 @@ import { type Tensor, runGraph } from "./graph.js";
 
 export function embedText(engine: Engine, tokenizer: Tokenizer, task: EmbeddingTask, text: string): Float32Array {
   const ids = engine.manifest.inputs.find((slot) => slot.name === "input_ids");
-  if (!ids || ids.shape.length !== 2) throw new EdgecError("unsupported", "the model has no input `input_ids` of two dimensions");
+  if (!ids || ids.shape.length !== 2)
+    throw new EdgecError("unsupported", "the model has no input `input_ids` of two dimensions");
   const length = ids.shape[1];
   const bound = typeof length === "number" ? length : (engine.manifest.dims[length] ?? Infinity);
   const tokens = truncated(tokenizer, text, Math.min(task.max_length, bound));
   const padded = typeof length === "number" ? length : tokens.length;
   const inputs = Object.fromEntries(
-    engine.manifest.inputs.map((slot) => [slot.name, { data: inputValues(slot, tokens, padded, engine.manifest.tokenizer?.pad_token_id ?? 0), shape: [1, padded] }]),
+    engine.manifest.inputs.map((slot) => [
+      slot.name,
+      { data: inputValues(slot, tokens, padded, engine.manifest.tokenizer?.pad_token_id ?? 0), shape: [1, padded] },
+    ]),
   );
   return pool(Object.values(runGraph(engine, inputs)), tokens.length, task);
 }
@@ -47,13 +51,16 @@ function inputValues(slot: Slot, tokens: number[], length: number, pad: number):
     token_type_ids: () => 0,
   };
   const value = values[slot.name];
-  if (!value) throw new EdgecError("unsupported", `the model has the input \`${slot.name}\`, which is not known for embeddings`);
+  if (!value)
+    throw new EdgecError("unsupported", `the model has the input \`${slot.name}\`, which is not known for embeddings`);
   return Array.from({ length }, (_, i) => value(i));
 }
 
 function pool(outputs: Tensor[], tokens: number, task: EmbeddingTask): Float32Array {
   const states = outputs.find((tensor) => tensor.dtype === "float32" && tensor.shape.length === 3);
-  const pooled = states ? pooledStates(states, tokens, task) : outputs.find((tensor) => tensor.dtype === "float32" && tensor.shape.length === 2)?.data;
+  const pooled = states
+    ? pooledStates(states, tokens, task)
+    : outputs.find((tensor) => tensor.dtype === "float32" && tensor.shape.length === 2)?.data;
   if (!pooled) throw new EdgecError("unsupported", "the model has no float32 output of two or three dimensions");
   const values = Float64Array.from(pooled as Float32Array);
   if (!task.normalize) return Float32Array.from(values);

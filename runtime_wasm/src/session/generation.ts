@@ -67,7 +67,11 @@ function resolve(options: GenerationOptions, defaults: Record<string, unknown>):
   return { sampling: resolveSampling(options, defaults), maxTokens, stop };
 }
 
-export async function generate(promptIds: readonly number[], options: GenerationOptions, context: GenerationContext): Promise<Generation> {
+export async function generate(
+  promptIds: readonly number[],
+  options: GenerationOptions,
+  context: GenerationContext,
+): Promise<Generation> {
   const { sampling, maxTokens, stop } = resolve(options, context.defaults);
   const { state, signal } = context;
   throwIfAborted(signal);

@@ -5,7 +5,17 @@ import { type DType, ITEM_BYTES, type Slot } from "../bundle/manifest.js";
 import type { Engine } from "../engine/engine.js";
 import { EdgecError } from "../errors.js";
 
-export type TensorData = Float32Array | Float64Array | Int32Array | BigInt64Array | Uint8Array | Int8Array | Int16Array | Uint16Array | Uint32Array | Uint8ClampedArray;
+export type TensorData =
+  | Float32Array
+  | Float64Array
+  | Int32Array
+  | BigInt64Array
+  | Uint8Array
+  | Int8Array
+  | Int16Array
+  | Uint16Array
+  | Uint32Array
+  | Uint8ClampedArray;
 
 export interface Tensor {
   dtype: DType;
@@ -15,7 +25,8 @@ export interface Tensor {
 }
 
 /** A typed array or list of numbers; `shape` may be left out where the model fixes all dimensions. */
-export type TensorInput = { data: TensorData | readonly (number | bigint | boolean)[]; shape?: readonly number[] } | TensorData;
+export type TensorInput =
+  { data: TensorData | readonly (number | bigint | boolean)[]; shape?: readonly number[] } | TensorData;
 
 const ARRAYS = {
   float32: Float32Array,
@@ -46,7 +57,10 @@ export function runGraph(engine: Engine, inputs: Readonly<Record<string, TensorI
   const tensors = manifest.inputs.map((slot) => ({ slot, ...toTensor(slot, inputs[slot.name]) }));
   const dims = bindDims(manifest.dims, tensors);
   for (const { slot, shape, data } of tensors) checkShape(slot, shape, data.length, dims);
-  for (const { slot, data } of tensors) new Uint8Array(engine.memory.buffer, slot.offset).set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  for (const { slot, data } of tensors)
+    new Uint8Array(engine.memory.buffer, slot.offset).set(
+      new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
+    );
   engine.call("run", ...manifest.entry_points.run.map((name) => dims[name]));
   return Object.fromEntries(manifest.outputs.map((slot) => [slot.name, read(engine, slot, dims)]));
 }
@@ -62,11 +76,13 @@ function shown(slot: Slot): string {
 function toTensor(slot: Slot, input: TensorInput): { shape: readonly number[]; data: Tensor["data"] } {
   const bare = ArrayBuffer.isView(input);
   const values = bare ? (input as TensorData) : input?.data;
-  if (!values || typeof values.length !== "number") throw wrong(`input \`${slot.name}\` is no tensor`, "give {data, shape}");
+  if (!values || typeof values.length !== "number")
+    throw wrong(`input \`${slot.name}\` is no tensor`, "give {data, shape}");
   const data = convert(slot, values);
   const shape = bare ? undefined : (input as { shape?: readonly number[] }).shape;
   if (shape === undefined) {
-    if (!slot.shape.every((dimension) => typeof dimension === "number")) throw wrong(`input \`${slot.name}\` has no shape`, `the model wants ${shown(slot)}`);
+    if (!slot.shape.every((dimension) => typeof dimension === "number"))
+      throw wrong(`input \`${slot.name}\` has no shape`, `the model wants ${shown(slot)}`);
     return { shape: slot.shape as number[], data };
   }
   return { shape, data };
@@ -81,19 +97,23 @@ function convert(slot: Slot, values: TensorData | readonly (number | bigint | bo
   }
   const [low, high] = RANGES[slot.dtype]!;
   const integers = Array.from(values as readonly (number | bigint | boolean)[], (value) => {
-    if (typeof value === "number" && !Number.isInteger(value)) throw wrong(`input \`${slot.name}\` has the value ${value}`, `the model wants ${slot.dtype}`);
+    if (typeof value === "number" && !Number.isInteger(value))
+      throw wrong(`input \`${slot.name}\` has the value ${value}`, `the model wants ${slot.dtype}`);
     const integer = BigInt(value);
     if (integer < low || integer > high) throw wrong(`input \`${slot.name}\` has values outside ${slot.dtype}`);
     return integer;
   });
-  return slot.dtype === "int64" ? BigInt64Array.from(integers) : (wanted as Int32ArrayConstructor).from(integers, Number);
+  return slot.dtype === "int64"
+    ? BigInt64Array.from(integers)
+    : (wanted as Int32ArrayConstructor).from(integers, Number);
 }
 
 /** The value of every dimension, read off the shapes of the inputs. */
 function bindDims(bounds: Dims, tensors: { slot: Slot; shape: readonly number[] }[]): Record<string, number> {
   const dims: Record<string, number> = {};
   for (const { slot, shape } of tensors) {
-    if (shape.length !== slot.shape.length) throw wrong(`input \`${slot.name}\` has ${shape.length} dimensions`, `the model wants ${shown(slot)}`);
+    if (shape.length !== slot.shape.length)
+      throw wrong(`input \`${slot.name}\` has ${shape.length} dimensions`, `the model wants ${shown(slot)}`);
     slot.shape.forEach((dimension, i) => {
       if (typeof dimension === "string" && NAME.test(dimension)) dims[dimension] ??= shape[i];
     });
@@ -101,7 +121,10 @@ function bindDims(bounds: Dims, tensors: { slot: Slot; shape: readonly number[] 
   for (const [name, bound] of Object.entries(bounds)) {
     if (dims[name] === undefined) throw new EdgecError("unsupported", `no input gives the dimension \`${name}\``);
     if (!Number.isInteger(dims[name]) || dims[name] < 1 || dims[name] > bound) {
-      throw wrong(`the dimension \`${name}\` is ${dims[name]}, the bundle holds 1 to ${bound}`, "use smaller inputs, or compile the model for larger ones");
+      throw wrong(
+        `the dimension \`${name}\` is ${dims[name]}, the bundle holds 1 to ${bound}`,
+        "use smaller inputs, or compile the model for larger ones",
+      );
     }
   }
   return dims;
@@ -110,9 +133,13 @@ function bindDims(bounds: Dims, tensors: { slot: Slot; shape: readonly number[] 
 function checkShape(slot: Slot, shape: readonly number[], length: number, dims: Dims): void {
   const expected = shapeOf(slot, dims);
   if (shape.some((size, i) => size !== expected[i])) {
-    throw wrong(`input \`${slot.name}\` has the shape [${shape.join(", ")}]`, `the model wants ${shown(slot)}, here [${expected.join(", ")}]`);
+    throw wrong(
+      `input \`${slot.name}\` has the shape [${shape.join(", ")}]`,
+      `the model wants ${shown(slot)}, here [${expected.join(", ")}]`,
+    );
   }
-  if (length !== product(expected)) throw wrong(`input \`${slot.name}\` has ${length} values for the shape [${shape.join(", ")}]`);
+  if (length !== product(expected))
+    throw wrong(`input \`${slot.name}\` has ${length} values for the shape [${shape.join(", ")}]`);
 }
 
 function shapeOf(slot: Slot, dims: Dims): number[] {

@@ -23,7 +23,17 @@ export interface SessionOptions extends LoaderOptions {
 /** The part of the manifest that a page may want to show. */
 export type ModelInfo = Pick<
   Manifest,
-  "model" | "profile" | "dims" | "inputs" | "outputs" | "context_length" | "prefill_chunk" | "generation" | "task" | "plan" | "accuracy"
+  | "model"
+  | "profile"
+  | "dims"
+  | "inputs"
+  | "outputs"
+  | "context_length"
+  | "prefill_chunk"
+  | "generation"
+  | "task"
+  | "plan"
+  | "accuracy"
 > & { chat: boolean };
 
 export interface Stats {
@@ -44,7 +54,8 @@ export interface Stats {
   lastGeneration: Omit<Generation, "text" | "tokenIds"> | null;
 }
 
-export type Prompt = { prompt: string | readonly number[] } | { messages: readonly ChatMessage[]; tools?: readonly unknown[] };
+export type Prompt =
+  { prompt: string | readonly number[] } | { messages: readonly ChatMessage[]; tools?: readonly unknown[] };
 
 type TaskType = KnownTask["type"];
 
@@ -76,12 +87,43 @@ export class Session {
   }
 
   get info(): ModelInfo {
-    const { model, profile, dims, inputs, outputs, context_length, prefill_chunk, generation, task, plan, accuracy, tokenizer } = this.manifest;
+    const {
+      model,
+      profile,
+      dims,
+      inputs,
+      outputs,
+      context_length,
+      prefill_chunk,
+      generation,
+      task,
+      plan,
+      accuracy,
+      tokenizer,
+    } = this.manifest;
     const chat = typeof tokenizer?.chat_template === "string";
-    return { model, profile, dims, inputs, outputs, context_length, prefill_chunk, generation, task, plan, accuracy, chat };
+    return {
+      model,
+      profile,
+      dims,
+      inputs,
+      outputs,
+      context_length,
+      prefill_chunk,
+      generation,
+      task,
+      plan,
+      accuracy,
+      chat,
+    };
   }
 
-  generate(prompt: Prompt, options: GenerationOptions, onPiece: (piece: PieceData) => void, signal?: AbortSignal): Promise<Generation> {
+  generate(
+    prompt: Prompt,
+    options: GenerationOptions,
+    onPiece: (piece: PieceData) => void,
+    signal?: AbortSignal,
+  ): Promise<Generation> {
     return this.exclusive(signal, async () => {
       const state = this.requireDecoder();
       const ids = await this.promptIds(prompt);
@@ -128,7 +170,11 @@ export class Session {
     });
   }
 
-  detect(image: ImageInput, thresholds: { scoreThreshold?: number; iouThreshold?: number }, signal?: AbortSignal): Promise<Detection[]> {
+  detect(
+    image: ImageInput,
+    thresholds: { scoreThreshold?: number; iouThreshold?: number },
+    signal?: AbortSignal,
+  ): Promise<Detection[]> {
     return this.exclusive(signal, async () => {
       const task = this.requireTask("object-detection");
       const { scoreThreshold = task.score_threshold, iouThreshold = task.iou_threshold } = thresholds;
@@ -192,18 +238,26 @@ export class Session {
     const info = this.manifest.tokenizer;
     const source = info?.chat_template;
     if (!info || source == null) {
-      throw new EdgecError("unsupported", `\`${this.manifest.model.name}\` has no chat template`, { hint: "use `generate` with a plain prompt" });
+      throw new EdgecError("unsupported", `\`${this.manifest.model.name}\` has no chat template`, {
+        hint: "use `generate` with a plain prompt",
+      });
     }
     this.templatePromise ??= import("../text/chat.js").then(({ ChatTemplate }) => new ChatTemplate(source));
     const [tokenizer, template] = await Promise.all([this.tokenizer(), this.templatePromise]);
-    const text = template.render(messages, { specialTokens: info.special_tokens, controlTokens: tokenizer.controlTokens.keys(), tools });
+    const text = template.render(messages, {
+      specialTokens: info.special_tokens,
+      controlTokens: tokenizer.controlTokens.keys(),
+      tools,
+    });
     return tokenizer.encodeRendered(text);
   }
 
   private tokenizer(): Promise<Tokenizer> {
     const { tokenizerJson } = this.loaded;
     if (!this.tokenizerPromise && !tokenizerJson) {
-      throw new EdgecError("unsupported", `\`${this.manifest.model.name}\` has no tokenizer`, { hint: "give token ids" });
+      throw new EdgecError("unsupported", `\`${this.manifest.model.name}\` has no tokenizer`, {
+        hint: "give token ids",
+      });
     }
     this.tokenizerPromise ??= import("../text/tokenizer.js").then(({ Tokenizer }) => new Tokenizer(tokenizerJson!));
     this.loaded.tokenizerJson = null; // megabytes that are not needed again
@@ -211,19 +265,27 @@ export class Session {
   }
 
   private requireDecoder(): DecoderState {
-    if (!this.state) throw new EdgecError("unsupported", `\`${this.manifest.model.name}\` is not a language model`, { hint: "use `run`" });
+    if (!this.state)
+      throw new EdgecError("unsupported", `\`${this.manifest.model.name}\` is not a language model`, {
+        hint: "use `run`",
+      });
     return this.state;
   }
 
   private requireGraph(): void {
-    if (this.state) throw new EdgecError("unsupported", `\`${this.manifest.model.name}\` is a language model`, { hint: "use `generate` or `chat`" });
+    if (this.state)
+      throw new EdgecError("unsupported", `\`${this.manifest.model.name}\` is a language model`, {
+        hint: "use `generate` or `chat`",
+      });
   }
 
   private requireTask<T extends TaskType>(type: T): Extract<KnownTask, { type: T }> {
     this.requireGraph();
     const task = this.manifest.task;
     if (task?.type !== type) {
-      throw new EdgecError("unsupported", `\`${this.manifest.model.name}\` is no model for ${type.replace("-", " ")}`, { hint: "use `run` for tensors" });
+      throw new EdgecError("unsupported", `\`${this.manifest.model.name}\` is no model for ${type.replace("-", " ")}`, {
+        hint: "use `run` for tensors",
+      });
     }
     return task as Extract<KnownTask, { type: T }>;
   }

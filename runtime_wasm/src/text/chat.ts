@@ -29,13 +29,18 @@ export class ChatTemplate {
 
   /** The prompt's text, with `GUARD` inside every control token that comes from a message. */
   render(messages: readonly ChatMessage[], { specialTokens, controlTokens, tools }: RenderOptions): string {
-    if (!Array.isArray(messages) || messages.length === 0) throw new EdgecError("invalid-argument", "the chat has no messages");
+    if (!Array.isArray(messages) || messages.length === 0)
+      throw new EdgecError("invalid-argument", "the chat has no messages");
     const pattern = matcher(controlTokens);
     const guardedMessages = messages.map((message) => {
       if (typeof message !== "object" || message === null || typeof message.role !== "string") {
-        throw new EdgecError("invalid-argument", "a chat message has no `role`", { hint: 'a message is {role: "user", content: "..."}' });
+        throw new EdgecError("invalid-argument", "a chat message has no `role`", {
+          hint: 'a message is {role: "user", content: "..."}',
+        });
       }
-      return Object.fromEntries(Object.entries(message).map(([name, value]) => [name, name === "role" ? value : guarded(value, pattern)]));
+      return Object.fromEntries(
+        Object.entries(message).map(([name, value]) => [name, name === "role" ? value : guarded(value, pattern)]),
+      );
     });
     try {
       return this.template.render({
@@ -46,7 +51,9 @@ export class ChatTemplate {
         documents: null,
       });
     } catch (cause) {
-      throw new EdgecError("template", `the chat template refuses these messages: ${(cause as Error).message}`, { cause });
+      throw new EdgecError("template", `the chat template refuses these messages: ${(cause as Error).message}`, {
+        cause,
+      });
     }
   }
 }

@@ -20,13 +20,21 @@ export interface SamplingOptions {
 
 export type Sampling = Required<SamplingOptions>;
 
-const LIMITS: Record<keyof Sampling, [name: string, initial: number, allowed: (value: number) => boolean, words: string]> = {
+const LIMITS: Record<
+  keyof Sampling,
+  [name: string, initial: number, allowed: (value: number) => boolean, words: string]
+> = {
   temperature: ["temperature", 0, (value) => value >= 0 && value < Infinity, "0 or more"],
   topK: ["top_k", 0, (value) => Number.isInteger(value) && value >= 0, "a whole number, 0 or more"],
   topP: ["top_p", 1, (value) => value > 0 && value <= 1, "more than 0, at most 1"],
   minP: ["min_p", 0, (value) => value >= 0 && value <= 1, "0 to 1"],
   repetitionPenalty: ["repetition_penalty", 1, (value) => value > 0 && value < Infinity, "more than 0"],
-  seed: ["seed", 0, (value) => Number.isInteger(value) && value >= 0 && value <= 0xffffffff, "a whole number from 0 to 4294967295"],
+  seed: [
+    "seed",
+    0,
+    (value) => Number.isInteger(value) && value >= 0 && value <= 0xffffffff,
+    "a whole number from 0 to 4294967295",
+  ],
 };
 
 /** `options` over the bundle's `generation` over the defaults. */
@@ -35,7 +43,8 @@ export function resolveSampling(options: SamplingOptions, generation: Record<str
   for (const key of Object.keys(LIMITS) as (keyof Sampling)[]) {
     const [name, initial, allowed, words] = LIMITS[key];
     const value = options[key] ?? generation[name] ?? initial;
-    if (typeof value !== "number" || !allowed(value)) throw new EdgecError("invalid-argument", `\`${key}\` is ${value}, allowed is ${words}`);
+    if (typeof value !== "number" || !allowed(value))
+      throw new EdgecError("invalid-argument", `\`${key}\` is ${value}, allowed is ${words}`);
     result[key] = value;
   }
   return result;
@@ -104,7 +113,8 @@ export class Sampler {
     if (this.scores.length !== logits.length) this.scores = new Float64Array(logits.length);
     this.scores.set(logits);
     if (penalty !== 1) {
-      for (const id of seen) this.scores[id] = this.scores[id] > 0 ? this.scores[id] / penalty : this.scores[id] * penalty;
+      for (const id of seen)
+        this.scores[id] = this.scores[id] > 0 ? this.scores[id] / penalty : this.scores[id] * penalty;
     }
     return this.scores;
   }

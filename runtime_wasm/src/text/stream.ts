@@ -57,7 +57,9 @@ export class StopStrings {
     this.held += piece;
     const found = this.stops.map((stop) => this.held.indexOf(stop)).filter((at) => at >= 0);
     this.hit = found.length > 0;
-    const cut = this.hit ? Math.min(...found) : this.held.length - Math.max(0, ...this.stops.map((stop) => this.overlap(stop)));
+    const cut = this.hit
+      ? Math.min(...found)
+      : this.held.length - Math.max(0, ...this.stops.map((stop) => this.overlap(stop)));
     const shown = this.held.slice(0, cut);
     this.held = this.hit ? "" : this.held.slice(cut);
     return shown;

@@ -27,12 +27,18 @@ export class Tokenizer {
   constructor(json: Uint8Array) {
     try {
       const parsed = JSON.parse(new TextDecoder().decode(json)) as { added_tokens?: AddedToken[] };
-      this.library = new Library({ added_tokens: [], post_processor: null, decoder: null, normalizer: null, pre_tokenizer: null, ...parsed }, {
-        clean_up_tokenization_spaces: false,
-      });
+      this.library = new Library(
+        { added_tokens: [], post_processor: null, decoder: null, normalizer: null, pre_tokenizer: null, ...parsed },
+        {
+          clean_up_tokenization_spaces: false,
+        },
+      );
       repairByteFallback(this.library.decoder);
     } catch (cause) {
-      throw new EdgecError("tokenizer", `\`tokenizer.json\` cannot be used: ${(cause as Error).message}`, { cause, file: "tokenizer.json" });
+      throw new EdgecError("tokenizer", `\`tokenizer.json\` cannot be used: ${(cause as Error).message}`, {
+        cause,
+        file: "tokenizer.json",
+      });
     }
     const tokens = [...this.library.get_added_tokens_decoder().values()] as AddedToken[];
     for (const token of tokens) this.added.set(token.content, token);
@@ -45,7 +51,9 @@ export class Tokenizer {
   private splitters(tokens: AddedToken[]): Splitters {
     const { normalizer } = this.library;
     const early = tokens.filter((token) => !token.normalized || !normalizer);
-    const late = tokens.filter((token) => token.normalized && normalizer).map((token) => [normalizer!(token.content), token] as const);
+    const late = tokens
+      .filter((token) => token.normalized && normalizer)
+      .map((token) => [normalizer!(token.content), token] as const);
     return {
       early: new Splitter(new Map(early.map((token) => [token.content, token]))),
       late: new Splitter(new Map(late)),
@@ -89,7 +97,10 @@ export class Tokenizer {
   private id(piece: string): number {
     const model = this.library.model!;
     const id = this.added.get(piece)?.id ?? model.tokens_to_ids.get(piece) ?? model.unk_token_id;
-    if (id === undefined) throw new EdgecError("tokenizer", "the tokenizer has no token for a part of the text", { file: "tokenizer.json" });
+    if (id === undefined)
+      throw new EdgecError("tokenizer", "the tokenizer has no token for a part of the text", {
+        file: "tokenizer.json",
+      });
     return id;
   }
 
@@ -105,7 +116,8 @@ export class Tokenizer {
       const normalized = normalizer ? normalizer(section.text) : section.text;
       for (const part of late.split(normalized)) {
         if (part.token) result.push(part.token.content);
-        else if (part.text) append(result, model!(pre_tokenizer ? pre_tokenizer(part.text, { section_index: index }) : [part.text]));
+        else if (part.text)
+          append(result, model!(pre_tokenizer ? pre_tokenizer(part.text, { section_index: index }) : [part.text]));
       }
     });
     return result;

@@ -21,7 +21,10 @@ export function fitImage(image: Pixels, spec: ImageSpec): Prepared {
   if (spec.fit === "letterbox") return letterbox(image, spec);
   const box = spec.fit === "crop" ? cropBox(image, spec) : { x: 0, y: 0, width: image.width, height: image.height };
   const pixels = resize(cut(image, box), spec.width, spec.height, spec.interpolation);
-  return { pixels, placement: { scaleX: spec.width / box.width, scaleY: spec.height / box.height, offsetX: box.x, offsetY: box.y } };
+  return {
+    pixels,
+    placement: { scaleX: spec.width / box.width, scaleY: spec.height / box.height, offsetX: box.x, offsetY: box.y },
+  };
 }
 
 interface Box {
@@ -59,8 +62,12 @@ function letterbox(image: Pixels, spec: ImageSpec): Prepared {
   const height = Math.max(1, Math.floor(image.height * ratio));
   const resized = resize(image, width, height, spec.interpolation);
   const data = new Uint8Array(spec.width * spec.height * 3).fill(spec.pad!);
-  for (let row = 0; row < height; row++) data.set(resized.data.subarray(row * width * 3, (row + 1) * width * 3), row * spec.width * 3);
-  return { pixels: { data, width: spec.width, height: spec.height }, placement: { scaleX: ratio, scaleY: ratio, offsetX: 0, offsetY: 0 } };
+  for (let row = 0; row < height; row++)
+    data.set(resized.data.subarray(row * width * 3, (row + 1) * width * 3), row * spec.width * 3);
+  return {
+    pixels: { data, width: spec.width, height: spec.height },
+    placement: { scaleX: ratio, scaleY: ratio, offsetX: 0, offsetY: 0 },
+  };
 }
 
 /** The pixels in the layout, channel order and scale of the spec; `raw` keeps the bytes. */

@@ -18,7 +18,9 @@ export interface Detection extends Classification {
 export function classifications(output: Float32Array, task: ClassificationTask, topK: number): Classification[] {
   const scores = task.scores === "logits" ? softmax(output) : output;
   const order = Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a] || a - b);
-  return order.slice(0, topK).map((index) => ({ index, label: task.labels?.[index] ?? String(index), score: scores[index] }));
+  return order
+    .slice(0, topK)
+    .map((index) => ({ index, label: task.labels?.[index] ?? String(index), score: scores[index] }));
 }
 
 function softmax(logits: Float32Array): Float64Array {
@@ -38,11 +40,17 @@ interface Candidate {
   bottom: number;
 }
 
-export function detections(output: Float32Array, task: DetectionTask, placement: Placement, source: { width: number; height: number }): Detection[] {
+export function detections(
+  output: Float32Array,
+  task: DetectionTask,
+  placement: Placement,
+  source: { width: number; height: number },
+): Detection[] {
   const candidates = yoloxCandidates(output, task).sort((a, b) => b.score - a.score || a.cell - b.cell);
   const kept: Candidate[] = [];
   for (const candidate of candidates) {
-    if (!kept.some((other) => other.index === candidate.index && overlap(other, candidate) > task.iou_threshold)) kept.push(candidate);
+    if (!kept.some((other) => other.index === candidate.index && overlap(other, candidate) > task.iou_threshold))
+      kept.push(candidate);
   }
   return kept.map((candidate) => {
     const x = clamp(candidate.left / placement.scaleX + placement.offsetX, source.width);
@@ -50,7 +58,12 @@ export function detections(output: Float32Array, task: DetectionTask, placement:
     const right = clamp(candidate.right / placement.scaleX + placement.offsetX, source.width);
     const bottom = clamp(candidate.bottom / placement.scaleY + placement.offsetY, source.height);
     const { index, score } = candidate;
-    return { index, label: task.labels[index] ?? String(index), score, box: { x, y, width: right - x, height: bottom - y } };
+    return {
+      index,
+      label: task.labels[index] ?? String(index),
+      score,
+      box: { x, y, width: right - x, height: bottom - y },
+    };
   });
 }
 
@@ -76,7 +89,15 @@ function yoloxCandidates(output: Float32Array, task: DetectionTask): Candidate[]
       const y = (o[1] + Math.floor(i / columns)) * stride;
       const halfWidth = (exp(o[2]) * stride) / 2;
       const halfHeight = (exp(o[3]) * stride) / 2;
-      found.push({ cell, index, score, left: x - halfWidth, top: y - halfHeight, right: x + halfWidth, bottom: y + halfHeight });
+      found.push({
+        cell,
+        index,
+        score,
+        left: x - halfWidth,
+        top: y - halfHeight,
+        right: x + halfWidth,
+        bottom: y + halfHeight,
+      });
     }
   }
   return found;

@@ -43,7 +43,8 @@ export function nodeWorker(url: string, what: string): WorkerHandle {
   const { Worker: NodeWorker } = builtin<typeof import("node:worker_threads")>("worker_threads");
   const worker = new NodeWorker(/^[a-z]+:/i.test(url) ? new URL(url) : url);
   return {
-    post: (message, transfer = []) => worker.postMessage(message, transfer as import("node:worker_threads").TransferListItem[]),
+    post: (message, transfer = []) =>
+      worker.postMessage(message, transfer as import("node:worker_threads").TransferListItem[]),
     onMessage: (listener) => worker.on("message", listener),
     onError: (listener) => {
       worker.on("error", (error) => listener(failed(what, error.message)));

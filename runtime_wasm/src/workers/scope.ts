@@ -11,7 +11,8 @@ export function workerScope(): WorkerScope {
   if (isNode) {
     const port = builtin<typeof import("node:worker_threads")>("worker_threads").parentPort!;
     return {
-      post: (message, transfer = []) => port.postMessage(message, transfer as import("node:worker_threads").TransferListItem[]),
+      post: (message, transfer = []) =>
+        port.postMessage(message, transfer as import("node:worker_threads").TransferListItem[]),
       onMessage: (listener) => port.on("message", listener),
     };
   }

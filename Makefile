@@ -98,8 +98,11 @@ browsers: ## Install Chromium and Firefox from Debian's packages where they are 
 		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium firefox-esr >/dev/null; }
 
 test-all: browsers check ## Everything that CI runs: lint, types, all tests, real browsers
-	@npm --prefix runtime_wasm test
-	@$(BIN)/python -m pytest
+	$(STEP) "tests of the runtime, in Node"
+	@npm --prefix runtime_wasm --silent test
+	@node --test --test-reporter=dot bench/test/
+	$(STEP) "all other tests"
+	@$(BIN)/python -m pytest -q --durations=10
 
 conformance: setup browsers $(BUILD)/smollm2.edgec/manifest.json ## 20 prompts x 64 tokens, the same bits on every engine, variant and thread count
 	@EDGEC_CONFORMANCE=full EDGEC_SMOLLM2_BUNDLE=$(CURDIR)/$(BUILD)/smollm2.edgec \

@@ -215,6 +215,21 @@ for (const syncHandlesOnly of [false, true]) {
   });
 }
 
+test("what the runtime stores itself stays out of the HTTP cache", async () => {
+  const modes = new Set<unknown>();
+  const original = globalThis.fetch;
+  const spy = (url: URL, init: RequestInit): Promise<Response> => {
+    if (WEIGHTS.test(url.pathname)) modes.add(init.cache);
+    return original(url, init);
+  };
+  await withGlobals({ fetch: spy }, async () => {
+    await withOpfs(new FakeDirectory(), () => loads({ cache: "opfs" }));
+    assert.deepEqual([...modes], ["no-store"]);
+    await loads({ cache: "none" });
+    assert.deepEqual([...modes], ["no-store", "default"]);
+  });
+});
+
 test("the Cache API serves where OPFS does not, and none at all is fine", async () => {
   const caches = new FakeCaches();
   await withGlobals(

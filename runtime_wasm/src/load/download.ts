@@ -22,6 +22,8 @@ export interface DownloadOptions {
   retry?: RetryPolicy;
   /** Called with the bytes that have come in since the last call; negative when a try is given up. */
   onBytes?: (delta: number) => void;
+  /** Whether the caller stores the file, so that the browser's HTTP cache need not. */
+  storedElsewhere?: boolean;
   /** Where the buffer comes from; the caller gives it back. */
   pool?: BufferPool;
 }
@@ -30,7 +32,8 @@ export interface DownloadOptions {
 export async function download(source: Source, file: string, info: FileInfo, options: DownloadOptions): Promise<Bytes> {
   return withRetry(source, options, async (reload, signal) => {
     const target = options.pool?.take(info.bytes) ?? new Uint8Array(info.bytes);
-    const bytes = await readExactly(await source.open(file, { signal, reload }), file, target, options);
+    const { storedElsewhere } = options;
+    const bytes = await readExactly(await source.open(file, { signal, reload, storedElsewhere }), file, target, options);
     const digest = await sha256(bytes);
     if (digest !== info.sha256) {
       options.onBytes?.(-bytes.length);

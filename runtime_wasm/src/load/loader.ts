@@ -194,6 +194,7 @@ class FileSet {
       retry: this.retry,
       onBytes,
       pool,
+      storedElsewhere: this.cache !== null,
     });
     this.downloadedBytes += bytes.length;
     await this.store(info.sha256, bytes);

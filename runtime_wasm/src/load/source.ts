@@ -11,8 +11,10 @@ export interface BundleSource {
 
 export interface OpenOptions {
   signal?: AbortSignal;
-  /** Ask the server again instead of using a cached copy. */
+  /** Ask the server again instead of using a copy of the browser's HTTP cache. */
   reload?: boolean;
+  /** Keep it out of the HTTP cache: it will be stored elsewhere. */
+  storedElsewhere?: boolean;
 }
 
 export interface Source {
@@ -92,7 +94,7 @@ class HttpSource implements Source {
     this.location = this.base.href;
   }
 
-  async open(file: string, { signal, reload }: OpenOptions): Promise<ByteReader> {
+  async open(file: string, { signal, reload, storedElsewhere }: OpenOptions): Promise<ByteReader> {
     const url = new URL(file, this.base);
     url.search = this.base.search;
     const stop = new AbortController();
@@ -101,7 +103,7 @@ class HttpSource implements Source {
     let response: Response;
     try {
       throwIfAborted(signal);
-      response = await fetch(url, { signal: stop.signal, cache: reload ? "reload" : "default" });
+      response = await fetch(url, { signal: stop.signal, cache: storedElsewhere ? "no-store" : reload ? "reload" : "default" });
     } catch (cause) {
       signal?.removeEventListener("abort", abort);
       throwIfAborted(signal);

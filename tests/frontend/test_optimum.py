@@ -129,7 +129,8 @@ def test_a_task_that_optimum_does_not_know_for_the_model(tmp_path: Path) -> None
 
 def test_versions_are_the_pinned_ones() -> None:
     """What `edgec[optimum]` asks for is what these exports were tested with."""
-    pins = [line for line in importlib.metadata.requires("edgec") or [] if "extra == 'optimum'" in line.replace('"', "'")]
+    required = [line.replace('"', "'") for line in importlib.metadata.requires("edgec") or []]
+    pins = [line for line in required if "extra == 'optimum'" in line]
     pinned = dict(line.split(";")[0].strip().split("==") for line in pins)
     assert {"optimum", "optimum-onnx", "torch", "transformers"} <= pinned.keys()
     for name, version in pinned.items():

@@ -286,9 +286,7 @@ def test_pools_and_resizes() -> None:
         node("AveragePool", ["x"], "counted", kernel_shape=[2, 3], pads=[1, 1, 0, 1], count_include_pad=1),
         node("GlobalAveragePool", ["x"], "global_average"),
         node("GlobalMaxPool", ["x"], "global_max"),
-        node(
-            "Resize", ["x", "", "double"], "nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
-        ),
+        node("Resize", ["x", "", "double"], "nearest", **floor),
         node("Resize", ["x", "", "uneven"], "linear", mode="linear", **half),
         node("Resize", ["x", "", "", "size"], "cubic", mode="cubic", cubic_coeff_a=-0.5, **half),
         node("Resize", ["x", "", "", "size"], "corners", mode="linear", coordinate_transformation_mode="align_corners"),

@@ -35,7 +35,7 @@ export function sortOut(json, base) {
   const rows = /** @type {{bundles?: unknown}} */ (json)?.bundles;
   if (!Array.isArray(rows)) throw new Error("`bundles.json` has no list `bundles`");
   for (const row of rows) {
-    const purpose = purposeOf(row);
+    const purpose = purposeOf(row ?? {});
     if (!purpose || typeof row.url !== "string") continue;
     const url = new URL(row.url.endsWith("/") ? row.url : `${row.url}/`, base);
     if (url.origin !== base.origin) continue; // the page's policy would refuse it anyway

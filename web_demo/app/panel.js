@@ -6,6 +6,7 @@ import { bytes, count, figure, percent, seconds } from "./format.js";
 import { forgetStoredBundles, recall, remember } from "./memory.js";
 import { planFacts } from "./plan.js";
 import { sparkline } from "./sparkline.js";
+import { KEPT } from "./speed.js";
 
 /** @typedef {import("./bundles.js").Purpose} Purpose */
 /** @typedef {import("./runtime.js").Runtime} Runtime */
@@ -108,7 +109,7 @@ export class Panel {
     ]);
     this.readout.replaceChildren(
       speed.text ? h("p", { class: "speed" }, h("strong", {}, speed.text), " ", h("span", {}, speed.unit)) : h("p", { class: "note" }, "Nothing has run yet."),
-      ...(speed.samples.length > 1 ? [sparkline(speed.samples)] : []),
+      ...(speed.samples.length > 1 ? [sparkline(speed.samples, KEPT)] : []),
       list,
     );
   }

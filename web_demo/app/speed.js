@@ -2,7 +2,7 @@
 
 import { figure, seconds } from "./format.js";
 
-const KEPT = 60; // samples for the curve
+export const KEPT = 60; // samples for the curve
 const WINDOW = 6; // pieces over which a live speed is averaged
 
 export class Speed extends EventTarget {

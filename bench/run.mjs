@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Measures edgec and other engines on the same model, in turns, in real browsers. README.md says what and how.
 //
-//   node bench/run.mjs --bundle DIR --gguf FILE [--contenders edgec,wllama-2,...] [--rounds 5] [--browser chromium|firefox]
+//   node bench/run.mjs --bundle DIR --gguf FILE [--contenders edgec,wllama-2,...] [--rounds 5] [--retries 2] [--browser chromium|firefox]
 //       [--native] [--python PYTHON] [--niceness=N] [--json] [--save FILE] [--report docs/benchmarks.md] [--check]
 //   node bench/run.mjs --from FILE [--json] [--report docs/benchmarks.md] [--check]
 
@@ -32,6 +32,7 @@ const OPTIONS = {
   gguf: { type: "string" },
   contenders: { type: "string", default: "" },
   rounds: { type: "string", default: "5" },
+  retries: { type: "string", default: "2" },
   browser: { type: "string", default: "chromium" },
   native: { type: "boolean", default: false },
   python: { type: "string", default: "python3" },
@@ -46,15 +47,20 @@ const OPTIONS = {
 function settings(flags) {
   if (!flags.bundle || !flags.gguf) throw new Error("give --bundle and --gguf, or --from");
   if (!["chromium", "firefox"].includes(flags.browser)) throw new Error(`there is no browser \`${flags.browser}\``);
-  const rounds = Number(flags.rounds);
-  if (!Number.isInteger(rounds) || rounds < 1) throw new Error("--rounds is not a whole number, 1 or more");
+  const [rounds, retries] = [wholeNumber(flags, "rounds", 1), wholeNumber(flags, "retries", 0)];
   const chosen = choose(flags.contenders ? flags.contenders.split(",") : []);
   const native = flags.native ? CONTENDERS.filter(({ engine, id }) => engine === "llama.cpp" && !chosen.some((one) => one.id === id)) : [];
-  return { rounds, contenders: [...chosen, ...native] };
+  return { rounds, retries, contenders: [...chosen, ...native] };
+}
+
+function wholeNumber(flags, name, least) {
+  const value = Number(flags[name]);
+  if (!Number.isInteger(value) || value < least) throw new Error(`--${name} is not a whole number, ${least} or more`);
+  return value;
 }
 
 async function measure(flags) {
-  const { rounds, contenders } = settings(flags);
+  const { rounds, retries, contenders } = settings(flags);
   const [bundle, gguf] = [resolve(flags.bundle), resolve(flags.gguf)];
   const manifest = JSON.parse(readFileSync(join(bundle, "manifest.json"), "utf8"));
   const peers = join(here, "node_modules");
@@ -63,7 +69,7 @@ async function measure(flags) {
   const options = { browser: flags.browser, origin: await server.start(), contextLength: CONTEXT, niceness, python: flags.python, gguf };
   const start = (contender) => (contender.engine === "llama.cpp" ? NativeContender : BrowserContender).start(contender, options);
   const prompt = readFileSync(join(here, "prompt.txt"), "utf8");
-  const work = { rounds, prompt, shortPrompt: SHORT_PROMPT, promptTokens: PROMPT_TOKENS, decodeTokens: DECODE_TOKENS };
+  const work = { rounds, retries, prompt, shortPrompt: SHORT_PROMPT, promptTokens: PROMPT_TOKENS, decodeTokens: DECODE_TOKENS };
   const machine = describeMachine();
   const say = (note) => console.error(note);
   const onWarm = (entry) => {

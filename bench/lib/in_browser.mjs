@@ -45,8 +45,8 @@ export class BrowserContender {
     return this.call("return engine.describe();");
   }
 
-  cpuSeconds() {
-    return processes.cpuSeconds(this.root);
+  threadTimes() {
+    return processes.threadTimes(this.root);
   }
 
   peakBytes() {

@@ -37,8 +37,8 @@ export class NativeContender {
     return { variant: "native", threads: this.threads };
   }
 
-  cpuSeconds() {
-    return processes.cpuSeconds(this.child.pid);
+  threadTimes() {
+    return processes.threadTimes(this.child.pid);
   }
 
   peakBytes() {

@@ -3,20 +3,43 @@
 import { readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { setPriority } from "node:os";
 
-const TICKS_PER_SECOND = 100; // USER_HZ, the same on every Linux port
-
 export const available = process.platform === "linux";
 
-/** Seconds of processor time that `root` and its descendants have used so far. */
-export function cpuSeconds(root) {
+/**
+ * Seconds that each thread of `root` and its descendants has run, and has waited for a processor, so far.
+ * @returns {Map<string, {ran: number, waited: number}> | null} null where the system does not tell
+ */
+export function threadTimes(root) {
   if (!available) return null;
-  return descendants(root).reduce((sum, { ticks }) => sum + ticks, 0) / TICKS_PER_SECOND;
+  const times = new Map();
+  for (const pid of descendants(root)) {
+    for (const thread of attempt(() => readdirSync(`/proc/${pid}/task`)) ?? []) {
+      const [ran, waited] = readOr(`/proc/${pid}/task/${thread}/schedstat`, "").split(" ").map(Number);
+      if (Number.isFinite(waited)) times.set(thread, { ran: ran / 1e9, waited: waited / 1e9 });
+    }
+  }
+  return times.size ? times : null;
+}
+
+/**
+ * Which part of the time that its `count` busiest threads could have run they had to wait because others ran.
+ * @returns {number | null} 0 to 1, null where the system does not tell
+ */
+export function waitingShare(before, after, count) {
+  if (!before || !after) return null;
+  const grown = [...after].map(([thread, { ran, waited }]) => ({
+    ran: ran - (before.get(thread)?.ran ?? 0),
+    waited: waited - (before.get(thread)?.waited ?? 0),
+  }));
+  const busiest = grown.sort((a, b) => b.ran - a.ran).slice(0, count);
+  const [ran, waited] = ["ran", "waited"].map((name) => busiest.reduce((sum, times) => sum + times[name], 0));
+  return ran + waited > 0 ? waited / (ran + waited) : null;
 }
 
 /** The largest peak of resident memory, in bytes, that one process of the tree has had: in a browser, the tab's. */
 export function largestPeakBytes(root) {
   if (!available) return null;
-  const peaks = descendants(root).map(({ pid }) => {
+  const peaks = descendants(root).map((pid) => {
     const match = /^VmHWM:\s+(\d+) kB/m.exec(readOr(`/proc/${pid}/status`, ""));
     return match ? Number(match[1]) * 1024 : 0;
   });
@@ -28,26 +51,24 @@ export function largestPeakBytes(root) {
  * @param {number} niceness -20 to 19
  */
 export function prioritize(root, niceness) {
-  for (const { pid } of descendants(root)) {
+  for (const pid of descendants(root)) {
     // Linux shares the processor out by session first (autogroup), and only within one by niceness.
     attempt(() => writeFileSync(`/proc/${pid}/autogroup`, String(niceness)));
     for (const thread of attempt(() => readdirSync(`/proc/${pid}/task`)) ?? []) attempt(() => setPriority(Number(thread), niceness));
   }
 }
 
+/** `root` and all below it. */
 function descendants(root) {
   const children = new Map();
   for (const name of readdirSync("/proc")) {
-    if (!/^\d+$/.test(name)) continue;
-    const stat = readOr(`/proc/${name}/stat`, "");
+    const stat = /^\d+$/.test(name) ? readOr(`/proc/${name}/stat`, "") : "";
     if (!stat) continue;
-    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" "); // from field 3, the state, on
-    const entry = { pid: Number(name), ticks: Number(fields[11]) + Number(fields[12]) };
-    const parent = entry.pid === root ? "root" : Number(fields[1]);
-    children.set(parent, [...(children.get(parent) ?? []), entry]);
+    const parent = Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]);
+    children.set(parent, [...(children.get(parent) ?? []), Number(name)]);
   }
-  const found = [...(children.get("root") ?? [])];
-  for (const { pid } of found) found.push(...(children.get(pid) ?? []));
+  const found = [root];
+  for (const pid of found) found.push(...(children.get(pid) ?? []));
   return found;
 }
 

@@ -11,9 +11,9 @@ const mebibytes = (bytes) => (bytes ? (bytes / MIB).toFixed(0) : "-");
 const kilobytes = (bytes) => (bytes ? (bytes / 1000).toFixed(0) : "-");
 const seconds = (value) => (value === undefined ? "-" : value.toFixed(2));
 
-/** Whether others took processor time from the contender; false where the system does not tell. */
-export function disturbed({ processors, threads }) {
-  return processors !== null && processors !== undefined && processors < UNDISTURBED * threads;
+/** Whether others kept the contender from running; false where the system does not tell. */
+export function disturbed({ disturbance }) {
+  return (disturbance ?? 0) > UNDISTURBED;
 }
 
 function rows({ entries }) {

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { choose } from "../lib/contenders.mjs";
 import { judge, measureAll, summarizeEntries } from "../lib/measure.mjs";
 
-const WORK = { rounds: 3, prompt: "long", shortPrompt: "short", promptTokens: 512, decodeTokens: 64 };
+const WORK = { rounds: 3, retries: 2, prompt: "long", shortPrompt: "short", promptTokens: 512, decodeTokens: 64 };
 const QUIET = () => {};
 
 /** An engine that takes exactly as long as it is told, and notes what it is asked. */
@@ -23,7 +23,7 @@ function engine({ prefillSeconds = 1, decodeSeconds = 1, tokens = 512, failAt = 
       return { tokens: count, seconds: decodeSeconds, text: "..." };
     },
     describe: async () => ({ variant: "test", threads: 1 }),
-    cpuSeconds: () => null,
+    threadTimes: () => null,
     peakBytes: () => null,
     prioritize: QUIET,
     async stop() {
@@ -48,6 +48,22 @@ test("the order changes from round to round", async () => {
   assert.deepEqual(order, ["a", "b", "a", "b", "b", "a", "a", "b"]);
 });
 
+test("a disturbed turn is repeated, and the least disturbed one counts", async () => {
+  const waits = [0, 0.5, 0.2, 0.3]; // the warm-up, then one round
+  let [clock, asked] = [0, 0];
+  const own = engine();
+  const threadTimes = () => {
+    // Two readings for each of the three measures of a turn: before and after one second.
+    const wait = waits[Math.floor(asked / 6)];
+    if (asked++ % 2) clock += 1;
+    return new Map([["1", { ran: clock * (1 - wait), waited: clock * wait }]]);
+  };
+  const [entry] = await measureAll([{ id: "a", threads: 1 }], async () => ({ ...own, threadTimes }), { ...WORK, rounds: 1 }, QUIET);
+  assert.equal(own.calls.length, 4 * 4);
+  assert.equal(entry.turns.length, 1);
+  assert.equal(summarizeEntries([entry])[0].disturbance.toFixed(1), "0.2");
+});
+
 test("a contender that fails is reported and the others go on", async () => {
   const engines = { a: engine({ failAt: 4 }), b: engine() };
   const entries = await measureAll([{ id: "a" }, { id: "b" }], async ({ id }) => engines[id], WORK, QUIET);
@@ -69,7 +85,7 @@ test("another number of prompt tokens is a failure, not a faster engine", async 
   assert.match(entry.failure, /500 tokens here, not 512/);
 });
 
-const turns = (...speeds) => speeds.map((speed) => ({ prefill: { speed, processors: 1 } }));
+const turns = (...speeds) => speeds.map((speed) => ({ prefill: { speed, waiting: 0 } }));
 
 test("a goal compares with the fastest rival", () => {
   const goal = { name: "speed", measure: "prefill", of: "edgec", over: ["slow", "fast"], atLeast: 3 };

@@ -14,17 +14,17 @@ const RESULT = {
   model: { name: "tiny <model>", parameters: 1e6, edgec: "0.1.0", profile: "laptop-8gb", downloadBytes: 5e6, weightBytes: 2 ** 20, kvBytes: 2 ** 20, kvBits: 8 },
   peers: { "wllama-2": "2.4.0", "wllama-3": "3.13.0" },
   entries: [
-    { id: "edgec", engine: "edgec", label: "edgec", threads: 1, processors: 1, memoryBytes: 4 * 2 ** 20, loadSeconds: 1, codeBytes: 67000, summary },
-    { id: "wllama-3", engine: "wllama-3", label: "wllama 3", threads: 2, processors: 1, summary },
+    { id: "edgec", engine: "edgec", label: "edgec", threads: 1, disturbance: 0, memoryBytes: 4 * 2 ** 20, loadSeconds: 1, codeBytes: 67000, summary },
+    { id: "wllama-3", engine: "wllama-3", label: "wllama 3", threads: 2, disturbance: 0.3, summary },
     { id: "broken", engine: "wllama-2", label: "wllama 2", threads: 1, failure: "no memory", summary: null },
   ],
   goals: [{ name: "prefill", rival: "wllama-3", ratio: 1, atLeast: 6, reached: false }],
 };
 
-test("who had fewer processors than threads was disturbed", () => {
-  assert.equal(disturbed({ processors: 1.5, threads: 2 }), true);
-  assert.equal(disturbed({ processors: 1.9, threads: 2 }), false);
-  assert.equal(disturbed({ processors: null, threads: 2 }), false);
+test("who had to wait was disturbed", () => {
+  assert.equal(disturbed({ disturbance: 0.2 }), true);
+  assert.equal(disturbed({ disturbance: 0.01 }), false);
+  assert.equal(disturbed({}), false);
 });
 
 test("the terminal's table has a row for each, marks and verdicts", () => {

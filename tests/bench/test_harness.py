@@ -23,7 +23,7 @@ def test_measuring_and_reporting() -> None:
 
 def _turn(prefill: float) -> dict[str, dict[str, float | None]]:
     measures = {"prefill": prefill, "decode": 10.0, "decodeShort": 12.0}
-    return {measure: {"speed": speed, "processors": None} for measure, speed in measures.items()}
+    return {measure: {"speed": speed, "waiting": None} for measure, speed in measures.items()}
 
 
 @pytest.fixture

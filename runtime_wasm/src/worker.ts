@@ -3,13 +3,16 @@
 import { type FromWorker, type ToWorker, dispatch } from "./api/protocol.js";
 import { EdgecError, abortError, fromWire, toWire } from "./errors.js";
 import { type BundleSource, CustomSource, type Source, openSource } from "./load/source.js";
+import { isNode } from "./platform.js";
 import { Session } from "./session/session.js";
+import type { WorkerHandle } from "./workers/handle.js";
 import { workerScope } from "./workers/scope.js";
 
 const scope = workerScope();
 const running = new Map<number, AbortController>();
 const reads = new Map<number, { resolve: (content: ArrayBuffer) => void; reject: (error: unknown) => void }>();
 let session: Session | undefined;
+const threads: { onMessage: (message: unknown) => void; onError: (error: EdgecError) => void }[] = [];
 let nextRead = 1;
 
 const post = (message: FromWorker, transfer: Transferable[] = []): void => scope.post(message, transfer);
@@ -31,6 +34,24 @@ const pageSource: BundleSource = {
   },
 };
 
+/**
+ * A pool thread that the page starts for this worker. Firefox blocks for ever about one in a hundred workers that start another
+ * worker themselves.
+ */
+function pageThread(url?: string): WorkerHandle {
+  const thread = threads.length;
+  const listeners = { onMessage: (_: unknown): void => undefined, onError: (_: EdgecError): void => undefined };
+  threads.push(listeners);
+  return {
+    post: (message) => post({ type: "thread-post", thread, url, message }),
+    onMessage: (listener) => void (listeners.onMessage = listener),
+    onError: (listener) => void (listeners.onError = listener),
+    terminate: () => post({ type: "thread-stop", thread }),
+    ref: () => undefined,
+    unref: () => undefined,
+  };
+}
+
 async function load(
   { id, location, options }: Extract<ToWorker, { type: "load" }>,
   signal: AbortSignal,
@@ -39,6 +60,7 @@ async function load(
   session = await Session.load(source, {
     ...options,
     signal,
+    spawn: isNode ? undefined : pageThread,
     onProgress: (event) => post({ type: "event", id, event }),
   });
   return session.info;
@@ -83,6 +105,12 @@ scope.onMessage((data) => {
     case "content-failed":
       reads.get(message.id)?.reject(fromWire(message.error));
       reads.delete(message.id);
+      break;
+    case "thread-message":
+      threads[message.thread].onMessage(message.message);
+      break;
+    case "thread-failed":
+      threads[message.thread].onError(fromWire(message.error));
       break;
   }
 });

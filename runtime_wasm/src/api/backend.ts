@@ -7,6 +7,7 @@ import { isNode } from "../platform.js";
 import type { ModelInfo, Session, SessionOptions } from "../session/session.js";
 import type { WorkerHandle } from "../workers/handle.js";
 import { spawnModelWorker } from "../workers/spawn_model.js";
+import { spawnThread } from "../workers/spawn_thread.js";
 import { type FromWorker, type Method, type ToWorker, type WireOptions, dispatch } from "./protocol.js";
 
 export interface CallOptions {
@@ -67,6 +68,7 @@ export class WorkerBackend implements Backend {
   private readonly alarm: BroadcastChannel;
   private readonly pending = new Map<number, Pending>();
   private readonly reads = new Map<number, AbortController>();
+  private readonly threads = new Map<number, WorkerHandle>();
   private readonly source: BundleSource | null;
   private nextId = 1;
   private dead: EdgecError | null = null;
@@ -153,6 +155,7 @@ export class WorkerBackend implements Backend {
   }
 
   private receive(message: FromWorker): void {
+    if (this.dead) return; // said before it was terminated
     switch (message.type) {
       case "done":
         this.pending.get(message.id)?.resolve(message.value);
@@ -169,6 +172,29 @@ export class WorkerBackend implements Backend {
       case "read-abort":
         this.reads.get(message.id)?.abort();
         break;
+      case "thread-post":
+        this.postToThread(message);
+        break;
+      case "thread-stop":
+        this.threads.get(message.thread)?.terminate();
+        break;
+    }
+  }
+
+  /** Hands on what the worker says to a pool thread, which the page has to start for it (see worker.ts). */
+  private postToThread({ thread, url, message }: Extract<FromWorker, { type: "thread-post" }>): void {
+    const failed = (error: unknown): void => this.post({ type: "thread-failed", thread, error: toWire(error) });
+    try {
+      let worker = this.threads.get(thread);
+      if (!worker) {
+        worker = spawnThread(url);
+        worker.onError(failed);
+        worker.onMessage((reply) => this.post({ type: "thread-message", thread, message: reply }));
+        this.threads.set(thread, worker);
+      }
+      worker.post(message);
+    } catch (error) {
+      failed(error);
     }
   }
 
@@ -192,6 +218,7 @@ export class WorkerBackend implements Backend {
     this.dead = error;
     this.alarm.close();
     this.worker.terminate();
+    for (const thread of this.threads.values()) thread.terminate();
     for (const controller of this.reads.values()) controller.abort();
     for (const { reject } of this.pending.values()) reject(error);
   }

@@ -4,21 +4,25 @@ import type { WireError } from "../errors.js";
 import type { Session, SessionOptions } from "../session/session.js";
 
 /** Load options that cross threads as they are. */
-export type WireOptions = Omit<SessionOptions, "signal" | "onProgress">;
+export type WireOptions = Omit<SessionOptions, "signal" | "onProgress" | "spawn">;
 
 export type ToWorker =
   | { type: "load"; id: number; location: string | null; options: WireOptions } // null: the page reads the files
   | { type: "call"; id: number; method: Method; args: unknown[] }
   | { type: "abort"; id: number }
   | { type: "content"; id: number; content: ArrayBuffer }
-  | { type: "content-failed"; id: number; error: WireError };
+  | { type: "content-failed"; id: number; error: WireError }
+  | { type: "thread-message"; thread: number; message: unknown }
+  | { type: "thread-failed"; thread: number; error: WireError };
 
 export type FromWorker =
   | { type: "done"; id: number; value: unknown }
   | { type: "failed"; id: number; error: WireError }
   | { type: "event"; id: number; event: unknown }
   | { type: "read"; id: number; file: string }
-  | { type: "read-abort"; id: number };
+  | { type: "read-abort"; id: number }
+  | { type: "thread-post"; thread: number; url: string | undefined; message: unknown } // the first one starts the thread
+  | { type: "thread-stop"; thread: number };
 
 export interface CallContext {
   signal: AbortSignal;

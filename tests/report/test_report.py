@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from edgec.errors import BundleError
 from edgec.ir import Plan, Prediction, TensorPlan
 from edgec.report import from_manifest, render
 from edgec.report.data import TensorRow
@@ -122,6 +123,32 @@ def test_layers_come_in_order_with_their_bytes() -> None:
 )
 def test_layers_of_tensor_names(name: str, layer: str) -> None:
     assert TensorRow(name, 4, 1, 1, 1, 0.0, "").layer == layer
+
+
+def test_without_numbered_layers_every_tensor_is_one_in_the_order_of_the_graph() -> None:
+    changed = manifest()
+    changed["accuracy"]["tensors"] = {  # type: ignore[index]
+        name: facts
+        for name, facts in sorted(changed["accuracy"]["tensors"].items())  # type: ignore[index]
+        if "layers" not in name
+    }
+    report = from_manifest(changed)
+    assert [layer.name for layer in report.layers] == ["model.embed_tokens.weight", "lm_head"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("plan", {}),
+        ("plan", {"model": 3}),
+        ("accuracy", {"tensors": {"x": {}}}),
+        ("accuracy", {"tensors": [1]}),
+        ("accuracy", {"tensors": {"x": {"bits": "four", "rows": 1, "columns": 1, "bytes": 1}}}),
+    ],
+)
+def test_foreign_plans_and_accuracy_reports_are_refused(field: str, value: object) -> None:
+    with pytest.raises(BundleError, match="cannot be read"):
+        from_manifest(manifest() | {field: value})
 
 
 def test_a_report_without_quantized_tensors() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgec.errors import BundleError, UsageError
 from edgec.ir import CompressedModel, LoweredModule, Plan
 
 _LAYER = re.compile(r"(?:^|[._/])(?:layers?|blocks?|blk|h)[._/](\d+)(?=[._/]|$)")
@@ -73,9 +74,12 @@ class Report:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """Numbered layers in order, then the rest by name."""
-        names = dict.fromkeys(row.layer for row in self.tensors)
-        return tuple(_layer(name, [row for row in self.tensors if row.layer == name]) for name in names)
+        """Numbered layers in order, then the rest; where no tensor has a number, each one is a layer."""
+        numbered = any(row.layer.isdigit() for row in self.tensors)
+        groups: dict[str, list[TensorRow]] = {}
+        for row in self.tensors:
+            groups.setdefault(row.layer if numbered else row.name, []).append(row)
+        return tuple(_layer(name, rows) for name, rows in groups.items())
 
     @property
     def packed_bytes(self) -> int:
@@ -134,14 +138,22 @@ def from_stages(compressed: CompressedModel, lowered: LoweredModule) -> Report:
 
 
 def from_manifest(manifest: Mapping[str, Any]) -> Report:
-    """The same report from a valid manifest (docs/bundle-format.md)."""
-    return _report(
-        manifest["model"],
-        Plan.from_json(manifest["plan"]),
-        manifest["accuracy"],
-        {name: manifest["memory"][name]["bytes"] for name in REGIONS},
-        {variant: manifest["files"][file]["bytes"] for variant, file in manifest["modules"].items()},
-    )
+    """The same report from a valid manifest (docs/bundle-format.md).
+
+    Raises `BundleError` when `plan` or `accuracy`, which may hold anything, are not edgec's.
+    """
+    try:
+        return _report(
+            manifest["model"],
+            Plan.from_json(manifest["plan"]),
+            manifest["accuracy"],
+            {name: manifest["memory"][name]["bytes"] for name in REGIONS},
+            {variant: manifest["files"][file]["bytes"] for variant, file in manifest["modules"].items()},
+        )
+    except (UsageError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError(
+            "the manifest's plan or accuracy report cannot be read", hint="it may be from another version of edgec"
+        ) from error
 
 
 def _report(
@@ -151,7 +163,11 @@ def _report(
     memory: Mapping[str, int],
     modules: Mapping[str, int],
 ) -> Report:
-    rows = (_row(name, facts, plan) for name, facts in accuracy.get("tensors", {}).items())
+    place = {tensor.name: index for index, tensor in enumerate(plan.tensors)}  # in the graph
+    rows = [_row(name, facts, plan) for name, facts in accuracy.get("tensors", {}).items()]
+    rows.sort(
+        key=lambda row: (not row.layer.isdigit(), int(row.layer) if row.layer.isdigit() else 0, place.get(row.name, 0))
+    )
     return Report(
         model=model["name"],
         architecture=model["architecture"],
@@ -160,17 +176,12 @@ def _report(
         license=model["license"],
         source_format=model["source_format"],
         plan=plan,
-        tensors=tuple(sorted(rows, key=_order)),
+        tensors=tuple(rows),
         float_parameters=int(accuracy.get("float_parameters", 0)),
         memory=memory,
         modules=dict(sorted(modules.items())),
         relative_rmse=float(accuracy.get("relative_rmse", 0.0)),
     )
-
-
-def _order(row: TensorRow) -> tuple[bool, int, str, str]:
-    numbered = row.layer.isdigit()
-    return (not numbered, int(row.layer) if numbered else 0, row.layer, row.name)
 
 
 def _row(name: str, facts: Mapping[str, Any], plan: Plan) -> TensorRow:

@@ -61,7 +61,7 @@ def columns(groups: Sequence[tuple[str, Sequence[Part]]], *, title: str) -> str:
                 f'<rect class="{part.style}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{tall:.1f}">'
                 f"{_tip(tip)}</rect>"
             )
-        if step >= 7.0 * len(name) or index % max(1, math.ceil(24 / step)) == 0:
+        if step >= 7.0 * len(name) or (name.isdigit() and index % math.ceil(24 / step) == 0):
             shapes.append(
                 f'<text class="tick mid" x="{x + width / 2:.1f}" y="{height + 23}">{html.escape(name)}</text>'
             )

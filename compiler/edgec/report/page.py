@@ -16,7 +16,7 @@ _STYLE = """
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 main{max-width:960px;margin:0 auto;padding:32px 20px 64px}h1{font-size:1.7rem;margin:0 0 2px}
 h2{font-size:1.1rem;margin:36px 0 8px}p{margin:0 0 10px;color:var(--dim)}
-.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:10px;margin:20px 0}
+.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(128px,1fr));gap:10px;margin:20px 0}
 .facts div{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:10px 14px}
 .facts b{display:block;font-size:1.25rem;font-weight:600}.facts span{color:var(--dim);font-size:.85rem}
 svg{width:100%;height:auto;display:block}.grid{stroke:var(--line)}.tick{fill:var(--dim);font-size:11px}

@@ -29,7 +29,8 @@ from edgec.passes.base import (
 )
 from edgec.passes.fold_shapes import static_target
 from edgec.passes.infer_shapes import infer
-from edgec.passes.shape_rules import ELEMENTWISE_MANY, ELEMENTWISE_UNARY, axis_of
+from edgec.passes.shape_context import axis_of
+from edgec.passes.shape_rules import ELEMENTWISE_MANY, ELEMENTWISE_UNARY
 
 _SPATIAL = frozenset("AveragePool Conv ConvTranspose DepthToSpace LpPool MaxPool Resize SpaceToDepth".split())
 _AXIS_ATTRIBUTE = frozenset("Concat LogSoftmax Softmax Split".split())

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from edgec.passes import dims as d
 from edgec.passes.dims import Dim
-from edgec.passes.shape_rules import MAX_ELEMENTS, Content, Context, Unknown, axis_of, slice_ranges
+from edgec.passes.shape_context import MAX_ELEMENTS, Content, Context, Unknown, axis_of
+from edgec.passes.shape_rules import slice_ranges
 
 
 def _copy(c: Context) -> Content:

@@ -6,7 +6,8 @@ import onnx_ir as ir
 
 from edgec.passes.base import GraphPass, constant, is_op, producer, scalar, shape_of
 from edgec.passes.infer_shapes import content_of, infer
-from edgec.passes.shape_rules import Context, Unknown, spatial_pads
+from edgec.passes.shape_context import Context, Unknown
+from edgec.passes.shape_windows import spatial_pads
 
 
 class FoldPad(GraphPass):

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from edgec.passes import content_rules, shape_rules
 from edgec.passes.base import GraphPass, static_shape
-from edgec.passes.shape_rules import MAX_ELEMENTS, Content, Context, Shape, Unknown
+from edgec.passes.shape_context import MAX_ELEMENTS, Content, Context, Shape, Unknown
 
 CONTENT = "edgec.content"  # key of `Value.meta`: the known elements of a small integer tensor
 

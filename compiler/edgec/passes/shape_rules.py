@@ -10,75 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-import onnx_ir as ir
-
 from edgec.passes import dims as d
 from edgec.passes.dims import Dim
-
-MAX_ELEMENTS = 64
-Shape = list[Dim]
-Content = tuple[Dim, ...]
-
-
-@dataclass(frozen=True)
-class Context:
-    """One node with what is known about its inputs (`None` where nothing is)."""
-
-    node: ir.Node
-    shapes: Sequence[Shape | None]
-    contents: Sequence[Content | None]
-
-    def shape(self, index: int) -> Shape:
-        shape = self.shapes[index] if index < len(self.shapes) else None
-        if shape is None:
-            raise Unknown
-        return shape
-
-    def content(self, index: int) -> Content:
-        content = self.contents[index] if index < len(self.contents) else None
-        if content is None:
-            raise Unknown
-        return content
-
-    def numbers(self, index: int) -> list[int]:
-        """The content as plain integers."""
-        content = self.content(index)
-        if not all(isinstance(dim, int) for dim in content):
-            raise Unknown
-        return [int(dim) for dim in content if isinstance(dim, int)]
-
-    def array(self, index: int) -> npt.NDArray[np.float64]:
-        """A constant input of any type."""
-        value = self.node.inputs[index] if index < len(self.node.inputs) else None
-        if value is None or value.const_value is None or value.const_value.size > MAX_ELEMENTS:
-            raise Unknown
-        return np.asarray(value.const_value.numpy(), np.float64)
-
-    def has(self, index: int) -> bool:
-        return index < len(self.node.inputs) and self.node.inputs[index] is not None
-
-    def integer(self, name: str, default: int) -> int:
-        return self.node.attributes.get_int(name, default)
-
-    def integers(self, name: str, default: Sequence[int] | None = None) -> list[int]:
-        if name in self.node.attributes:
-            return list(self.node.attributes[name].as_ints())
-        if default is None:
-            raise Unknown
-        return list(default)
-
-    def text(self, name: str, default: str) -> str:
-        return self.node.attributes.get_string(name, default)
-
-
-class Unknown(Exception):
-    """The shape cannot be told from what is known."""
-
-
-def axis_of(axis: int, rank: int) -> int:
-    return axis + rank if axis < 0 else axis
+from edgec.passes.shape_context import Context, Shape, Unknown, axis_of
+from edgec.passes.shape_windows import conv, conv_transpose, global_pool, pool, resize
 
 
 def _same(c: Context) -> list[Shape]:
@@ -119,104 +54,6 @@ def _matmul(c: Context) -> list[Shape]:
 def _gemm(c: Context) -> list[Shape]:
     a, b = c.shape(0), c.shape(1)
     return [[a[1] if c.integer("transA", 0) else a[0], b[0] if c.integer("transB", 0) else b[1]]]
-
-
-def _pads(c: Context, size: Dim, axis: int, window: int, stride: int, rank: int) -> tuple[Dim, Dim]:
-    auto = c.text("auto_pad", "NOTSET")
-    if auto in ("NOTSET", ""):
-        pads = c.integers("pads", [0] * (2 * rank))
-        return pads[axis], pads[axis + rank]
-    if auto == "VALID":
-        return 0, 0
-    if not isinstance(size, int):
-        raise Unknown
-    total = max((-(-size // stride) - 1) * stride + window - size, 0)
-    small, large = total // 2, total - total // 2
-    return (small, large) if auto == "SAME_UPPER" else (large, small)
-
-
-def spatial_pads(c: Context, kernel: Sequence[int]) -> list[tuple[Dim, Dim]]:
-    """(begin, end) of each spatial axis of a Conv or pool."""
-    shape = c.shape(0)
-    rank = len(shape) - 2
-    strides, dilations = c.integers("strides", [1] * rank), c.integers("dilations", [1] * rank)
-    windows = [(kernel[i] - 1) * dilations[i] + 1 for i in range(rank)]
-    return [_pads(c, shape[2 + i], i, windows[i], strides[i], rank) for i in range(rank)]
-
-
-def _windowed(c: Context, channels: Dim, kernel: Sequence[int]) -> list[Shape]:
-    shape = c.shape(0)
-    rank = len(shape) - 2
-    strides, dilations = c.integers("strides", [1] * rank), c.integers("dilations", [1] * rank)
-    pads = spatial_pads(c, kernel)
-    result: Shape = [shape[0], channels]
-    for i in range(rank):
-        window = (kernel[i] - 1) * dilations[i] + 1
-        free = d.subtract(d.add(d.add(shape[2 + i], pads[i][0]), pads[i][1]), window)
-        if c.integer("ceil_mode", 0):
-            steps = d.floor_divide(d.add(free, strides[i] - 1), strides[i])
-            # A last window that would start in the end padding does not count.
-            last_start = d.subtract(d.multiply(steps, strides[i]), d.add(shape[2 + i], pads[i][0]))
-            if isinstance(last_start, int) and last_start >= 0:
-                steps = d.subtract(steps, 1)
-        else:
-            steps = d.floor_divide(free, strides[i])
-        result.append(d.add(steps, 1))
-    return [result] * len(c.node.outputs)
-
-
-def _conv(c: Context) -> list[Shape]:
-    weight = c.shape(1)
-    kernel = [dim for dim in weight[2:] if isinstance(dim, int)]
-    return _windowed(c, weight[0], kernel)
-
-
-def _conv_transpose(c: Context) -> list[Shape]:
-    shape, weight = c.shape(0), c.shape(1)
-    rank = len(shape) - 2
-    strides, dilations = c.integers("strides", [1] * rank), c.integers("dilations", [1] * rank)
-    output_padding = c.integers("output_padding", [0] * rank)
-    pads = c.integers("pads", [0] * (2 * rank))
-    if c.text("auto_pad", "NOTSET") not in ("NOTSET", "") or "output_shape" in c.node.attributes:
-        raise Unknown
-    result: Shape = [shape[0], d.multiply(weight[1], c.integer("group", 1))]
-    for i in range(rank):
-        kernel = weight[2 + i]
-        if not isinstance(kernel, int):
-            raise Unknown
-        extra = output_padding[i] + (kernel - 1) * dilations[i] + 1 - pads[i] - pads[i + rank] - strides[i]
-        result.append(d.add(d.multiply(shape[2 + i], strides[i]), extra))
-    return [result]
-
-
-def _pool(c: Context) -> list[Shape]:
-    return _windowed(c, c.shape(0)[1], c.integers("kernel_shape"))
-
-
-def _global_pool(c: Context) -> list[Shape]:
-    shape = c.shape(0)
-    return [[*shape[:2], *[1] * (len(shape) - 2)]]
-
-
-def _resize(c: Context) -> list[Shape]:
-    shape = c.shape(0)
-    axes = [axis_of(a, len(shape)) for a in c.integers("axes", range(len(shape)))]
-    result = list(shape)
-    if c.has(3):
-        if c.text("keep_aspect_ratio_policy", "stretch") != "stretch":
-            raise Unknown
-        for axis, size in zip(axes, c.content(3), strict=True):
-            result[axis] = size
-        return [result]
-    for axis, scale in zip(axes, c.array(2).reshape(-1), strict=True):
-        dim = shape[axis]
-        if isinstance(dim, int):
-            result[axis] = int(np.floor(dim * scale))
-        elif scale == int(scale):
-            result[axis] = d.multiply(dim, int(scale))
-        else:
-            raise Unknown
-    return [result]
 
 
 def _concat(c: Context) -> list[Shape]:
@@ -469,11 +306,11 @@ RULES: dict[str, Rule] = {
     "ArgMax": _arg_reduce,
     "ArgMin": _arg_reduce,
     "Attention": _attention,
-    "AveragePool": _pool,
+    "AveragePool": pool,
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
-    "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
+    "Conv": conv,
+    "ConvTranspose": conv_transpose,
     "DepthToSpace": _depth_to_space,
     "Expand": _expand,
     "Flatten": _flatten,
@@ -481,17 +318,17 @@ RULES: dict[str, Rule] = {
     "GatherElements": _gather_elements,
     "GatherND": _gather_nd,
     "Gemm": _gemm,
-    "GlobalAveragePool": _global_pool,
-    "GlobalMaxPool": _global_pool,
+    "GlobalAveragePool": global_pool,
+    "GlobalMaxPool": global_pool,
     "LayerNormalization": _layer_norm,
-    "LpPool": _pool,
+    "LpPool": pool,
     "MatMul": _matmul,
-    "MaxPool": _pool,
+    "MaxPool": pool,
     "OneHot": _one_hot,
     "Pad": _pad,
     "Range": _range,
     "Reshape": _reshape,
-    "Resize": _resize,
+    "Resize": resize,
     "Shape": _shape,
     "Size": lambda _: [[]],
     "Slice": _slice,

@@ -28,7 +28,7 @@ from edgec.passes import dims as d
 from edgec.passes.base import static_shape
 from edgec.passes.dims import Dim
 from edgec.passes.infer_shapes import content_of
-from edgec.passes.shape_rules import Content, Context
+from edgec.passes.shape_context import Content, Context
 
 Handle = TensorView | Lazy | Constant
 

@@ -28,7 +28,8 @@ from edgec.lower.wasm.program import Storage
 from edgec.passes import dims as d
 from edgec.passes.base import static_shape
 from edgec.passes.dims import Dim
-from edgec.passes.shape_rules import Context, spatial_pads
+from edgec.passes.shape_context import Context
+from edgec.passes.shape_windows import spatial_pads
 
 _STRIP_BYTES = 256 * 1024  # of im2col rows that are made and multiplied at a time: about what a core's cache holds
 

@@ -16,7 +16,7 @@ from edgec.lower.wasm.kernels.embedding import embedding
 from edgec.lower.wasm.kernels.gather import gather, gather_elements
 from edgec.lower.wasm.ops.linear import Matrix
 from edgec.passes import dims as d
-from edgec.passes.shape_rules import axis_of
+from edgec.passes.shape_context import axis_of
 
 
 def lower_gather(context: GraphContext, node: ir.Node) -> None:

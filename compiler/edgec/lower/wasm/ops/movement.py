@@ -15,7 +15,8 @@ from edgec.lower.wasm.kernels.sequence import arithmetic_sequence
 from edgec.lower.wasm.ops.gather import taken
 from edgec.passes import dims as d
 from edgec.passes.base import is_read
-from edgec.passes.shape_rules import axis_of, pad_amounts, slice_ranges
+from edgec.passes.shape_context import axis_of
+from edgec.passes.shape_rules import pad_amounts, slice_ranges
 
 
 def reshape(context: GraphContext, node: ir.Node) -> None:

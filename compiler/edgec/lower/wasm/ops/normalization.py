@@ -18,7 +18,7 @@ from edgec.lower.wasm.ops.linear import as_rows
 from edgec.lower.wasm.ops.reduce import reduced
 from edgec.passes import dims as d
 from edgec.passes.base import is_read
-from edgec.passes.shape_rules import axis_of
+from edgec.passes.shape_context import axis_of
 
 
 def lower_softmax(context: GraphContext, node: ir.Node) -> None:

@@ -12,7 +12,7 @@ from edgec.lower.wasm.kernels.elementwise import Operand, dimensions
 from edgec.lower.wasm.kernels.reduction import arg_extreme, reduction
 from edgec.lower.wasm.ops.elementwise import combine
 from edgec.passes.dims import Dim
-from edgec.passes.shape_rules import axis_of
+from edgec.passes.shape_context import axis_of
 
 _KINDS = {
     "ReduceL1": "sum",

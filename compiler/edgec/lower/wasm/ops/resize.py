@@ -14,7 +14,7 @@ from edgec.lower.wasm.graph_dims import symbols
 from edgec.lower.wasm.kernels.resample import resample
 from edgec.lower.wasm.ops.conv import channels_first, channels_last
 from edgec.passes.base import constant
-from edgec.passes.shape_rules import axis_of
+from edgec.passes.shape_context import axis_of
 
 Table = tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]
 

@@ -98,8 +98,8 @@ const pick = (object, names) => Object.fromEntries(names.map((name) => [name, ob
 function sizes({ memory, kv, files, weights }) {
   const weightFiles = new Set(weights.map(({ file }) => file));
   const downloadBytes = [...weightFiles].reduce((sum, file) => sum + files[file].bytes, 0);
-  // As many pages of keys and values as the measured context needs.
-  const kvBytes = Math.ceil(CONTEXT / kv.page_tokens) * kv.page_bytes;
+  // Memory grows by a page of keys and values when a turn reaches it.
+  const kvBytes = Math.ceil((PROMPT_TOKENS + DECODE_TOKENS) / kv.page_tokens) * kv.page_bytes;
   return { downloadBytes, weightBytes: memory.weights.bytes, kvBytes, kvBits: kv.bits };
 }
 

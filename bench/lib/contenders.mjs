@@ -12,7 +12,7 @@
 /** @type {readonly Contender[]} */
 export const CONTENDERS = [
   { id: "edgec", engine: "edgec", label: "edgec", threads: 1, variant: "relaxed" },
-  { id: "edgec-simd128", engine: "edgec", label: "edgec without relaxed SIMD", threads: 1, variant: "simd128" },
+  { id: "edgec-simd128", engine: "edgec", label: "edgec, plain SIMD", threads: 1, variant: "simd128" },
   { id: "edgec-2t", engine: "edgec", label: "edgec", threads: 2, variant: "relaxed-threads" },
   { id: "wllama-2", engine: "wllama-2", label: "wllama 2", threads: 1 },
   { id: "wllama-2-2t", engine: "wllama-2", label: "wllama 2", threads: 2 },

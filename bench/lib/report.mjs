@@ -65,7 +65,7 @@ export function markdown(result, picture) {
 
 This page is written by \`make bench BENCH_FLAGS="--report docs/benchmarks.md"\`; [bench/README.md](../bench/README.md) says how it measures.
 
-${model.name} (${(model.parameters / 1e6).toFixed(0)} million parameters) on ${machine.cores} cores of an ${machine.processor}, ${machine.memoryGiB} GiB, ${browser}, ${date}.
+${model.name} (${(model.parameters / 1e6).toFixed(0)} million parameters) on ${machine.cores} cores (${machine.processor}), ${machine.memoryGiB} GiB, ${browser}, ${date}.
 edgec ${model.edgec}, profile \`${model.profile}\`; wllama ${peers["wllama-2"]} and ${peers["wllama-3"]} on a Q4_0 GGUF made from the same file.
 Tokens per second, medians of ${work.rounds} rounds in which everybody takes a turn: *prefill* of ${work.promptTokens} tokens, *decode* of ${work.decodeTokens} tokens after
 them, and *decode, short*: the same after a prompt of one sentence.${niceness ? ` The machine had other work too; all contenders ran at niceness ${niceness}.` : ""}
@@ -85,7 +85,7 @@ ${goalLines(result)
 - *code*: scripts and WebAssembly that the page loads, compressed with brotli; edgec's counts every script of the package.
 - *load*: from importing the engine to being able to answer, over loopback, nothing cached.
 - *peak*: largest resident memory of the tab's process. *wasm*: size of the model's WebAssembly memory.
-${edgec ? `- edgec's weights: ${mebibytes(model.downloadBytes)} MiB to download, ${mebibytes(model.weightBytes)} MiB in memory; keys and values of ${work.contextLength} tokens at ${model.kvBits} bits: ${mebibytes(model.kvBytes)} MiB; all the rest of its memory: ${mebibytes(edgec.memoryBytes - model.weightBytes - model.kvBytes)} MiB.` : ""}
+${edgec ? `- edgec's weights: ${mebibytes(model.downloadBytes)} MiB to download, ${mebibytes(model.weightBytes)} MiB in memory; keys and values of ${work.promptTokens + work.decodeTokens} tokens at ${model.kvBits} bits: ${mebibytes(model.kvBytes)} MiB; all the rest of its memory: ${mebibytes(edgec.memoryBytes - model.weightBytes - model.kvBytes)} MiB.` : ""}
 
 ## Lowest and highest
 ${line(["", "threads", ...MEASURES.map((measure) => TITLES[measure])])}

@@ -133,12 +133,13 @@ def encoder() -> ModelIR:
 
 
 def convolutional() -> ModelIR:
-    """A stem, a depthwise and a pointwise convolution and a classifier."""
+    """A stem, a depthwise, a narrow and a wide pointwise convolution and a classifier."""
     b = Builder()
     image = input_value("image", "N", 3, "height", "width")
     x = b.node("Conv", image, b.weight("stem", 32, 3, 3, 3), b.weight("stem.bias", 32), shape=(1, 32, 112, 112))
     x = b.node("Conv", x, b.weight("depthwise", 32, 1, 3, 3), shape=(1, 32, 112, 112), group=32)
-    x = b.node("Conv", x, b.weight("pointwise", 1280, 32, 1, 1), shape=(1, 1280, 112, 112))
+    x = b.node("Conv", x, b.weight("narrow", 64, 32, 1, 1), shape=(1, 64, 112, 112))
+    x = b.node("Conv", x, b.weight("pointwise", 1280, 64, 1, 1), shape=(1, 1280, 112, 112))
     x = b.node("GlobalAveragePool", x, shape=(1, 1280, 1, 1))
     x = b.node("Flatten", x, shape=(1, 1280))
     x = b.node("Gemm", x, b.weight("classifier", 10, 1280), shape=(1, 10), transB=1)

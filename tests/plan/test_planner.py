@@ -76,6 +76,7 @@ def test_convolutional_network() -> None:
         "stem": 32,  # 864 weights
         "stem.bias": 32,
         "depthwise": 32,
+        "narrow": 32,  # 2,048 weights
         "pointwise": 8,
         "classifier": 8,
     }

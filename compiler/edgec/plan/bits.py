@@ -15,6 +15,7 @@ from edgec.ir.plan import TensorPlan
 from edgec.ir.weight_use import FLOAT_TYPES, WeightUse, weight_uses
 
 TINY = 1024  # weights; at 4 bytes each they weigh less than a quantized matrix is worth
+SMALL_CONVOLUTION = 8192  # weights; a detector's narrow layers move boxes at 8 bits and weigh next to nothing
 SMALL_TABLE = 1 << 18  # weights; 8 bits of such a table cost at most 128 KiB more than 4
 SMALL_MODEL = 8 << 20  # weights; 8 bits of such a model cost at most 4 MiB more than 4
 
@@ -39,6 +40,8 @@ def tensor_plans(model: ModelIR, bits: int | None) -> tuple[TensorPlan, ...]:
             plans.append(_float(name, "asked for"))
         elif bits is not None:
             plans.append(_packed(name, bits, "asked for"))
+        elif "conv" in use.roles and use.elements <= SMALL_CONVOLUTION:
+            plans.append(_float(name, f"narrow convolution ({use.elements} weights)"))
         else:
             plans.append(_packed(name, *choose(use)))
     return tuple(plans)

@@ -1,8 +1,8 @@
-// Keeps the page, the runtime and the small files of the models in use, so that all works without a network. Weights are
-// not kept here: the runtime stores them itself. The network comes first, so a page is never older than its server.
+// Keeps the page, the runtime and the small files of the models in use, so that all works without a network. Weights are not
+// kept here: the runtime stores them itself. The network comes first, so a page that has one is never older than its server.
 "use strict";
 
-const CACHE = "edgec-page-1";
+const CACHE = "edgec-page";
 const PATIENCE = 4000; // ms for a network that neither answers nor fails
 const PAGE = [
   "./",
@@ -42,38 +42,32 @@ const PAGE = [
 const RUNTIME = ["runtime/edgec.js", "runtime/worker.js", "runtime/thread.js"];
 const SCOPE = new URL("./", self.location.href);
 
+// Neither `skipWaiting` nor `clients.claim`: what is kept serves the next visit, and Firefox would wait for the models' threads,
+// which sleep, to take note of the change before it answers any request.
 self.addEventListener("install", (event) => {
-  event.waitUntil(keepPage().then(() => self.skipWaiting()));
+  event.waitUntil(renew([]));
 });
 
-self.addEventListener("activate", (event) => {
-  event.waitUntil(activate());
-});
-
-async function activate() {
-  for (const name of await caches.keys()) {
-    if (name.startsWith("edgec-page-") && name !== CACHE) await caches.delete(name);
-  }
-  await self.clients.claim();
-}
-
-// The page names the bundles whose weights it has; their small files are kept, everything else is let go.
+// The page names the bundles whose weights it has; their small files are kept too, and those that are no longer needed let go.
 self.addEventListener("message", (event) => {
-  if (event.data?.type !== "keep") return;
-  event.waitUntil(keep(event.data.bundles, event.source));
+  if (event.data?.type === "keep") event.waitUntil(keep(event.data.bundles, event.source));
 });
 
 async function keep(bundles, client) {
   let complete = true;
   try {
-    const wanted = new Set(await keepPage());
-    for (const bundle of bundles) for (const url of await keepBundle(new URL(bundle, SCOPE))) wanted.add(url);
+    const needed = await renew(bundles);
     const cache = await caches.open(CACHE);
-    for (const request of await cache.keys()) if (!wanted.has(request.url)) await cache.delete(request);
+    for (const { url } of await cache.keys()) if (!needed.has(url) && !isPage(url)) await cache.delete(url);
   } catch {
     complete = await pageIsKept(); // no network: what was kept before stays
   }
   client?.postMessage({ type: "kept", complete });
+}
+
+/** Not to be deleted, even where this version of the worker does not know it: a newer one may be waiting. */
+function isPage(url) {
+  return !/\/runtime\/|\.wasm$|\/manifest\.json$/.test(url);
 }
 
 async function pageIsKept() {
@@ -82,39 +76,59 @@ async function pageIsKept() {
   return found.every(Boolean);
 }
 
-/** @returns the addresses of the page's and the runtime's files, all of them in the cache */
-async function keepPage() {
+/**
+ * Stores what is new on the server, all of it or nothing, so that versions are never mixed.
+ *
+ * @returns the addresses of all files that are needed
+ */
+async function renew(bundles) {
+  const fresh = new Map();
+  await Promise.all([
+    ...PAGE.map((path) => ask(fresh, new URL(path, SCOPE))),
+    askForRuntime(fresh),
+    ...bundles.map((url) => askForBundle(fresh, new URL(url, SCOPE))),
+  ]);
   const cache = await caches.open(CACHE);
-  const urls = PAGE.map((path) => new URL(path, SCOPE).href);
-  await Promise.all(urls.map((url) => store(cache, url)));
+  const changed = [];
+  for (const [url, response] of fresh)
+    if (!isSame(await cache.match(url), response)) changed.push(new Request(url, { cache: "no-cache" }));
+  if (changed.length > 0) await cache.addAll(changed); // one transaction: dozens of them would keep a slow disk busy
+  return new Set(fresh.keys());
+}
+
+function isSame(kept, response) {
+  return (
+    kept !== undefined &&
+    ["etag", "last-modified"].some(
+      (name) => kept.headers.has(name) && kept.headers.get(name) === response.headers.get(name),
+    )
+  );
+}
+
+async function ask(fresh, { href }) {
+  const response = await fetch(href, { cache: "no-cache" });
+  if (!response.ok) throw new Error(`${href}: ${response.status}`);
+  fresh.set(href, response);
+  return response;
+}
+
+/** The names of the runtime's chunks change with each build: the scripts themselves tell. */
+async function askForRuntime(fresh) {
   const scripts = RUNTIME.map((path) => new URL(path, SCOPE).href);
-  // The names of the runtime's chunks change with each build: the scripts themselves tell.
   for (let at = 0; at < scripts.length; at++) {
-    const text = await (await store(cache, scripts[at])).text();
+    const text = await (await ask(fresh, new URL(scripts[at]))).text();
     for (const [, path] of text.matchAll(/["'](\.{1,2}\/[\w./-]+\.js)["']/g)) {
-      const url = new URL(path, scripts[at]).href;
-      if (!scripts.includes(url)) scripts.push(url);
+      const { href } = new URL(path, scripts[at]);
+      if (!scripts.includes(href)) scripts.push(href);
     }
   }
-  return [...urls, ...scripts];
 }
 
 /** The manifest and every variant of the module, so that settings may change without a network. */
-async function keepBundle(bundle) {
-  if (bundle.origin !== SCOPE.origin) return [];
-  const cache = await caches.open(CACHE);
-  const manifest = new URL("manifest.json", bundle).href;
-  const { modules } = await (await store(cache, manifest)).json();
-  const urls = Object.values(modules).map((file) => new URL(file, bundle).href);
-  await Promise.all(urls.map((url) => store(cache, url)));
-  return [manifest, ...urls];
-}
-
-async function store(cache, url) {
-  const response = await fetch(url, { cache: "no-cache" });
-  if (!response.ok) throw new Error(`${url}: ${response.status}`);
-  await cache.put(url, response.clone());
-  return response;
+async function askForBundle(fresh, bundle) {
+  if (bundle.origin !== SCOPE.origin) return;
+  const { modules } = await (await ask(fresh, new URL("manifest.json", bundle))).json();
+  await Promise.all(Object.values(modules).map((file) => ask(fresh, new URL(file, bundle))));
 }
 
 self.addEventListener("fetch", (event) => {
@@ -126,22 +140,12 @@ self.addEventListener("fetch", (event) => {
   event.respondWith(answer(event.request, address.href));
 });
 
-/** The network's answer, or the kept one where there is no network or it takes too long. */
+/** The network's answer, or what is kept where there is no network or it takes too long. */
 async function answer(request, key) {
+  const network = fetch(request);
+  const late = new Promise((resolve) => setTimeout(resolve, PATIENCE));
+  const response = await Promise.race([network, late]).catch(() => undefined);
+  if (response && response.status < 500) return response;
   const cache = await caches.open(CACHE);
-  const kept = await cache.match(key);
-  if (!kept) return fetch(request);
-  const network = fetch(request).then(
-    (response) => {
-      if (response.status >= 500) return kept;
-      if (response.status === 200 && !response.redirected) cache.put(key, response.clone()).catch(() => undefined);
-      return response;
-    },
-    () => kept,
-  );
-  let timer;
-  const patience = new Promise((resolve) => {
-    timer = setTimeout(resolve, PATIENCE, kept);
-  });
-  return Promise.race([network, patience]).finally(() => clearTimeout(timer));
+  return (await cache.match(key)) ?? network;
 }

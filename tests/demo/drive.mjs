@@ -8,17 +8,23 @@
 import { readFileSync } from "node:fs";
 import { setTimeout } from "node:timers/promises";
 import { launch } from "../../runtime_wasm/tools/browsers.mjs";
-import * as checks from "./checks.mjs";
+import * as pageChecks from "./checks_page.mjs";
+import * as toolChecks from "./checks_tools.mjs";
 import { Page, Server } from "./page.mjs";
 
 const CHECK_LIMIT = 180_000; // ms
-const REDUCED_MOTION = { args: { chromium: ["--force-prefers-reduced-motion"], firefox: [] }, preferences: { "ui.prefersReducedMotion": 1 } };
+const REDUCED_MOTION = {
+  args: { chromium: ["--force-prefers-reduced-motion"], firefox: [] },
+  preferences: { "ui.prefersReducedMotion": 1 },
+};
 
+const checks = { ...pageChecks, ...toolChecks };
 const name = process.argv[2];
 const settings = JSON.parse(readFileSync(0, "utf8"));
 const browser = await launch(name, { args: REDUCED_MOTION.args[name], preferences: REDUCED_MOTION.preferences });
 try {
-  for (const check of settings.checks ?? Object.keys(checks)) console.log(JSON.stringify({ check, ...(await run(check)) }));
+  for (const check of settings.checks ?? Object.keys(checks))
+    console.log(JSON.stringify({ check, ...(await run(check)) }));
 } finally {
   await browser.close();
 }

@@ -27,7 +27,12 @@ export function contrastProblems() {
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   for (let node = walker.nextNode(); node; node = walker.nextNode()) {
     const element = node.parentElement;
-    if (!node.data.trim() || !element.checkVisibility() || element.closest(":disabled, .visually-hidden, .skip, option, noscript")) continue;
+    if (
+      !node.data.trim() ||
+      !element.checkVisibility() ||
+      element.closest(":disabled, .visually-hidden, .skip, option, noscript")
+    )
+      continue;
     const style = getComputedStyle(element);
     const back = behind(element);
     const [light, dark] = [luminance(over(read(style.color), back)), luminance(back)].sort((a, b) => b - a);
@@ -38,7 +43,10 @@ export function contrastProblems() {
   }
   for (const field of document.querySelectorAll("input:not([type=file]), select, textarea")) {
     if (!field.checkVisibility() || field.disabled) continue;
-    const [light, dark] = [luminance(read(getComputedStyle(field).borderTopColor)), luminance(behind(field.parentElement))].sort((a, b) => b - a);
+    const [light, dark] = [
+      luminance(read(getComputedStyle(field).borderTopColor)),
+      luminance(behind(field.parentElement)),
+    ].sort((a, b) => b - a);
     const ratio = (light + 0.05) / (dark + 0.05);
     if (ratio < 3) problems.push(`${ratio.toFixed(2)}: edge of ${field.id}`);
   }
@@ -49,11 +57,13 @@ export function contrastProblems() {
 export function overflowing() {
   const width = document.documentElement.clientWidth;
   const found = [];
-  if (document.documentElement.scrollWidth > width) found.push(`the page is ${document.documentElement.scrollWidth} px wide`);
+  if (document.documentElement.scrollWidth > width)
+    found.push(`the page is ${document.documentElement.scrollWidth} px wide`);
   for (const element of document.body.querySelectorAll("*")) {
     if (!element.checkVisibility() || element.closest(".visually-hidden, pre, svg")) continue;
     const { right, left } = element.getBoundingClientRect();
-    if (right > width + 0.5 || left < -0.5) found.push(`${element.tagName} ${element.id || element.className}: ${left} to ${right}`);
+    if (right > width + 0.5 || left < -0.5)
+      found.push(`${element.tagName} ${element.id || element.className}: ${left} to ${right}`);
   }
   return found;
 }
@@ -61,10 +71,16 @@ export function overflowing() {
 /** Controls that a screen reader could not name. */
 export function nameless() {
   const found = [];
-  for (const element of document.querySelectorAll("button, input, select, textarea, a, [role=tab], [role=progressbar], [role=log], [tabindex]")) {
+  for (const element of document.querySelectorAll(
+    "button, input, select, textarea, a, [role=tab], [role=progressbar], [role=log], [tabindex]",
+  )) {
     if (!element.checkVisibility() || element.matches("main, pre")) continue;
     const labelled = element.getAttribute("aria-labelledby");
-    const name = element.getAttribute("aria-label") || (labelled && document.getElementById(labelled)?.textContent) || [...(element.labels ?? [])].map((label) => label.textContent).join() || element.textContent;
+    const name =
+      element.getAttribute("aria-label") ||
+      (labelled && document.getElementById(labelled)?.textContent) ||
+      [...(element.labels ?? [])].map((label) => label.textContent).join() ||
+      element.textContent;
     if (!name.trim()) found.push(element.outerHTML.slice(0, 80));
   }
   return found;

@@ -19,7 +19,11 @@ export class Server {
   async start(names = Object.keys(this.bundles), flags = []) {
     const port = this.address ? new URL(this.address).port : "0";
     const [program, ...rest] = this.command;
-    this.process = spawn(program, [...rest, ...names.map((name) => this.bundles[name]), "--quiet", "--port", port, ...flags], { stdio: ["ignore", "pipe", "inherit"] });
+    this.process = spawn(
+      program,
+      [...rest, ...names.map((name) => this.bundles[name]), "--quiet", "--port", port, ...flags],
+      { stdio: ["ignore", "pipe", "inherit"] },
+    );
     this.address = await new Promise((resolve, reject) => {
       this.process.stdout.once("data", (line) => resolve(String(line).trim()));
       this.process.once("exit", (code) => reject(new Error(`the server ended with code ${code}`)));
@@ -55,7 +59,8 @@ export class Page {
     });
     this.tab.on("pageerror", (error) => this.noise.push(`error: ${error.message}`));
     this.tab.on("request", (request) => {
-      if (/^https?:/.test(request.url()) && !request.url().startsWith(this.server.address)) this.noise.push(`request: ${request.url()}`);
+      if (/^https?:/.test(request.url()) && !request.url().startsWith(this.server.address))
+        this.noise.push(`request: ${request.url()}`);
     });
     await this.tab.setViewport({ width: 1280, height: 800 });
   }
@@ -100,8 +105,20 @@ export class Page {
     await this.tab.keyboard.press("Enter");
   }
 
+  /** Presses Stop as soon as some of the answer is there; from inside, since from outside it may be too late. */
+  async stopSoon() {
+    await this.inside(async () => {
+      while ((document.querySelector(".answer")?.textContent.length ?? 0) < 3)
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      document.getElementById("send").click();
+    });
+  }
+
   async answered(count = 1) {
-    await this.until((wanted) => document.querySelectorAll('.turn.assistant[aria-busy="false"]').length >= wanted, count);
+    await this.until(
+      (wanted) => document.querySelectorAll('.turn.assistant[aria-busy="false"]').length >= wanted,
+      count,
+    );
   }
 
   async kept() {

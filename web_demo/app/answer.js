@@ -18,7 +18,7 @@ export function blocks(text) {
   /** @type {Block[]} */
   const found = [];
   const lines = text.split("\n");
-  for (let at = 0; at < lines.length; ) {
+  for (let at = 0; at < lines.length;) {
     const start = at;
     if (lines[at].trim() === "") {
       at++;
@@ -33,7 +33,12 @@ export function blocks(text) {
       found.push({ kind: "heading", text: lines[at++].replace(/^#+\s+/, "") });
     } else {
       do at++;
-      while (at < lines.length && lines[at].trim() !== "" && !/^\s*```|^#{1,6}\s/.test(lines[at]) && !ITEM.test(lines[at]));
+      while (
+        at < lines.length &&
+        lines[at].trim() !== "" &&
+        !/^\s*```|^#{1,6}\s/.test(lines[at]) &&
+        !ITEM.test(lines[at])
+      );
       found.push({ kind: "paragraph", text: lines.slice(start, at).join("\n").trim() });
     }
   }
@@ -65,7 +70,12 @@ function list(lines, at, found) {
       break;
     }
   }
-  found.push({ kind: "list", first: ordered ? Number(first?.[1]) : null, items, text: lines.slice(start, at).join("\n") });
+  found.push({
+    kind: "list",
+    first: ordered ? Number(first?.[1]) : null,
+    items,
+    text: lines.slice(start, at).join("\n"),
+  });
   return at;
 }
 

@@ -76,7 +76,9 @@ class Chat {
       this.clear();
       this.question.focus();
     });
-    const chips = STARTERS.map((text) => h("li", {}, h("button", { class: "chip", type: "button", click: () => this.send(text) }, text)));
+    const chips = STARTERS.map((text) =>
+      h("li", {}, h("button", { class: "chip", type: "button", click: () => this.send(text) }, text)),
+    );
     byId("starters", HTMLElement).append(...chips);
   }
 
@@ -184,7 +186,9 @@ class Chat {
    */
   #fail(row, error) {
     const full = codeOf(error) === "context-full";
-    const text = full ? "The conversation has become longer than this model can hold. Clear it to go on." : describe(error);
+    const text = full
+      ? "The conversation has become longer than this model can hold. Clear it to go on."
+      : describe(error);
     row.querySelector(".turn-body")?.append(h("p", { class: "failure", role: "alert" }, ...withCode(text)));
     this.slot.noticeFailure(error);
   }
@@ -216,7 +220,12 @@ class Chat {
  * @param {...HTMLElement} content
  */
 function turn(role, name, ...content) {
-  return h("article", { class: `turn ${role}` }, h("h3", { class: "who" }, name), h("div", { class: "turn-body" }, ...content));
+  return h(
+    "article",
+    { class: `turn ${role}` },
+    h("h3", { class: "who" }, name),
+    h("div", { class: "turn-body" }, ...content),
+  );
 }
 
 /** Shows an answer as it comes, once per frame, with its speed. */
@@ -281,7 +290,9 @@ class LiveAnswer {
     const rate = this.#first ? this.#rate() : 0;
     this.#end();
     this.speed.end(rate);
-    return [`Stopped after ${plural(this.#tokens, "token")}`, rate ? `${figure(rate)} per second` : ""].filter(Boolean).join(", ");
+    return [`Stopped after ${plural(this.#tokens, "token")}`, rate ? `${figure(rate)} per second` : ""]
+      .filter(Boolean)
+      .join(", ");
   }
 
   #end() {

@@ -11,7 +11,10 @@ export const canThread = self.crossOriginIsolated === true && typeof SharedArray
 
 /** Why there is one thread only, or what more of them would do. */
 export function threadsNote() {
-  if (canThread) return cores > 1 ? "Changing this starts the model again. The answers stay the same, to the bit." : "This device has one core.";
+  if (canThread)
+    return cores > 1
+      ? "Changing this starts the model again. The answers stay the same, to the bit."
+      : "This device has one core.";
   if (!self.isSecureContext) return "One thread: browsers share memory only on https or localhost.";
   return "One thread: more need a page that is cross-origin isolated. `edgec serve` sends the headers for that unless it is told not to.";
 }

@@ -33,8 +33,18 @@ export function h(tag, properties = {}, ...children) {
     else if (name in element && !name.includes("-")) Object.assign(element, { [name]: value });
     else element.setAttribute(name, String(value));
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
+  fill(element, ...children);
   return element;
+}
+
+/**
+ * Replaces what is in an element; children that are nothing are left out.
+ *
+ * @param {HTMLElement} element
+ * @param {...Child} children
+ */
+export function fill(element, ...children) {
+  element.replaceChildren(...children.filter((child) => child !== null && child !== undefined && child !== false));
 }
 
 /**
@@ -44,7 +54,9 @@ export function h(tag, properties = {}, ...children) {
  * @returns {Node[]}
  */
 export function withCode(text) {
-  return text.split(/`([^`]+)`/).map((part, index) => (index % 2 ? h("code", {}, part) : document.createTextNode(part)));
+  return text
+    .split(/`([^`]+)`/)
+    .map((part, index) => (index % 2 ? h("code", {}, part) : document.createTextNode(part)));
 }
 
 /**

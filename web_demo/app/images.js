@@ -52,7 +52,8 @@ class Images {
         this.drop.classList.add("over");
       });
     }
-    for (const type of ["dragleave", "drop"]) this.drop.addEventListener(type, () => this.drop.classList.remove("over"));
+    for (const type of ["dragleave", "drop"])
+      this.drop.addEventListener(type, () => this.drop.classList.remove("over"));
     this.drop.addEventListener("drop", (event) => {
       event.preventDefault();
       this.take(event.dataTransfer?.files[0]);
@@ -116,7 +117,13 @@ class Images {
 function row(found) {
   const bar = h("div", { class: "fill" });
   bar.style.setProperty("--share", String(found.score));
-  return h("li", {}, h("p", { class: "result-text" }, name(found)), h("p", { class: "score" }, percent(found.score)), h("div", { class: "track", "aria-hidden": "true" }, bar));
+  return h(
+    "li",
+    {},
+    h("p", { class: "result-text" }, name(found)),
+    h("p", { class: "score" }, percent(found.score)),
+    h("div", { class: "track", "aria-hidden": "true" }, bar),
+  );
 }
 
 /** @param {import("@edgec/runtime").Classification} found bundles without labels have numbers instead */

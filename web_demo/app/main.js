@@ -26,13 +26,19 @@ const TEXTS = {
     title: "A language model, in this tab",
     about: "It answers on your own device, with or without a network. Nothing you write is sent anywhere.",
     missing: "No language model is served here",
-    commands: ["edgec compile SmolLM2-135M-Instruct.Q4_1.gguf --profile phone-8gb -o smollm2.edgec", "edgec serve smollm2.edgec"],
+    commands: [
+      "edgec compile SmolLM2-135M-Instruct.Q4_1.gguf --profile phone-8gb -o smollm2.edgec",
+      "edgec serve smollm2.edgec",
+    ],
   },
   search: {
     title: "Search by meaning",
     about: "A sentence encoder finds texts by what they say, whatever words they use. Your texts stay on your device.",
     missing: "No sentence encoder is served here",
-    commands: ["edgec compile ./all-MiniLM-L6-v2 --profile phone-8gb -o minilm.edgec", "edgec serve smollm2.edgec minilm.edgec"],
+    commands: [
+      "edgec compile ./all-MiniLM-L6-v2 --profile phone-8gb -o minilm.edgec",
+      "edgec serve smollm2.edgec minilm.edgec",
+    ],
   },
   images: {
     title: "What is in the picture?",
@@ -42,6 +48,7 @@ const TEXTS = {
       "edgec compile efficientnet-lite0.onnx --task efficientnet-lite0.json --profile phone-8gb -o efficientnet.edgec",
       "edgec serve smollm2.edgec efficientnet.edgec",
     ],
+    file: "tasks/efficientnet-lite0.json",
   },
 };
 
@@ -70,7 +77,9 @@ async function start() {
     runtime = await loadRuntime();
   } catch (error) {
     setUpTabs(() => undefined);
-    return notice(`The runtime is not at \`runtime/edgec.js\` beside this page; \`make runtime\` builds it. ${describe(error)}`);
+    return notice(
+      `The runtime is not at \`runtime/edgec.js\` beside this page; \`make runtime\` builds it. ${describe(error)}`,
+    );
   }
   const served = await listing();
   const modelStored = setUpOffline();

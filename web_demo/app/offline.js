@@ -11,7 +11,12 @@ export function setUpOffline() {
   function show() {
     status.classList.toggle("kept", kept);
     if (!navigator.onLine) status.textContent = kept ? "Offline, and working" : "Offline";
-    else status.textContent = kept ? "Ready for offline use" : "serviceWorker" in navigator ? "Preparing for offline use" : "Works online only";
+    else
+      status.textContent = kept
+        ? "Ready for offline use"
+        : "serviceWorker" in navigator
+          ? "Preparing for offline use"
+          : "Works online only";
   }
 
   addEventListener("online", show);
@@ -25,7 +30,8 @@ export function setUpOffline() {
     kept = data.complete;
     show();
   });
-  const keep = async () => (await serviceWorker.ready).active?.postMessage({ type: "keep", bundles: [...storedBundles()] });
+  const keep = async () =>
+    (await serviceWorker.ready).active?.postMessage({ type: "keep", bundles: [...storedBundles()] });
   serviceWorker.register("sw.js").then(keep, () => {
     status.textContent = "Works online only";
   });

@@ -1,7 +1,7 @@
 /** The device and precision panel: what runs now, what the model is, what the device can do, what is stored. */
 
 import { canThread, cores, deviceFacts, storageFacts, threadsName, threadsNote } from "./device.js";
-import { byId, facts, h, withCode } from "./dom.js";
+import { byId, facts, fill, h, withCode } from "./dom.js";
 import { bytes, count, figure, percent, seconds } from "./format.js";
 import { forgetStoredBundles, recall, remember } from "./memory.js";
 import { planFacts } from "./plan.js";
@@ -51,7 +51,8 @@ export class Panel {
     const select = byId("threads", HTMLSelectElement);
     const most = canThread ? Math.min(cores, MOST_THREADS) : 1;
     select.append(h("option", { value: "" }, "Automatic"));
-    for (let threads = 1; threads <= most; threads++) select.append(h("option", { value: String(threads) }, String(threads)));
+    for (let threads = 1; threads <= most; threads++)
+      select.append(h("option", { value: String(threads) }, String(threads)));
     select.disabled = most === 1;
     const chosen = recall("threads") ?? "";
     select.value = [...select.options].some(({ value }) => value === chosen) ? chosen : "";
@@ -104,12 +105,20 @@ export class Panel {
     const memory = Object.values(this.tools).reduce((sum, { slot }) => sum + (slot.stats?.memoryBytes ?? 0), 0);
     facts(list, [
       ["Memory in use", memory ? bytes(memory) : "none"],
-      ["Runs on", stats ? `${stats.variant.startsWith("relaxed") ? "relaxed SIMD" : "plain SIMD"}, ${threadsName(stats.threads)}` : null],
+      [
+        "Runs on",
+        stats
+          ? `${stats.variant.startsWith("relaxed") ? "relaxed SIMD" : "plain SIMD"}, ${threadsName(stats.threads)}`
+          : null,
+      ],
       ["Conversation", stats?.contextLength ? `${stats.cachedTokens} of ${stats.contextLength} tokens` : null],
     ]);
-    this.readout.replaceChildren(
-      speed.text ? h("p", { class: "speed" }, h("strong", {}, speed.text), " ", h("span", {}, speed.unit)) : h("p", { class: "note" }, "Nothing has run yet."),
-      ...(speed.samples.length > 1 ? [sparkline(speed.samples, KEPT)] : []),
+    fill(
+      this.readout,
+      speed.text
+        ? h("p", { class: "speed" }, h("strong", {}, speed.text), " ", h("span", {}, speed.unit))
+        : h("p", { class: "note" }, "Nothing has run yet."),
+      speed.samples.length > 1 && sparkline(speed.samples, KEPT),
       list,
     );
   }
@@ -133,17 +142,38 @@ export class Panel {
       ["Parameters", info.model.parameters ? count(info.model.parameters) : null],
       ["License", info.model.license],
       ["Compiled for", info.profile],
-      ["Weights", `${bytes(stats.weightBytes)}${info.model.parameters ? `, ${figure((8 * stats.weightBytes) / info.model.parameters)} bits each` : ""}`],
+      [
+        "Weights",
+        `${bytes(stats.weightBytes)}${info.model.parameters ? `, ${figure((8 * stats.weightBytes) / info.model.parameters)} bits each` : ""}`,
+      ],
       ["Activations", plan.activationBits ? `${plan.activationBits} bits` : null],
       ["KV cache", plan.kvBits ? `${plan.kvBits} bits` : null],
       ["Context", info.context_length ? `${info.context_length} tokens` : null],
       ["Planned speed", plan.predicted > 1 ? `${figure(plan.predicted)} tokens per second on ${info.profile}` : null],
-      ["Loaded in", `${seconds(stats.loadSeconds)}, ${stats.downloadedBytes ? `${bytes(stats.downloadedBytes)} downloaded` : "from this device"}`],
+      [
+        "Loaded in",
+        `${seconds(stats.loadSeconds)}, ${stats.downloadedBytes ? `${bytes(stats.downloadedBytes)} downloaded` : "from this device"}`,
+      ],
     ]);
     const unload = h("button", { class: "quiet outlined", type: "button", click: () => slot.unload() }, "Unload");
-    const report = entry?.report ? h("a", { href: entry.report, target: "_blank", rel: "noopener" }, "Compiler's report") : null;
-    const reasons = plan.reasons.length ? h("details", {}, h("summary", {}, "Why"), h("ul", { class: "reasons" }, ...plan.reasons.map((reason) => h("li", {}, reason)))) : null;
-    this.model.replaceChildren(...(plan.weights.length ? [bitsBar(plan.weights)] : []), list, ...(reasons ? [reasons] : []), h("p", { class: "actions" }, unload, report));
+    const report = entry?.report
+      ? h("a", { href: entry.report, target: "_blank", rel: "noopener" }, "Compiler's report")
+      : null;
+    const reasons = plan.reasons.length
+      ? h(
+          "details",
+          {},
+          h("summary", {}, "Why"),
+          h("ul", { class: "reasons" }, ...plan.reasons.map((reason) => h("li", {}, reason))),
+        )
+      : null;
+    fill(
+      this.model,
+      plan.weights.length > 0 && bitsBar(plan.weights),
+      list,
+      reasons,
+      h("p", { class: "actions" }, unload, report),
+    );
   }
 }
 
@@ -154,6 +184,13 @@ function bitsBar(weights) {
     part.style.setProperty("--share", String(share));
     return part;
   });
-  const legend = weights.map(({ bits, share }) => h("li", { class: `bits-${bits}` }, `${bits} bits `, h("span", {}, percent(share))));
-  return h("div", { class: "precision" }, h("div", { class: "bits-bar", "aria-hidden": "true" }, ...parts), h("ul", { "aria-label": "Weights by precision" }, ...legend));
+  const legend = weights.map(({ bits, share }) =>
+    h("li", { class: `bits-${bits}` }, `${bits} bits `, h("span", {}, percent(share))),
+  );
+  return h(
+    "div",
+    { class: "precision" },
+    h("div", { class: "bits-bar", "aria-hidden": "true" }, ...parts),
+    h("ul", { "aria-label": "Weights by precision" }, ...legend),
+  );
 }

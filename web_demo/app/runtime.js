@@ -17,7 +17,10 @@ export function loadRuntime() {
  */
 export function describe(error) {
   const { message = String(error), hint } = /** @type {{message?: string, hint?: string}} */ (error ?? {});
-  return [message, hint].filter((text) => typeof text === "string" && text !== "").map((text) => sentence(/** @type {string} */ (text))).join(" ");
+  return [message, hint]
+    .filter((text) => typeof text === "string" && text !== "")
+    .map((text) => sentence(/** @type {string} */ (text)))
+    .join(" ");
 }
 
 /** @param {string} text */

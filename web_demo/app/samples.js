@@ -27,4 +27,10 @@ export const TEXTS = [
   "Our cat sleeps through the day and is awake at night.",
 ];
 
-export const QUERIES = ["How do I get my money back?", "my gadget will not turn on", "baking bread", "animals", "stargazing trip"];
+export const QUERIES = [
+  "How do I get my money back?",
+  "my gadget will not turn on",
+  "baking bread",
+  "animals",
+  "stargazing trip",
+];

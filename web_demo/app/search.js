@@ -55,7 +55,9 @@ class Search {
       this.texts.value = TEXTS.join("\n");
       this.soon(0);
     });
-    const chips = QUERIES.map((text) => h("li", {}, h("button", { class: "chip", type: "button", click: () => this.ask(text) }, text)));
+    const chips = QUERIES.map((text) =>
+      h("li", {}, h("button", { class: "chip", type: "button", click: () => this.ask(text) }, text)),
+    );
     byId("queries", HTMLElement).append(...chips);
     slot.addEventListener("change", () => this.#onSlot());
   }
@@ -94,7 +96,10 @@ class Search {
       if (round !== this.round) return;
       if (query === "") {
         this.#show([]);
-        this.status.textContent = lines.length === 0 ? "There are no texts to search through." : `${plural(lines.length, "text")} ready${indexing}`;
+        this.status.textContent =
+          lines.length === 0
+            ? "There are no texts to search through."
+            : `${plural(lines.length, "text")} ready${indexing}`;
         return;
       }
       const started = performance.now();
@@ -104,7 +109,9 @@ class Search {
       const taken = (performance.now() - started) / 1000;
       this.speed.show(taken, "per query");
       this.#show(hits);
-      this.status.textContent = hits.length ? `${plural(lines.length, "text")} compared in ${seconds(taken)}` : "There are no texts to search through.";
+      this.status.textContent = hits.length
+        ? `${plural(lines.length, "text")} compared in ${seconds(taken)}`
+        : "There are no texts to search through.";
     } catch (error) {
       if (round !== this.round || model !== this.slot.model) return;
       this.status.textContent = describe(error);
@@ -145,7 +152,13 @@ class Search {
     const rows = hits.slice(0, most).map(({ text, score }) => {
       const bar = h("div", { class: "fill" });
       bar.style.setProperty("--share", String(Math.max(0, score)));
-      return h("li", {}, h("p", { class: "result-text" }, text), h("p", { class: "score" }, twoDigits(score)), h("div", { class: "track", "aria-hidden": "true" }, bar));
+      return h(
+        "li",
+        {},
+        h("p", { class: "result-text" }, text),
+        h("p", { class: "score" }, twoDigits(score)),
+        h("div", { class: "track", "aria-hidden": "true" }, bar),
+      );
     });
     this.results.replaceChildren(...rows);
     this.more.hidden = hits.length <= most;

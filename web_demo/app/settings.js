@@ -18,12 +18,66 @@ import { h } from "./dom.js";
 
 /** @type {NumberField[]} */
 const FIELDS = [
-  { option: "temperature", default: "temperature", otherwise: 0, label: "Temperature", note: "0 always takes the likeliest word", min: 0, max: 2, step: 0.05 },
-  { option: "topP", default: "top_p", otherwise: 1, label: "Top p", note: "share of the probability to choose from", min: 0.01, max: 1, step: 0.01 },
-  { option: "topK", default: "top_k", otherwise: 0, label: "Top k", note: "number of words to choose from, 0: all", min: 0, max: 1000, step: 1 },
-  { option: "minP", default: "min_p", otherwise: 0, label: "Min p", note: "least probability, relative to the best", min: 0, max: 1, step: 0.01 },
-  { option: "repetitionPenalty", default: "repetition_penalty", otherwise: 1, label: "Repetition penalty", note: "1 is none", min: 1, max: 2, step: 0.05 },
-  { option: "maxTokens", default: "max_tokens", otherwise: 256, label: "Longest answer", note: "tokens", min: 1, max: 4096, step: 1 },
+  {
+    option: "temperature",
+    default: "temperature",
+    otherwise: 0,
+    label: "Temperature",
+    note: "0 always takes the likeliest word",
+    min: 0,
+    max: 2,
+    step: 0.05,
+  },
+  {
+    option: "topP",
+    default: "top_p",
+    otherwise: 1,
+    label: "Top p",
+    note: "share of the probability to choose from",
+    min: 0.01,
+    max: 1,
+    step: 0.01,
+  },
+  {
+    option: "topK",
+    default: "top_k",
+    otherwise: 0,
+    label: "Top k",
+    note: "number of words to choose from, 0: all",
+    min: 0,
+    max: 1000,
+    step: 1,
+  },
+  {
+    option: "minP",
+    default: "min_p",
+    otherwise: 0,
+    label: "Min p",
+    note: "least probability, relative to the best",
+    min: 0,
+    max: 1,
+    step: 0.01,
+  },
+  {
+    option: "repetitionPenalty",
+    default: "repetition_penalty",
+    otherwise: 1,
+    label: "Repetition penalty",
+    note: "1 is none",
+    min: 1,
+    max: 2,
+    step: 0.05,
+  },
+  {
+    option: "maxTokens",
+    default: "max_tokens",
+    otherwise: 256,
+    label: "Longest answer",
+    note: "tokens",
+    min: 1,
+    max: 4096,
+    step: 1,
+  },
 ];
 const SEED_LIMIT = 2 ** 32;
 
@@ -34,9 +88,25 @@ export class Settings {
   /** @param {HTMLFormElement} form */
   constructor(form) {
     this.system = h("textarea", { id: "system", rows: 2, placeholder: "The model's own, if it has one" });
-    this.seed = h("input", { id: "seed", type: "number", min: "0", max: String(SEED_LIMIT - 1), step: "1", placeholder: "random", "aria-describedby": "seed-note" });
+    this.seed = h("input", {
+      id: "seed",
+      type: "number",
+      min: "0",
+      max: String(SEED_LIMIT - 1),
+      step: "1",
+      placeholder: "random",
+      "aria-describedby": "seed-note",
+    });
     this.inputs = FIELDS.map(({ option, min, max, step }) =>
-      h("input", { id: `set-${option}`, type: "number", required: true, min: String(min), max: String(max), step: String(step), "aria-describedby": `set-${option}-note` }),
+      h("input", {
+        id: `set-${option}`,
+        type: "number",
+        required: true,
+        min: String(min),
+        max: String(max),
+        step: String(step),
+        "aria-describedby": `set-${option}-note`,
+      }),
     );
     form.append(
       field("system", "System prompt", this.system),
@@ -58,7 +128,8 @@ export class Settings {
   }
 
   reset() {
-    for (const [index, field] of FIELDS.entries()) this.inputs[index].value = String(this.#defaults[field.default] ?? field.otherwise);
+    for (const [index, field] of FIELDS.entries())
+      this.inputs[index].value = String(this.#defaults[field.default] ?? field.otherwise);
     this.seed.value = typeof this.#defaults.seed === "number" ? String(this.#defaults.seed) : "";
   }
 
@@ -70,7 +141,10 @@ export class Settings {
       const input = this.inputs[index];
       if (input.checkValidity()) options[option] = input.valueAsNumber;
     }
-    options.seed = this.seed.value !== "" && this.seed.checkValidity() ? this.seed.valueAsNumber : Math.floor(Math.random() * SEED_LIMIT);
+    options.seed =
+      this.seed.value !== "" && this.seed.checkValidity()
+        ? this.seed.valueAsNumber
+        : Math.floor(Math.random() * SEED_LIMIT);
     return options;
   }
 }
@@ -82,5 +156,11 @@ export class Settings {
  * @param {string} [note]
  */
 function field(id, label, input, note) {
-  return h("div", { class: "field" }, h("label", { for: id }, label), input, note ? h("p", { class: "note", id: `${id}-note` }, note) : null);
+  return h(
+    "div",
+    { class: "field" },
+    h("label", { for: id }, label),
+    input,
+    note ? h("p", { class: "note", id: `${id}-note` }, note) : null,
+  );
 }

@@ -17,7 +17,10 @@ export function sparkline(samples, places) {
   svg.setAttribute("aria-hidden", "true");
   if (samples.length > 1) {
     const largest = Math.max(...samples) || 1;
-    const points = samples.map((value, index) => `${((index / (places - 1)) * WIDTH).toFixed(1)},${(HEIGHT - 2 - (value / largest) * (HEIGHT - 6)).toFixed(1)}`);
+    const points = samples.map(
+      (value, index) =>
+        `${((index / (places - 1)) * WIDTH).toFixed(1)},${(HEIGHT - 2 - (value / largest) * (HEIGHT - 6)).toFixed(1)}`,
+    );
     const line = document.createElementNS(NAMESPACE, "polyline");
     line.setAttribute("points", points.join(" "));
     svg.append(line);

@@ -1,6 +1,6 @@
 /** The card that a tab shows until its model is in memory: what it is, the button, the progress, or how to make one. */
 
-import { facts, h, withCode } from "./dom.js";
+import { facts, fill, h, withCode } from "./dom.js";
 import { bytes } from "./format.js";
 import { describe } from "./runtime.js";
 
@@ -12,6 +12,7 @@ import { describe } from "./runtime.js";
  * @property {string} about one sentence
  * @property {string} missing title where no bundle is served
  * @property {string[]} commands what makes one
+ * @property {string} [file] a file that they need and that is served here
  */
 
 /**
@@ -22,7 +23,17 @@ import { describe } from "./runtime.js";
  */
 export function showStart(place, slot, texts, onReady) {
   const bar = h("div", { class: "fill" });
-  const track = h("div", { class: "track", role: "progressbar", "aria-label": "Loading the model", "aria-valuemin": 0, "aria-valuemax": 100 }, bar);
+  const track = h(
+    "div",
+    {
+      class: "track",
+      role: "progressbar",
+      "aria-label": "Loading the model",
+      "aria-valuemin": 0,
+      "aria-valuemax": 100,
+    },
+    bar,
+  );
   const amount = h("p", { class: "figures" });
   const announcement = h("p", { class: "visually-hidden", role: "status" });
   const begin = h("button", { class: "primary", type: "button", click: () => void start() });
@@ -42,24 +53,36 @@ export function showStart(place, slot, texts, onReady) {
   function absent() {
     const code = h("code", {}, texts.commands.join("\n"));
     const copied = h("span", { role: "status" });
-    const copy = h("button", {
-      class: "quiet outlined",
-      type: "button",
-      click: async () => {
-        try {
-          await navigator.clipboard.writeText(texts.commands.join("\n"));
-          copied.textContent = "Copied";
-        } catch {
-          getSelection()?.selectAllChildren(code);
-          copied.textContent = "Press Ctrl+C to copy";
-        }
+    const copy = h(
+      "button",
+      {
+        class: "quiet outlined",
+        type: "button",
+        click: async () => {
+          try {
+            await navigator.clipboard.writeText(texts.commands.join("\n"));
+            copied.textContent = "Copied";
+          } catch {
+            getSelection()?.selectAllChildren(code);
+            copied.textContent = "Press Ctrl+C to copy";
+          }
+        },
       },
-    }, "Copy");
-    card.replaceChildren(
+      "Copy",
+    );
+    fill(
+      card,
       h("h2", {}, texts.missing),
       h("p", { class: "lede" }, texts.about),
       h("p", {}, "Compile one, serve it beside the others, and reload this page:"),
       h("pre", { tabIndex: 0, role: "group", "aria-label": "Commands" }, code),
+      texts.file &&
+        h(
+          "p",
+          {},
+          "The pre-processing and the labels: ",
+          h("a", { href: texts.file, download: "" }, texts.file.replace(/^.*\//, "")),
+        ),
       h("p", { class: "actions" }, copy, copied),
     );
   }
@@ -79,11 +102,28 @@ export function showStart(place, slot, texts, onReady) {
       ["Compiled for", entry.profile],
       ["Network", slot.stored ? "not needed, it is on this device" : "needed once, then never again"],
     ]);
-    card.replaceChildren(h("h2", {}, texts.title), h("p", { class: "lede" }, texts.about), ...(slot.entries.length > 1 ? [choice] : []), known, failure, h("p", { class: "actions" }, begin));
+    const actions = h("p", { class: "actions" }, begin);
+    fill(
+      card,
+      h("h2", {}, texts.title),
+      h("p", { class: "lede" }, texts.about),
+      slot.entries.length > 1 && choice,
+      known,
+      failure,
+      actions,
+    );
   }
 
   function loading() {
-    card.replaceChildren(h("h2", {}, texts.title), h("p", { class: "lede" }, texts.about), h("p", { class: "model-name" }, slot.entry?.name ?? ""), track, amount, h("p", { class: "actions" }, cancel));
+    fill(
+      card,
+      h("h2", {}, texts.title),
+      h("p", { class: "lede" }, texts.about),
+      h("p", { class: "model-name" }, slot.entry?.name ?? ""),
+      track,
+      amount,
+      h("p", { class: "actions" }, cancel),
+    );
     cancel.focus({ preventScroll: true });
     announcement.textContent = "Loading the model";
   }
@@ -119,11 +159,20 @@ export function showStart(place, slot, texts, onReady) {
 
 /** @param {Slot} slot */
 function chooser(slot) {
-  const select = h("select", {}, ...slot.entries.map(({ name, bytes: size }, index) => h("option", { value: String(index) }, `${name}${size ? `, ${bytes(size)}` : ""}`)));
+  const select = h(
+    "select",
+    {},
+    ...slot.entries.map(({ name, bytes: size }, index) =>
+      h("option", { value: String(index) }, `${name}${size ? `, ${bytes(size)}` : ""}`),
+    ),
+  );
   select.addEventListener("change", () => {
     slot.choose(slot.entries[Number(select.value)]);
     select.focus();
   });
-  slot.addEventListener("change", () => (select.value = String(slot.entries.findIndex((entry) => entry === slot.entry))));
+  slot.addEventListener(
+    "change",
+    () => (select.value = String(slot.entries.findIndex((entry) => entry === slot.entry))),
+  );
   return h("label", { class: "field" }, "Model", select);
 }

@@ -52,7 +52,12 @@ export function setUpTabs(onShow) {
     tab.addEventListener("click", () => choose(index));
     tab.addEventListener("keydown", (event) => {
       const last = available() - 1;
-      const target = { ArrowRight: index === last ? 0 : index + 1, ArrowLeft: index === 0 ? last : index - 1, Home: 0, End: last }[event.key];
+      const target = {
+        ArrowRight: index === last ? 0 : index + 1,
+        ArrowLeft: index === 0 ? last : index - 1,
+        Home: 0,
+        End: last,
+      }[event.key];
       if (target === undefined) return;
       event.preventDefault();
       choose(target);

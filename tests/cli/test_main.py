@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ import pytest
 
 import edgec.cli
 from edgec import errors
-from edgec.cli import app, failures
+from edgec.cli import app, failures, interrupts
 from tests.cli.conftest import Edgec, command, environment
 
 
@@ -79,7 +81,7 @@ def test_exit_codes_are_those_of_the_docstring() -> None:
     [
         (errors.ModelError("`x` is damaged", hint="copy it again"), 3, "error: `x` is damaged\n hint: copy it again\n"),
         (KeyboardInterrupt(), 130, "interrupted, nothing was left behind\n"),
-        (edgec.cli.Terminated(), 143, "interrupted, nothing was left behind\n"),
+        (interrupts.Terminated(), 143, "interrupted, nothing was left behind\n"),
         (BrokenPipeError(), 141, ""),
         (MemoryError(), 1, "error: the machine ran out of memory\n"),
         (
@@ -109,6 +111,26 @@ def test_how_failures_end(
     monkeypatch.setattr(app.app, "invoke", fail)
     assert edgec.cli.invoke(["doctor"]) == code
     assert capsys.readouterr().err.startswith(text)
+
+
+def test_an_interrupt_that_comes_out_as_another_error_is_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it happens in Python code that TVM calls."""
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            interrupts._handle(signal.SIGINT, None)
+        raise RuntimeError("the callback failed")
+
+    monkeypatch.setattr(interrupts, "_received", None)
+    monkeypatch.setattr(app.app, "invoke", fail)
+    assert edgec.cli.invoke(["doctor"]) == 130
+    assert capsys.readouterr().err == "interrupted, nothing was left behind\n"
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.check()
+    interrupts.forget()
+    interrupts.check()
 
 
 def test_a_bug_is_one_line_and_a_way_to_report_it(

@@ -10,10 +10,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
+
+from edgec.cli import interrupts
 
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
@@ -21,13 +21,9 @@ EXIT_BROKEN_PIPE = 141
 EXIT_TERMINATED = 143
 
 
-class Terminated(BaseException):
-    """SIGTERM, as an exception so that temporary files are removed on the way out."""
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit the process."""
-    signal.signal(signal.SIGTERM, _terminate)
+    interrupts.install()
     code = invoke(sys.argv[1:] if arguments is None else list(arguments))
     try:
         sys.stdout.flush()
@@ -62,20 +58,17 @@ def invoke(arguments: list[str]) -> int:
         return UsageError.exit_code
     except click.UsageError as error:
         return failures.show(failures.from_click(error), as_json=as_json)
-    except EdgecError as error:
-        return failures.show(error, as_json=as_json)
     except BrokenPipeError:
         return EXIT_BROKEN_PIPE
     except (KeyboardInterrupt, click.Abort):
         return failures.show_interrupted(EXIT_INTERRUPTED, as_json=as_json)
-    except Terminated:
+    except interrupts.Terminated:
         return failures.show_interrupted(EXIT_TERMINATED, as_json=as_json)
     except Exception as error:  # noqa: BLE001 - the last line of defence, so that no traceback ever reaches a user
-        known = failures.from_system(error)
+        interrupted = interrupts.received()
+        if interrupted is not None:
+            return failures.show_interrupted(interrupted, as_json=as_json)
+        known = error if isinstance(error, EdgecError) else failures.from_system(error)
         if known is not None:
             return failures.show(known, as_json=as_json)
         return failures.show_bug(error, EXIT_BUG, as_json=as_json)
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise Terminated

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgec.cli import loading
+from edgec.cli import interrupts, loading
 from edgec.errors import EdgecError
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ class Conversation:
             except KeyboardInterrupt:
                 if not self.interactive:
                     raise
+                interrupts.forget()
                 generation.close()
             click.echo()
         except EdgecError as error:

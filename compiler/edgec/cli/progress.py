@@ -6,6 +6,7 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from edgec.cli import interrupts
 from edgec.pipeline import STAGES, StageRecord
 
 if TYPE_CHECKING:
@@ -49,9 +50,11 @@ class StageLines:
         self._bars.stop()
 
     def started(self, stage: str) -> None:
+        interrupts.check()
         self._task = self._bars.add_task(_PURPOSE[stage].ljust(_LABEL), total=None, item="")
 
     def advanced(self, stage: str, item: str, done: int, total: int) -> None:
+        interrupts.check()
         from edgec.cli import console
 
         if self._task is not None:

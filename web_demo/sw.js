@@ -67,7 +67,7 @@ async function keep(bundles, client) {
 
 /** Not to be deleted, even where this version of the worker does not know it: a newer one may be waiting. */
 function isPage(url) {
-  return !/\/runtime\/|\.wasm$|\/manifest\.json$/.test(url);
+  return !/\/runtime\/|\.wasm$|\/manifest\.json$|\/report\.html$/.test(url);
 }
 
 async function pageIsKept() {
@@ -124,11 +124,12 @@ async function askForRuntime(fresh) {
   }
 }
 
-/** The manifest and every variant of the module, so that settings may change without a network. */
+/** The manifest, the report, and every variant of the module, so that settings may change without a network. */
 async function askForBundle(fresh, bundle) {
   if (bundle.origin !== SCOPE.origin) return;
-  const { modules } = await (await ask(fresh, new URL("manifest.json", bundle))).json();
-  await Promise.all(Object.values(modules).map((file) => ask(fresh, new URL(file, bundle))));
+  const { modules, files } = await (await ask(fresh, new URL("manifest.json", bundle))).json();
+  const small = [...Object.values(modules), "report.html"].filter((file) => file in files);
+  await Promise.all(small.map((file) => ask(fresh, new URL(file, bundle))));
 }
 
 self.addEventListener("fetch", (event) => {

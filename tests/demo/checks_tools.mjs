@@ -235,3 +235,23 @@ export async function answersAreTidyAndInert(page) {
       '<pre tabindex="0"><code>let &lt;b&gt;x&lt;/b&gt;;</code></pre><p>&lt;img src=x onerror=alert(1)&gt;</p>',
   );
 }
+
+/** Two language models, one of which has no chat format. */
+export async function oneOfSeveralModelsIsChosen(page) {
+  await page.server.start(["chat", "story"]);
+  await page.open();
+  assert.match(await page.text("#chat-start label"), /^Model/);
+  await page.tab.select("#chat-start select", "1");
+  await page.start("chat");
+  assert.equal(await page.text("#chat-name"), "fake-story");
+  assert.ok(await page.inside(() => document.getElementById("system").disabled));
+  await page.ask("Once upon a time");
+  await page.answered();
+  assert.ok((await page.text(".answer")).length > 0);
+  assert.match(await page.text("#model-facts"), /fake-story/);
+  await page.click("#model-facts button");
+  await page.tab.select("#chat-start select", "0");
+  await page.start("chat");
+  assert.equal(await page.text("#chat-name"), "fake-decoder");
+  assert.equal(await page.inside(() => document.querySelectorAll(".turn").length), 0);
+}

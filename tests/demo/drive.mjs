@@ -2,7 +2,7 @@
 //
 //   node drive.mjs chromium|firefox < settings.json
 //
-// Settings: {"serve": command that serves a folder of bundles and prints its address, "bundles": {"chat", "search", "images"},
+// Settings: {"serve": command that serves a folder of bundles and prints its address, "bundles": {"chat", "search", "images", "story"},
 // "picture": a red PNG, "checks": names, or all}
 
 import { readFileSync } from "node:fs";

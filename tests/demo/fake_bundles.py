@@ -1,4 +1,4 @@
-"""Three small bundles, one for each tab, around hand-written modules whose answers are plain to see.
+"""Small bundles for each tab, around hand-written modules whose answers are plain to see.
 
 The decoder is that of `tests/run/fake_module.py`, slowed down so that an answer can be watched and stopped. The
 encoder's vectors count letters. The classifier's scores are the mean red, green and blue of a picture.
@@ -61,7 +61,7 @@ _CLASSIFIER = f"""
 
 
 def write_bundles(folder: Path) -> list[Path]:
-    """Writes `chat.edgec`, `search.edgec` and `images.edgec`."""
+    """Writes `chat.edgec`, `search.edgec`, `images.edgec`, and `story.edgec`: a decoder without a chat template."""
     decoder = dataclasses.replace(fake.make_lowered("decoder"), variants=_variants(_SLOW_DECODER))
     chat = bundle.write(
         decoder,
@@ -70,6 +70,14 @@ def write_bundles(folder: Path) -> list[Path]:
         accuracy={},
         out=folder / "chat.edgec",
     )
+    model = fake.make_model("decoder")
+    assert model.tokenizer is not None
+    model = dataclasses.replace(
+        model,
+        facts=dataclasses.replace(model.facts, name="fake-story"),
+        tokenizer=dataclasses.replace(model.tokenizer, chat_template=None),
+    )
+    story = bundle.write(decoder, model=model, plan=fake.make_plan("decoder"), accuracy={}, out=folder / "story.edgec")
     encoder = _graph(
         _ENCODER,
         EntryPoint("run", ("sequence",)),
@@ -105,7 +113,7 @@ def write_bundles(folder: Path) -> list[Path]:
     }
     task = {"type": "image-classification", "image": image, "labels": list(LABELS), "scores": "logits"}
     images = _write(classifier, folder / "images.edgec", task, None)
-    return [chat.path, search, images]
+    return [chat.path, search, images, story.path]
 
 
 def _variants(body: str) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ export class Server {
   }
 
   /** @param {string[]} names of the bundles to serve */
-  async start(names = Object.keys(this.bundles), flags = []) {
+  async start(names = ["chat", "search", "images"], flags = []) {
     const port = this.address ? new URL(this.address).port : "0";
     const [program, ...rest] = this.command;
     this.process = spawn(

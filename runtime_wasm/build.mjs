@@ -84,7 +84,7 @@ function report(metafile) {
   for (const [name, bytes, brotli, note] of rows)
     console.log(`${name.padEnd(32)}${kilobytes(bytes)}${kilobytes(brotli)} brotli  ${note}`);
   console.log(`${"JavaScript in all".padEnd(41)}${kilobytes(total)} brotli`);
-  const module = options.module ?? join(here, "../build/smollm2.edgec/module.relaxed.wasm");
+  const module = options.module ?? join(here, "../build/smollm2.edgec/module.relaxed16.wasm");
   if (!existsSync(module)) return;
   const wasm = brotliCompressSync(readFileSync(module)).length;
   console.log(

@@ -6,14 +6,14 @@
  * @property {"edgec" | "wllama-2" | "wllama-3" | "llama.cpp"} engine
  * @property {string} label
  * @property {number} threads
- * @property {string} [variant] edgec's module, see docs/bundle-format.md
+ * @property {string} [variant] edgec's module, see docs/bundle-format.md; otherwise it chooses
  */
 
 /** @type {readonly Contender[]} */
 export const CONTENDERS = [
-  { id: "edgec", engine: "edgec", label: "edgec", threads: 1, variant: "relaxed" },
+  { id: "edgec", engine: "edgec", label: "edgec", threads: 1 },
   { id: "edgec-simd128", engine: "edgec", label: "edgec, plain SIMD", threads: 1, variant: "simd128" },
-  { id: "edgec-2t", engine: "edgec", label: "edgec", threads: 2, variant: "relaxed-threads" },
+  { id: "edgec-2t", engine: "edgec", label: "edgec", threads: 2 },
   { id: "wllama-2", engine: "wllama-2", label: "wllama 2", threads: 1 },
   { id: "wllama-2-2t", engine: "wllama-2", label: "wllama 2", threads: 2 },
   { id: "wllama-3", engine: "wllama-3", label: "wllama 3", threads: 1 },

@@ -37,7 +37,7 @@ class CompileOptions:
 
     bits: int | None = None  # of weights: 4, 6, 8, or 32 for float
     context_length: int | None = None  # tokens
-    kv_bits: int | None = None  # 8, or 32 for float
+    kv_bits: int | None = None  # 16, or 32 for float
     max_dims: Mapping[str, int] | None = None  # upper bounds of a graph's symbolic dimensions
     precision: Literal["auto", "float32"] = "auto"
     plan: Plan | None = None  # instead of asking the planner

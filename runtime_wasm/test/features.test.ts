@@ -4,7 +4,13 @@ import type { Manifest, Variant } from "../src/bundle/manifest.js";
 import { type Features, chooseVariant, defaultThreads, detectFeatures } from "../src/engine/features.js";
 import { EdgecError } from "../src/errors.js";
 
-const ALL: Features = { simd128: true, relaxed: true, threads: true };
+const ALL: Features = {
+  simd128: true,
+  relaxed: true,
+  relaxed16: true,
+  int32SumsAreSlow: false,
+  threads: true,
+};
 
 function manifest(...variants: Variant[]): Pick<Manifest, "modules" | "memory"> {
   const modules = Object.fromEntries(
@@ -13,7 +19,7 @@ function manifest(...variants: Variant[]): Pick<Manifest, "modules" | "memory"> 
   return { modules, memory: { max_threads: 4 } as Manifest["memory"] };
 }
 
-const FULL = manifest("simd128", "relaxed", "simd128-threads", "relaxed-threads");
+const FULL = manifest("simd128", "relaxed", "relaxed16", "simd128-threads", "relaxed-threads", "relaxed16-threads");
 
 function choice(
   features: Partial<Features>,
@@ -37,8 +43,12 @@ test("the best module that runs here", () => {
   assert.equal(choice({}, { threads: 1 }), "relaxed 1");
   assert.equal(choice({}, { threads: 64 }), "relaxed-threads 4");
   assert.equal(choice({ threads: false }), "relaxed 1");
-  assert.equal(choice({ relaxed: false }), "simd128-threads 4");
-  assert.equal(choice({ relaxed: false, threads: false }), "simd128 1");
+  assert.equal(choice({ int32SumsAreSlow: true }), "relaxed16-threads 4");
+  assert.equal(choice({ int32SumsAreSlow: true, threads: false }), "relaxed16 1");
+  assert.equal(choice({ int32SumsAreSlow: true, relaxed16: false }), "relaxed-threads 4");
+  assert.equal(choice({ relaxed: false }), "relaxed16-threads 4");
+  assert.equal(choice({ relaxed: false, relaxed16: false }), "simd128-threads 4");
+  assert.equal(choice({ relaxed: false, relaxed16: false, threads: false }), "simd128 1");
   assert.equal(choice({}, {}, 8, manifest("simd128")), "simd128 1");
   assert.equal(choice({ simd128: false }), "unsupported-browser");
 });
@@ -47,6 +57,7 @@ test("a module that was asked for", () => {
   assert.equal(choice({}, { variant: "simd128" }), "simd128 1");
   assert.equal(choice({}, { variant: "simd128-threads", threads: 3 }), "simd128-threads 3");
   assert.equal(choice({ relaxed: false }, { variant: "relaxed" }), "unsupported-browser");
+  assert.equal(choice({ relaxed16: false }, { variant: "relaxed16-threads" }), "unsupported-browser");
   assert.equal(choice({ threads: false }, { variant: "relaxed-threads" }), "unsupported-browser");
   assert.equal(choice({}, { variant: "relaxed" }, 8, manifest("simd128")), "invalid-argument");
 });
@@ -59,5 +70,5 @@ test("this engine", () => {
   const features = detectFeatures();
   assert.equal(features.simd128, true);
   assert.equal(features.threads, true);
-  if (process.version.startsWith("v20.")) assert.equal(features.relaxed, false);
+  if (process.version.startsWith("v20.")) assert.deepEqual([features.relaxed, features.relaxed16], [false, false]);
 });

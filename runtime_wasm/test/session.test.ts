@@ -25,6 +25,7 @@ test("the same tokens and logits in a worker, in this thread, with threads, and 
     "simd128",
     "simd128-threads",
     ...(edgec.detectFeatures().relaxed ? ["relaxed", "relaxed-threads"] : []),
+    ...(edgec.detectFeatures().relaxed16 ? ["relaxed16", "relaxed16-threads"] : []),
   ];
   for (const variant of variants) {
     for (const worker of [false, true]) {

@@ -348,7 +348,7 @@ field("tokens-short", "manifest-invalid", "a chunk must fit", put("prefill_chunk
 field("context-zero", "manifest-invalid", "a decoder has a context", put("context_length", value=0))
 field("context-beyond-pages", "manifest-invalid", "the cache is smaller", put("context_length", value=129))
 field("kv-null", "manifest-invalid", "a decoder has a cache", put("kv", value=None))
-field("kv-bits", "manifest-invalid", "8 or 32", put("kv", "bits", value=16))
+field("kv-bits", "manifest-invalid", "16 or 32", put("kv", "bits", value=8))
 field("kv-pages-beyond", "manifest-invalid", "pages beyond the region", put("kv", "page_bytes", value=1 << 20))
 field(
     "kv-table-elsewhere",

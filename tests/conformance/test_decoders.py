@@ -36,7 +36,14 @@ PROMPTS = [
 REFERENCE = Runtime("wasmtime", "simd128", 1)
 NODE = [pytest.mark.node]
 BROWSER = [pytest.mark.node, pytest.mark.browser]
-VARIANTS = [("simd128", 1), ("relaxed", 1), ("simd128-threads", 2), ("relaxed-threads", 2)]
+VARIANTS = [
+    ("simd128", 1),
+    ("relaxed", 1),
+    ("relaxed16", 1),
+    ("simd128-threads", 2),
+    ("relaxed-threads", 2),
+    ("relaxed16-threads", 2),
+]
 # Node 20 computes relaxed dot products wrongly until a function is optimised; the loader finds out and refuses.
 RUNTIMES = [
     *[

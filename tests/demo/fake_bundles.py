@@ -118,7 +118,8 @@ def write_bundles(folder: Path) -> list[Path]:
 
 def _variants(body: str) -> dict[str, bytes]:
     plain, shared = fake.wasm(body, threads=False), fake.wasm(body, threads=True)
-    return {"simd128": plain, "relaxed": plain, "simd128-threads": shared, "relaxed-threads": shared}
+    bases = ("simd128", "relaxed", "relaxed16")
+    return dict.fromkeys(bases, plain) | {f"{base}-threads": shared for base in bases}
 
 
 def _graph(

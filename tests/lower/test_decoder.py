@@ -99,7 +99,13 @@ def test_prefill_equals_decode(floats: Lowered, quantized: Lowered) -> None:
 
 def test_variants_and_threads_agree_to_the_bit(quantized: Lowered) -> None:
     wanted = quantized.logits()
-    for variant, threads in [("relaxed", 1), ("simd128-threads", 2), ("relaxed-threads", 2), ("relaxed-threads", 3)]:
+    for variant, threads in [
+        ("relaxed", 1),
+        ("relaxed16", 1),
+        ("simd128-threads", 2),
+        ("relaxed-threads", 2),
+        ("relaxed16-threads", 3),
+    ]:
         np.testing.assert_array_equal(quantized.logits(variant=variant, threads=threads), wanted)
 
 

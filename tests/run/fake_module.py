@@ -37,6 +37,7 @@ from edgec.ir import (
     TokenizerAssets,
     WeightPlacement,
 )
+from edgec.ir.plan import VARIANTS
 
 VOCABULARY = 264
 CONTEXT = 128
@@ -235,10 +236,11 @@ def _byte_alphabet() -> list[str]:
 def make_lowered(kind: str = "decoder", *, seed: int = 0, threads: bool = True) -> LoweredModule:
     body = _DECODER if kind == "decoder" else _GRAPH
     plain = wasm(body, threads=False)
-    variants = {"simd128": plain, "relaxed": plain}
+    bases = ("simd128", "relaxed", "relaxed16")
+    variants = dict.fromkeys(bases, plain)
     if threads:
         shared = wasm(body, threads=True)
-        variants |= {"simd128-threads": shared, "relaxed-threads": shared}
+        variants |= {f"{base}-threads": shared for base in bases}
     weights = make_weights(seed)
     memory = MemoryPlan(
         static=Region(0, CONTROL),
@@ -313,12 +315,12 @@ def make_plan(kind: str = "decoder") -> Plan:
         model=f"fake-{kind}",
         profile="laptop-8gb",
         tensors=(),
-        kv=KVPlan(8) if decoder else None,
+        kv=KVPlan(16) if decoder else None,
         context_length=CONTEXT if decoder else 0,
         prefill_chunk=CHUNK if decoder else 0,
         dims={} if decoder else {"batch": 16},
         max_threads=MAX_THREADS,
-        variants=("simd128", "relaxed", "simd128-threads", "relaxed-threads"),
+        variants=VARIANTS,
         activation_bits=8,
         prediction=Prediction(0, 0, 0, 0, 0, 0.0, 0.0),
     )

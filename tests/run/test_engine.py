@@ -12,10 +12,18 @@ from edgec import bundle
 from edgec.errors import BundleError, RunError, UsageError
 from edgec.run import engine as engine_module
 from edgec.run.engine import Engine, choose_variant
+from edgec.run.probe import RelaxedDots
 from tests.run import fake_module
 from tests.run.fake_module import VOCABULARY, make_weights, reference_logits
 
-VARIANTS = [("simd128", 1), ("relaxed", 1), ("simd128-threads", 1), ("relaxed-threads", 2), ("simd128-threads", 4)]
+VARIANTS = [
+    ("simd128", 1),
+    ("relaxed", 1),
+    ("relaxed16", 1),
+    ("simd128-threads", 1),
+    ("relaxed-threads", 2),
+    ("relaxed16-threads", 4),
+]
 IDS = [5, 99, 255, 1, 2, 97, 98]
 
 
@@ -81,6 +89,10 @@ def test_progress_counts_every_weight_byte(decoder_bundle: bundle.Bundle) -> Non
 
 
 def test_choice_of_variant(decoder_bundle: bundle.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def engine_has(int32: bool, int16: bool, int32_is_slow: bool) -> None:
+        monkeypatch.setattr(engine_module, "relaxed_dots", lambda: RelaxedDots(int32, int16, int32_is_slow))
+
+    engine_has(True, True, False)
     assert choose_variant(decoder_bundle, None, 2) == ("relaxed-threads", 2)
     assert choose_variant(decoder_bundle, None, 1) == ("relaxed", 1)
     assert choose_variant(decoder_bundle, None, 99) == ("relaxed-threads", fake_module.MAX_THREADS)
@@ -91,10 +103,17 @@ def test_choice_of_variant(decoder_bundle: bundle.Bundle, tmp_path: Path, monkey
         choose_variant(single, "relaxed-threads", None)
     with pytest.raises(UsageError, match="0 threads"):
         choose_variant(single, None, 0)
-    monkeypatch.setattr(engine_module, "relaxed_dot_is_right", lambda: False)
+    engine_has(True, True, True)
+    assert choose_variant(decoder_bundle, None, 2) == ("relaxed16-threads", 2)
+    assert choose_variant(single, None, 4) == ("relaxed16", 1)
+    assert choose_variant(decoder_bundle, "relaxed", 1) == ("relaxed", 1)
+    engine_has(False, True, False)
+    assert choose_variant(decoder_bundle, None, 1) == ("relaxed16", 1)
+    engine_has(False, False, False)
     assert choose_variant(decoder_bundle, None, 2) == ("simd128-threads", 2)
-    with pytest.raises(RunError, match="no right relaxed dot product"):
-        choose_variant(decoder_bundle, "relaxed", 1)
+    for variant in ("relaxed", "relaxed16"):
+        with pytest.raises(RunError, match="no right relaxed dot product"):
+            choose_variant(decoder_bundle, variant, 1)
 
 
 def broken(

@@ -17,7 +17,7 @@ REPORT_FILE = "report.html"
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_WEIGHT_FILE_BYTES = 16 << 20
 MAX_FILE_BYTES = 64 << 20
-VARIANTS = ("simd128", "relaxed", "simd128-threads", "relaxed-threads")
+VARIANTS = ("simd128", "relaxed", "relaxed16", "simd128-threads", "relaxed-threads", "relaxed16-threads")
 ITEM_BYTES = {"float32": 4, "int32": 4, "int64": 8, "uint8": 1, "int8": 1, "bool": 1}
 
 

@@ -236,14 +236,14 @@ def _kv(node: Node, decoder: bool, memory: Memory, context_length: int) -> KV | 
         return None
     node.fields(["bits", "page_tokens", "page_bytes", "pages", "table_offset"])
     kv = KV(
-        bits=node["bits"].integer(8, 32),
+        bits=node["bits"].integer(16, 32),
         page_tokens=node["page_tokens"].integer(1, _MAX_INT32),
         page_bytes=node["page_bytes"].integer(1, _MAX_SIZE),
         pages=node["pages"].integer(1, _MAX_INT32),
         table_offset=node["table_offset"].integer(0, _MAX_SIZE),
     )
-    if kv.bits not in (8, 32):
-        raise node["bits"].fail("is neither 8 nor 32")
+    if kv.bits not in (16, 32):
+        raise node["bits"].fail("is neither 16 nor 32")
     if kv.table_offset != memory.control.offset + 1024 or kv.table_offset + 4 * kv.pages > memory.control.end:
         raise node["table_offset"].fail("does not give a page table inside the control region")
     if kv.pages * kv.page_bytes > memory.kv.bytes:

@@ -36,7 +36,7 @@ Examples:
     "--bits", type=click.Choice(["4", "6", "8", "32"]), help="Bits per weight, instead of the planner's choice."
 )
 @click.option("--context", type=click.IntRange(min=1), metavar="TOKENS", help="Longest conversation.")
-@click.option("--kv-bits", type=click.Choice(["8", "32"]), help="Bits of the conversation's memory (KV cache).")
+@click.option("--kv-bits", type=click.Choice(["16", "32"]), help="Bits of the conversation's memory (KV cache).")
 @click.option("--max-dim", "max_dims", multiple=True, metavar="NAME=SIZE", help="Largest size of a dynamic dimension.")
 @click.option(
     "--precision",

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from edgec.errors import UsageError
 
 PLAN_FORMAT = 1
-VARIANTS = ("simd128", "relaxed", "simd128-threads", "relaxed-threads")
+VARIANTS = ("simd128", "relaxed", "relaxed16", "simd128-threads", "relaxed-threads", "relaxed16-threads")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Plan:
     prefill_chunk: int  # tokens per prefill call, 0 for graphs
     dims: Mapping[str, int]  # upper bound of each symbolic dimension of a graph
     max_threads: int
-    variants: tuple[str, ...]  # of "simd128", "relaxed", "simd128-threads", "relaxed-threads"
+    variants: tuple[str, ...]  # of VARIANTS
     activation_bits: int  # 8, or 32 when everything stays float
     prediction: Prediction
     reasons: tuple[str, ...] = ()
@@ -101,8 +101,8 @@ class Plan:
                     f"{where} has `bits` {tensor.bits} with `group_size` {tensor.group_size} and `scheme` "
                     f"`{tensor.scheme}`, expected {expected[0]} and `{expected[1]}`"
                 )
-        if self.kv is not None and self.kv.bits not in (8, 32):
-            yield f"`kv.bits` is {self.kv.bits}, expected 8 or 32"
+        if self.kv is not None and self.kv.bits not in (16, 32):
+            yield f"`kv.bits` is {self.kv.bits}, expected 16 or 32"
         if self.kv is not None and self.kv.page_tokens != 16:
             yield f"`kv.page_tokens` is {self.kv.page_tokens}, expected 16"
         if self.kv is not None and (self.context_length < 16 or self.context_length % 16):

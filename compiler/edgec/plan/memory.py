@@ -58,11 +58,11 @@ def weight_bytes(model: ModelIR, tensors: Sequence[TensorPlan], *, stored: bool)
 def kv_page_bytes(decoder: DecoderFacts, bits: int, page_tokens: int) -> int:
     """Keys and values of `page_tokens` tokens in all layers.
 
-    "8 bits" are 12-bit keys in int16 and int8 values, with a float32 scale per 32 key features and per value.
+    "16 bits" are 12-bit codes in int16, with a float32 scale per 32 key features and per value.
     """
-    codes = decoder.head_dim * (3 if bits == 8 else 8)
+    codes = decoder.head_dim * 2 * (bits // 8)
     groups = decoder.head_dim // 32 if decoder.head_dim % 32 == 0 else 1
-    scales = 4 * (groups + 1) if bits == 8 else 0
+    scales = 4 * (groups + 1) if bits == 16 else 0
     return decoder.layers * decoder.kv_heads * page_tokens * (codes + scales)
 
 
@@ -72,7 +72,7 @@ def decoder_workspace_bytes(
     """Activations of one prefill chunk, logits and attention scores."""
     heads = decoder.heads * decoder.head_dim
     qkv = heads + 2 * decoder.kv_heads * decoder.head_dim
-    per_value = 5 if quantized else 4  # int16 codes, fine codes, scales and sums
+    per_value = 3 if quantized else 4  # int16 codes, scales, sums and outliers
     stream = 4 * decoder.hidden
     attention = per_value * decoder.hidden + 4 * qkv + 4 * heads + per_value * heads
     mlp = per_value * decoder.hidden + (4 + per_value) * decoder.intermediate

@@ -18,7 +18,7 @@ from edgec.bundle import Bundle
 from edgec.bundle.manifest import Segment, Slot
 from edgec.errors import BundleError, RunError, UsageError
 from edgec.run.doorbell import doorbell_wat
-from edgec.run.probe import make_config, relaxed_dot_is_right
+from edgec.run.probe import make_config, relaxed_dots
 from edgec.run.shared_memory import SharedMemory
 
 WASM_PAGE = 65536
@@ -44,12 +44,14 @@ def choose_variant(bundle: Bundle, variant: str | None, threads: int | None) -> 
     if threads is None:
         threads = 1 if threaded is False else available_threads()
     threads = min(threads, bundle.manifest.memory.max_threads)
+    dots = relaxed_dots()
+    runs = {"relaxed": dots.int32, "relaxed16": dots.int16, "simd128": True}
     if variant is None:
-        base = "relaxed" if relaxed_dot_is_right() else "simd128"
-        suffix = "-threads" if threads > 1 else ""
-        wanted = [base + suffix, "simd128" + suffix, base, "simd128"]
-        variant = next(name for name in wanted if name in modules)
-    elif variant.startswith("relaxed") and not relaxed_dot_is_right():
+        relaxed = ["relaxed16", "relaxed"] if dots.int32_is_slow else ["relaxed", "relaxed16"]
+        bases = [base for base in [*relaxed, "simd128"] if runs[base]]
+        wanted = [f"{base}-threads" for base in bases] if threads > 1 else []
+        variant = next(name for name in [*wanted, *bases] if name in modules)
+    elif not runs[variant.removesuffix("-threads")]:
         raise RunError("this engine has no right relaxed dot product", hint="use the variant `simd128`")
     return variant, threads if variant.endswith("-threads") else 1
 

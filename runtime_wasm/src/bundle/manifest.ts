@@ -11,7 +11,14 @@ export const REPORT_FILE = "report.html";
 export const MAX_MANIFEST_BYTES = 16 * 2 ** 20;
 export const MAX_WEIGHT_FILE_BYTES = 16 * 2 ** 20;
 export const MAX_FILE_BYTES = 64 * 2 ** 20;
-export const VARIANTS = ["simd128", "relaxed", "simd128-threads", "relaxed-threads"] as const;
+export const VARIANTS = [
+  "simd128",
+  "relaxed",
+  "relaxed16",
+  "simd128-threads",
+  "relaxed-threads",
+  "relaxed16-threads",
+] as const;
 export const REGIONS = ["static", "control", "stacks", "workspace", "weights", "kv"] as const;
 export const ITEM_BYTES = { float32: 4, int32: 4, int64: 8, uint8: 1, int8: 1, bool: 1 } as const;
 

@@ -252,13 +252,13 @@ function parseKv(field: Field, decoder: boolean, memory: Memory, contextLength: 
   if (!decoder) return null;
   field.fields(["bits", "page_tokens", "page_bytes", "pages", "table_offset"]);
   const kv: KVLayout = {
-    bits: field.at("bits").integer(8, 32),
+    bits: field.at("bits").integer(16, 32),
     page_tokens: field.at("page_tokens").integer(1, MAX_INT32),
     page_bytes: field.at("page_bytes").integer(1, MAX_SIZE),
     pages: field.at("pages").integer(1, MAX_INT32),
     table_offset: field.at("table_offset").integer(0, MAX_SIZE),
   };
-  if (kv.bits !== 8 && kv.bits !== 32) throw field.at("bits").fail("is neither 8 nor 32");
+  if (kv.bits !== 16 && kv.bits !== 32) throw field.at("bits").fail("is neither 16 nor 32");
   if (kv.table_offset !== memory.control.offset + 1024 || kv.table_offset + 4 * kv.pages > end(memory.control)) {
     throw field.at("table_offset").fail("does not give a page table inside the control region");
   }

@@ -6,8 +6,12 @@ import { canBlock, hardwareThreads } from "../platform.js";
 
 export interface Features {
   simd128: boolean;
-  /** The relaxed dot product is there and right. */
+  /** The relaxed dot product with int32 sums is there and right. */
   relaxed: boolean;
+  /** The relaxed dot product with int16 sums is there and right. */
+  relaxed16: boolean;
+  /** The one with int32 sums is made of the one with int16 sums and more: x86 without VNNI. */
+  int32SumsAreSlow: boolean;
   /** Shared memory is there, and this thread may wait on it. */
   threads: boolean;
 }
@@ -22,22 +26,28 @@ const SIMD_MODULE = [
   ...[0x0a, 0x08, 0x01, 0x06, 0x00, 0x41, 0x00, 0xfd, 0x0f, 0x0b],
 ];
 
-const load = (address: number): number[] => [0x41, address, 0xfd, 0x00, 0x04, 0x00]; // v128.load align=16
+// Reads a, b, c at 0, 16, 32. (memory 1) exported as "m", (func) as "f":
+// c = dot(a, b, c), twice through the same local as kernels do; stores c at 48, then dot(a, b, loaded c) at 64 and dot16(a, b) at 80.
+const constant = (address: number): number[] => [0x41, 0x80 | (address & 0x7f), address >> 7]; // i32.const
+const load = (address: number): number[] => [...constant(address), 0xfd, 0x00, 0x04, 0x00]; // v128.load align=16
+const STORE = [0xfd, 0x0b, 0x04, 0x00];
 const DOT = [0xfd, 0x93, 0x02]; // i32x4.relaxed_dot_i8x16_i7x16_add_s
+const DOT16 = [0xfd, 0x92, 0x02]; // i16x8.relaxed_dot_i8x16_i7x16_s
 const GET = 0x20;
 const SET = 0x21;
 
-// Reads a, b, c at 0, 16, 32. (memory 1) exported as "m", (func) as "f":
-// c = dot(a, b, c), twice through the same local as kernels do; stores c at 48, then dot(a, b, loaded c) at 64.
 const RELAXED_BODY = [
   ...[0x01, 0x03, 0x7b], // three v128 locals
   ...[...load(0), SET, 0, ...load(16), SET, 1, ...load(32), SET, 2],
   ...[GET, 0, GET, 1, GET, 2, ...DOT, SET, 2],
   ...[GET, 0, GET, 1, GET, 2, ...DOT, SET, 2],
-  ...[0x41, 48, GET, 2, 0xfd, 0x0b, 0x04, 0x00],
-  ...[0x41, 0xc0, 0x00, ...load(0), ...load(16), ...load(32), ...DOT, 0xfd, 0x0b, 0x04, 0x00],
+  ...[...constant(48), GET, 2, ...STORE],
+  ...[...constant(64), ...load(0), ...load(16), ...load(32), ...DOT, ...STORE],
+  ...[...constant(80), ...load(0), ...load(16), ...DOT16, ...STORE],
   0x0b,
 ];
+
+const size = (bytes: number[]): number[] => [0x80 | (bytes.length & 0x7f), bytes.length >> 7];
 
 const RELAXED_MODULE = [
   ...HEADER,
@@ -45,39 +55,53 @@ const RELAXED_MODULE = [
   ...[0x03, 0x02, 0x01, 0x00],
   ...[0x05, 0x03, 0x01, 0x00, 0x01],
   ...[0x07, 0x09, 0x02, 0x01, 0x6d, 0x02, 0x00, 0x01, 0x66, 0x00, 0x00],
-  ...[0x0a, RELAXED_BODY.length + 2, 0x01, RELAXED_BODY.length, ...RELAXED_BODY],
+  ...[0x0a, ...size([0x01, ...size(RELAXED_BODY), ...RELAXED_BODY]), 0x01, ...size(RELAXED_BODY), ...RELAXED_BODY],
 ];
 
 /**
- * Runs the relaxed dot once in a function that no optimiser has seen, on the operands that edgec's kernels use: signed bytes times
+ * Runs the relaxed dots once in a function that no optimiser has seen, on the operands that edgec's kernels use: signed bytes times
  * unsigned 4-bit codes. Such inputs have one right answer; V8 11.3 (Node 20) gets it wrong until the function is hot.
+ *
+ * Then once more with operands that the standard leaves to the processor: only x86 before VNNI adds pairs of products in saturating
+ * halfwords first.
  */
-export function relaxedDotIsRight(): boolean {
+function probeRelaxed(): Pick<Features, "relaxed" | "relaxed16" | "int32SumsAreSlow"> {
+  const none = { relaxed: false, relaxed16: false, int32SumsAreSlow: false };
   const bytes = new Uint8Array(RELAXED_MODULE);
-  if (!WebAssembly.validate(bytes)) return false;
+  if (!WebAssembly.validate(bytes)) return none;
   let exports: WebAssembly.Exports;
   try {
     exports = new WebAssembly.Instance(new WebAssembly.Module(bytes)).exports;
   } catch {
-    return false; // a content security policy; compiling the model will say so
+    return none; // a content security policy; compiling the model will say so
   }
   const { m, f } = exports as { m: WebAssembly.Memory; f: () => void };
   const a = new Int8Array(m.buffer, 0, 16);
   const b = new Int8Array(m.buffer, 16, 16);
   const c = new Int32Array(m.buffer, 32, 4);
+  const twice = new Int32Array(m.buffer, 48, 4);
+  const once = new Int32Array(m.buffer, 64, 4);
+  const pairs = new Int16Array(m.buffer, 80, 8);
   for (let i = 0; i < 16; i++) {
     a[i] = (i * 83 + 128) % 256; // from -128 on, all over the range
     b[i] = (i * 7 + 15) % 16;
   }
   c.set([1, -2, 300_000, -(2 ** 20)]);
   f();
-  const twice = new Int32Array(m.buffer, 48, 4);
-  const once = new Int32Array(m.buffer, 64, 4);
-  return [0, 1, 2, 3].every((lane) => {
+  const sum = (first: number, count: number): number => {
     let dot = 0;
-    for (let j = 4 * lane; j < 4 * lane + 4; j++) dot += a[j] * b[j];
-    return once[lane] === c[lane] + dot && twice[lane] === c[lane] + 2 * dot;
-  });
+    for (let i = first; i < first + count; i++) dot += a[i] * b[i];
+    return dot;
+  };
+  const relaxed = [0, 1, 2, 3].every(
+    (lane) => once[lane] === c[lane] + sum(4 * lane, 4) && twice[lane] === c[lane] + 2 * sum(4 * lane, 4),
+  );
+  const relaxed16 = pairs.every((value, lane) => value === sum(2 * lane, 2));
+  a.fill(-128);
+  b.fill(-1);
+  c.fill(0);
+  f();
+  return { relaxed, relaxed16, int32SumsAreSlow: once[0] === 2 * -(2 ** 15) };
 }
 
 function sharedMemoryWorks(): boolean {
@@ -93,17 +117,20 @@ function sharedMemoryWorks(): boolean {
 let detected: Features | undefined;
 
 export function detectFeatures(): Features {
-  if (typeof WebAssembly !== "object") return { simd128: false, relaxed: false, threads: false };
+  if (typeof WebAssembly !== "object")
+    return { simd128: false, relaxed: false, relaxed16: false, int32SumsAreSlow: false, threads: false };
   detected ??= {
     simd128: WebAssembly.validate(new Uint8Array(SIMD_MODULE)),
-    relaxed: relaxedDotIsRight(),
+    ...probeRelaxed(),
     threads: sharedMemoryWorks(),
   };
   return detected;
 }
 
+type InstructionSet = "simd128" | "relaxed" | "relaxed16";
+
 const isThreaded = (variant: Variant): boolean => variant.endsWith("-threads");
-const isRelaxed = (variant: Variant): boolean => variant.startsWith("relaxed");
+const instructionSet = (variant: Variant): InstructionSet => variant.replace("-threads", "") as InstructionSet;
 
 /** Small machines use all cores; on larger ones half, since the other half are mostly sibling threads or slow cores. */
 export function defaultThreads(hardware: number): number {
@@ -127,8 +154,10 @@ export function chooseVariant(
   }
   const threads = Math.min(wanted.threads ?? defaultThreads(hardware), manifest.memory.max_threads);
   if (wanted.variant !== undefined) return checkVariant(wanted.variant, manifest, features, threads);
-  const preferred: Variant[] = ["relaxed", "simd128"];
-  if (threads > 1) preferred.unshift("relaxed-threads", "simd128-threads");
+  const sets: InstructionSet[] = features.int32SumsAreSlow
+    ? ["relaxed16", "relaxed", "simd128"]
+    : ["relaxed", "relaxed16", "simd128"];
+  const preferred: Variant[] = threads > 1 ? [...sets.map((set): Variant => `${set}-threads`), ...sets] : sets;
   const variant = preferred.find((name) => manifest.modules[name] && runs(name, features));
   if (!variant) {
     throw new EdgecError("unsupported-browser", "this browser has no WebAssembly SIMD", {
@@ -139,7 +168,7 @@ export function chooseVariant(
 }
 
 function runs(variant: Variant, features: Features): boolean {
-  return features.simd128 && (!isRelaxed(variant) || features.relaxed) && (!isThreaded(variant) || features.threads);
+  return features.simd128 && features[instructionSet(variant)] && (!isThreaded(variant) || features.threads);
 }
 
 function checkVariant(

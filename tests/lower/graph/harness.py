@@ -28,11 +28,11 @@ Arrays = dict[str, npt.NDArray[Any]]
 _NUMPY = {"float32": "f4", "int64": "i8", "int32": "i4", "bool": "?", "uint8": "u1", "int8": "i1"}
 _PROTO = {"f": onnx.TensorProto.FLOAT, "i": onnx.TensorProto.INT64, "b": onnx.TensorProto.BOOL}
 
-BOTH = ("simd128", "relaxed")
+EACH = ("simd128", "relaxed", "relaxed16")
 
 
 def compressed(
-    model: ModelIR, *, dims: Mapping[str, int] | None = None, bits: int = 32, variants: Sequence[str] = BOTH
+    model: ModelIR, *, dims: Mapping[str, int] | None = None, bits: int = 32, variants: Sequence[str] = EACH
 ) -> CompressedModel:
     """All weight matrices at `bits`, or float32."""
     nothing = Prediction(0, 0, 0, 0, 0, 0.0, 0.0)
@@ -47,7 +47,7 @@ def compressed(
 
 
 def lowered(
-    model: ModelIR, *, dims: Mapping[str, int] | None = None, bits: int = 32, variants: Sequence[str] = BOTH
+    model: ModelIR, *, dims: Mapping[str, int] | None = None, bits: int = 32, variants: Sequence[str] = EACH
 ) -> LoweredModule:
     return lower_graph(compressed(model, dims=dims, bits=bits, variants=variants)).build(variants)
 

@@ -11,7 +11,7 @@ from edgec.compress.dequantize import dequantized_model
 from edgec.errors import UnsupportedError
 from edgec.ir.model import ModelIR
 from edgec.passes import simplify
-from tests.lower.graph.harness import BOTH, WasmGraph, assert_close, check, compressed, lowered
+from tests.lower.graph.harness import EACH, WasmGraph, assert_close, check, compressed, lowered
 from tests.passes import graphs
 
 
@@ -63,7 +63,7 @@ def test_quantized_networks(make: Callable[[], tuple[ModelIR, graphs.Arrays]], b
     source = simplify(model)
     expected = graphs.run(dequantized_model(compressed(source, bits=bits)).model, feed)
     module = lowered(source, dims={"batch": 2, "sequence": 16}, bits=bits)
-    results = [WasmGraph(module, variant)(feed) for variant in BOTH]
+    results = [WasmGraph(module, variant)(feed) for variant in EACH]
     for first, second in zip(*results, strict=True):
         np.testing.assert_array_equal(first, second)
     for a, b in zip(expected, results[0], strict=True):

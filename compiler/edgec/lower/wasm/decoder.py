@@ -149,7 +149,7 @@ class _Lowering:
         qkv = program.workspace("qkv", 4 * stride * rows)
         self.linear(entry, normed, qkv_matrix, qkv, "n", bias=weights.qkv.bias)
 
-        integer = self.layout.bits == 8
+        integer = self.layout.bits == 16
         width = facts.heads * facts.head_dim
         queries = [program.workspace("queries", (2 if integer else 4) * width * rows)]
         if integer:
@@ -172,7 +172,7 @@ class _Lowering:
                 heads=facts.heads,
                 context_length=self.plan.context_length,
                 quantized=fused,
-                window=facts.sliding_window,
+                sliding_window=facts.sliding_window,
             ),
         )
         entry.call(kernel, *queries, *cache, scratch, *target.storages, "position", "n")

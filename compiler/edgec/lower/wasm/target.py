@@ -12,10 +12,15 @@ _FEATURES = ("+simd128", "+bulk-memory", "+sign-ext", "+nontrapping-fptoint", "+
 
 @dataclass(frozen=True)
 class Isa:
-    """What kernels may use. `name` is the first part of a variant's name."""
+    """What kernels may use. `name` is the first part of a variant's name.
+
+    `halfword_sums`: add products as int16 and widen once per group, for processors on which a dot
+    product with int32 sums takes several instructions.
+    """
 
     name: str
     relaxed_dot: bool
+    halfword_sums: bool = False
 
     @property
     def activation_dtype(self) -> str:
@@ -25,7 +30,8 @@ class Isa:
 
 SIMD128 = Isa("simd128", relaxed_dot=False)
 RELAXED = Isa("relaxed", relaxed_dot=True)
-ISAS = {isa.name: isa for isa in (SIMD128, RELAXED)}
+RELAXED16 = Isa("relaxed16", relaxed_dot=True, halfword_sums=True)
+ISAS = {isa.name: isa for isa in (SIMD128, RELAXED, RELAXED16)}
 
 
 @dataclass(frozen=True)

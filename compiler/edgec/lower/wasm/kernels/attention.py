@@ -1,7 +1,7 @@
 """Causal attention over the paged KV cache, one (row, head) at a time.
 
-At 8 bits both products are exact integer dot products: 12-bit queries by 12-bit keys, and softmax
-weights (times the values' scales, 15 bits per page) by int8 values. Pages are added in order.
+At 16 bits both products are exact integer dot products: 12-bit queries by 12-bit keys, and softmax
+weights (times the values' scales, 15 bits per page) by 12-bit values. Pages are added in order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from edgec.lower.wasm.kernels.builder import (
     Buffer,
     Expr,
     Floats,
-    Integers,
     KernelBuilder,
     PrimFunc,
     Registers,
@@ -26,8 +25,9 @@ from edgec.lower.wasm.kernels.builder import (
     store,
     tree_max,
     tree_sum,
+    window,
 )
-from edgec.lower.wasm.kernels.dot import signed_dot, widen_halves
+from edgec.lower.wasm.kernels.dot import lane, signed_dot
 from edgec.lower.wasm.kernels.kv_cache import PAGE_TOKENS, CacheBuffers, PageLayout
 from edgec.lower.wasm.kernels.quantize import QuantizedBuffers, quantize_group
 from edgec.lower.wasm.target import Isa
@@ -43,20 +43,20 @@ def scratch_floats(context_length: int) -> int:
 
 
 def attention(
-    isa: Isa, *, layout: PageLayout, heads: int, context_length: int, quantized: bool, window: int | None = None
+    isa: Isa, *, layout: PageLayout, heads: int, context_length: int, quantized: bool, sliding_window: int | None = None
 ) -> PrimFunc:
     """Parameters: queries, [query scales], cache buffers, scratch (`scratch_floats` per thread), then
-    codes, scales, sums or a float output [m, heads * head_dim], position, m.
+    quantized buffers or a float output [m, heads * head_dim], position, m.
 
     `quantized` (head_dim a multiple of 32) leaves the result as quantized activations.
     """
     dim, bits = layout.head_dim, layout.bits
     with KernelBuilder() as k:
-        queries = k.buffer("queries", "int32" if bits == 8 else "float32")  # int16 pairs
-        query_scales = k.buffer("query_scales", "float32") if bits == 8 else None
+        queries = k.buffer("queries", "int32" if bits == 16 else "float32")  # int16 pairs
+        query_scales = k.buffer("query_scales", "float32") if bits == 16 else None
         cache = CacheBuffers.declare(k, layout)
         scratch = k.buffer("scratch", "float32")
-        target = QuantizedBuffers.declare(k, isa) if quantized else None
+        target = QuantizedBuffers.declare(k, isa.activation_dtype) if quantized else None
         output = None if quantized else k.buffer("output", "float32")
         position = k.scalar("position")
         m = k.scalar("m")
@@ -64,8 +64,8 @@ def attention(
             row = bind(tirx.truncdiv(unit, heads))
             kv_head = bind(tirx.truncdiv(tirx.truncmod(unit, heads), heads // layout.kv_heads))
             last = bind(position + row)
-            first = bind(tirx.max(last - (window - 1), 0)) if window else T.int32(0)
-            first_page = bind(tirx.truncdiv(first, PAGE_TOKENS)) if window else T.int32(0)
+            first = bind(tirx.max(last - (sliding_window - 1), 0)) if sliding_window else T.int32(0)
+            first_page = bind(tirx.truncdiv(first, PAGE_TOKENS)) if sliding_window else T.int32(0)
             pages = bind(tirx.truncdiv(last, PAGE_TOKENS) + 1 - first_page)
             scores = bind(THREAD * scratch_floats(context_length))
 
@@ -81,7 +81,7 @@ def attention(
                 for j in range(_VECTORS):
                     token = T.Ramp((first_page + p) * PAGE_TOKENS + 4 * j, 1, 4)
                     hidden = token > splat(last, "int32x4")
-                    if window:
+                    if sliding_window:
                         hidden = tirx.any(hidden, token < splat(first, "int32x4"))
                     score = bind(tirx.Select(hidden, splat(_MASKED, "float32x4"), found[j]))
                     store(scratch, scores + p * PAGE_TOKENS + 4 * j, score)
@@ -111,10 +111,12 @@ def attention(
 
             if target is not None:
                 values = Floats(GROUP)
-                with T.serial(0, dim // GROUP) as group:
+                per_head = dim // GROUP
+                first = bind(tirx.truncmod(unit, heads) * per_head)
+                with T.serial(0, per_head) as group:
                     for i in range(0, GROUP, 4):
                         values.set_vector(i, mixed.vector(group * GROUP + i) * splat(inverse, "float32x4"))
-                    quantize_group(isa, target, unit * (dim // GROUP) + group, values)
+                    quantize_group(isa, target, row, first + group, heads * per_head, values)
             else:
                 with T.serial(0, dim // 4) as i:
                     store(output, unit * dim + i * 4, mixed.vector(i * 4) * splat(inverse, "float32x4"))
@@ -139,22 +141,27 @@ def _integer_scores(
     """16 scores: lanes are tokens, one step multiplies a pair of features."""
     layout = cache.layout
     pairs = layout.group // 2
+    step = 4 if pairs % 4 == 0 else 1  # pairs of the query that are loaded together
     sums = Registers(_VECTORS, "float32x4")
     sums.fill(_VECTORS, 0.0)
-    base = bind(cache.key_index(page, head))
-    scale_base = bind(cache.key_scale_index(page, head))
-    with T.serial(0, layout.groups) as group:
+    keys = window(cache.keys, cache.key_index(page, head))
+    key_scales = window(cache.key_scales, cache.key_scale_index(page, head))
+    query = window(queries, unit * (layout.head_dim // 2))
+    for group in range(layout.groups):
         dots = Registers(_VECTORS, "int32x4")
         dots.fill(_VECTORS, 0)
-        with T.serial(0, pairs) as pair:
-            at = bind(group * pairs + pair)
-            query = T.reinterpret("int16x8", splat(queries[unit * (layout.head_dim // 2) + at], "int32x4"))
-            for j in range(_VECTORS):
-                key = load(cache.keys, base + at * (2 * PAGE_TOKENS) + 8 * j, 8)
-                dots[j] = dots[j] + signed_dot(key, query)
+        with T.serial(0, pairs // step) as block:
+            start = group * pairs + block * step
+            some = bind(load(query, start) if step > 1 else splat(query[start], "int32x4"))
+            here = window(keys, start * (2 * PAGE_TOKENS))
+            for i in range(step):
+                pair = bind(T.reinterpret("int16x8", lane(some, i) if step > 1 else some))
+                for j in range(_VECTORS):
+                    key = load(here, i * (2 * PAGE_TOKENS) + 8 * j, 8)
+                    dots[j] = dots[j] + signed_dot(key, pair)
         query_scale = splat(query_scales[unit * layout.groups + group], "float32x4")
         for j in range(_VECTORS):
-            key_scale = load(cache.key_scales, scale_base + group * PAGE_TOKENS + 4 * j)
+            key_scale = load(key_scales, group * PAGE_TOKENS + 4 * j)
             sums[j] = sums[j] + (T.Cast("float32x4", dots[j]) * key_scale) * query_scale
     return sums
 
@@ -182,22 +189,20 @@ def _integer_values(cache: CacheBuffers, scratch: Buffer, weights: Expr, page: E
     tiny = peak < T.float32(1e-30)
     inverse = splat(bind(tirx.Select(tiny, T.float32(0.0), T.float32(_WEIGHT_LEVELS) / peak)), "float32x4")
     step = splat(bind(tirx.Select(tiny, T.float32(0.0), peak / T.float32(_WEIGHT_LEVELS))), "float32x4")
-    codes = Integers(PAGE_TOKENS)
-    for j in range(_VECTORS):
-        codes.set_vector(4 * j, T.Cast("int32x4", T.nearbyint(scaled[j] * inverse)))
-    pairs = Registers(PAGE_TOKENS // 2, "int32")  # two int16 codes each
-    for pair in range(PAGE_TOKENS // 2):
-        low, high = codes[2 * pair], codes[2 * pair + 1]
-        pairs[pair] = T.bitwise_or(T.bitwise_and(low, T.int32(0xFFFF)), T.shift_left(high, T.int32(16)))
-    base = bind(cache.value_index(page, head))
+    codes = [bind(T.Cast("int32x4", T.nearbyint(scaled[j] * inverse))) for j in range(_VECTORS)]
+    weights_of = []  # pairs of tokens, repeated in all lanes
+    for first in range(0, _VECTORS, 2):
+        halfwords = T.call_llvm_pure_intrin("int16x8", "llvm.wasm.narrow.signed", codes[first], codes[first + 1])
+        four = bind(T.reinterpret("int32x4", halfwords))
+        weights_of += [bind(T.reinterpret("int16x8", lane(four, i))) for i in range(4)]
+    values = window(cache.values, cache.value_index(page, head))
     with T.serial(0, dim // 8) as block:
         dots = Registers(2, "int32x4")
         dots.fill(2, 0)
-        for pair in range(PAGE_TOKENS // 2):
-            weight = T.reinterpret("int16x8", splat(pairs[pair], "int32x4"))
-            codes8 = load(cache.values, base + pair * (2 * dim) + block * 16, 16)
-            for part, half in enumerate(widen_halves(T.reinterpret("int32x4", codes8), signed=True)):
-                dots[part] = dots[part] + signed_dot(half, weight)
+        here = window(values, block * 16)
+        for pair, weight in enumerate(weights_of):
+            for part in range(2):
+                dots[part] = dots[part] + signed_dot(load(here, pair * (2 * dim) + 8 * part, 8), weight)
         for part in range(2):
             at = block * 8 + 4 * part
             mixed.set_vector(at, mixed.vector(at) + T.Cast("float32x4", dots[part]) * step)

@@ -107,6 +107,12 @@ def store(buffer: Buffer, index: Expr, value: Expr, width: int = 4) -> None:
     T.buffer_store(buffer, value, [T.Ramp(index, 1, width)] if width > 1 else [index])
 
 
+def window(buffer: Buffer, start: Expr, dtype: str | None = None) -> Buffer:
+    """`buffer` from element `start` on. Constant indices into a window cost no instruction."""
+    pointer = bind(T.address_of(buffer[start]))
+    return T.decl_buffer((NOMINAL,), dtype or buffer.dtype, data=pointer, layout=None)
+
+
 def bind(value: Expr) -> Expr:
     """Evaluate once; the expression would otherwise be written out at each use."""
     return T.bind(value)

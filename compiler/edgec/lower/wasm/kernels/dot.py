@@ -7,10 +7,12 @@ wants them widened). An accumulator ends as one `int32x4`, a lane per row.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from edgec.lower.wasm.kernels.builder import Expr, Registers
+from edgec.lower.wasm.kernels.builder import Buffer, Expr, Registers, bind, load, splat
 from edgec.lower.wasm.target import Isa
 
 
@@ -43,6 +45,11 @@ def widen_halves(bytes_: Expr, signed: bool) -> tuple[Expr, Expr]:
     )
 
 
+def lane(vector: Expr, index: int) -> Expr:
+    """One lane of an `int32x4` or `float32x4`, repeated in all lanes."""
+    return tirx.Shuffle([vector], [tirx.const(index, "int32")] * 4)
+
+
 def even_odd_sum(first: Expr, second: Expr) -> Expr:
     """Pairwise sums of two `int32x4`: [f0+f1, f2+f3, s0+s1, s2+s3]."""
     even = tirx.Shuffle([first, second], [tirx.const(i, "int32") for i in (0, 2, 4, 6)])
@@ -51,43 +58,52 @@ def even_odd_sum(first: Expr, second: Expr) -> Expr:
 
 
 class DotAccumulators:
-    """`count` accumulators of 4 weight rows each."""
+    """`count` accumulators of 4 weight rows each, for 32 features at most between `clear` and `result`.
+
+    In halfwords 16 products of a 4-bit code and a signed byte meet: 16 * 15 * 128 < 2^15.
+    """
 
     def __init__(self, isa: Isa, count: int) -> None:
         self.isa = isa
         self._per = 1 if isa.relaxed_dot else 2
-        self._registers = Registers(count * self._per, "int32x4")
+        self._registers = Registers(count * self._per, "int16x8" if isa.halfword_sums else "int32x4")
 
     def clear(self, count: int) -> None:
         """Zero the first `count` accumulators."""
         self._registers.fill(count * self._per, 0)
 
-    def broadcast(self, activations: Expr) -> Expr:
-        """One buffer element (4 activations) repeated for all rows."""
-        return T.Broadcast(activations, 4 if self.isa.relaxed_dot else 2)
+    def repeated(self, activations: Buffer, index: int, tile: int) -> Callable[[int], Expr]:
+        """`row -> element` of one of `tile` rows (4 side by side, or 1), repeated for all rows of weights."""
+        if not self.isa.relaxed_dot:
+            return lambda row: T.reinterpret("int16x8", T.Broadcast(activations[index + row], 2))
+        if tile == 1:
+            return lambda row: T.reinterpret("int8x16", T.Broadcast(activations[index + row], 4))
+        rows = bind(load(activations, index))
+        return lambda row: T.reinterpret("int8x16", lane(rows, row))
 
     def widen(self, weights: Expr) -> tuple[Expr, ...]:
         """Prepare 16 codes once for several `add`s."""
-        return (weights,) if self.isa.relaxed_dot else widen_halves(weights, signed=False)
+        return (T.reinterpret("int8x16", weights),) if self.isa.relaxed_dot else widen_halves(weights, signed=False)
 
     def add(self, index: int, activations: Expr, weights: tuple[Expr, ...]) -> None:
+        """`activations` from `repeated`, `weights` from `widen`."""
         registers = self._registers
-        if self.isa.relaxed_dot:
-            registers[index] = T.call_llvm_pure_intrin(
-                "int32x4",
-                "llvm.wasm.relaxed.dot.i8x16.i7x16.add.signed",
-                T.reinterpret("int8x16", activations),
-                T.reinterpret("int8x16", weights[0]),
-                registers[index],
-            )
-            return
-        halfwords = T.reinterpret("int16x8", activations)
-        for part, half in enumerate(weights):
-            at = index * 2 + part
-            registers[at] = registers[at] + signed_dot(half, halfwords)
+        if self.isa.halfword_sums:
+            intrinsic = "llvm.wasm.relaxed.dot.i8x16.i7x16.signed"
+            products = T.call_llvm_pure_intrin("int16x8", intrinsic, activations, weights[0])
+            registers[index] = registers[index] + products
+        elif self.isa.relaxed_dot:
+            intrinsic = "llvm.wasm.relaxed.dot.i8x16.i7x16.add.signed"
+            registers[index] = T.call_llvm_pure_intrin("int32x4", intrinsic, activations, weights[0], registers[index])
+        else:
+            for part, half in enumerate(weights):
+                at = index * 2 + part
+                registers[at] = registers[at] + signed_dot(half, activations)
 
     def result(self, index: int) -> Expr:
         """`int32x4`, a lane per row."""
+        if self.isa.halfword_sums:
+            return signed_dot(self._registers[index], splat(1, "int16x8"))
         if self.isa.relaxed_dot:
             return self._registers[index]
         return even_odd_sum(self._registers[index * 2], self._registers[index * 2 + 1])

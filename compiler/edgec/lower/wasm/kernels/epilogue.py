@@ -11,8 +11,7 @@ from tvm.script.ir_builder import tirx as T
 from edgec.ir.compressed import ROWS
 from edgec.lower.wasm.kernels.activations import ACTIVATIONS
 from edgec.lower.wasm.kernels.builder import Buffer, Expr, Floats, Registers, bind, load, store
-
-ROW_TILE = 4  # rows of activations that share one pass over the weights
+from edgec.lower.wasm.kernels.quantize import ROW_TILE
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def row_columns(window: Window) -> int:
 
 
 def im2col(isa: Isa, window: Window, *, quantized: bool) -> PrimFunc:
-    """Parameters: input, then codes, scales, sums or float rows, first row, rows, `window.dimensions()`.
+    """Parameters: input, then quantized buffers or float rows, first row, rows, `window.dimensions()`.
 
     Writes rows `first ... first + rows - 1` of the whole matrix to rows `0 ... rows - 1`.
     """
@@ -40,7 +40,7 @@ def im2col(isa: Isa, window: Window, *, quantized: bool) -> PrimFunc:
     columns = row_columns(w)
     with KernelBuilder() as k:
         source = k.buffer("input", "float32")
-        target = QuantizedBuffers.declare(k, isa) if quantized else None
+        target = QuantizedBuffers.declare(k, isa.activation_dtype) if quantized else None
         output = None if quantized else k.buffer("output", "float32")
         first, rows = k.scalar("first"), k.scalar("rows")
         variables = {name: k.scalar(name) for name in w.dimensions()}
@@ -90,7 +90,7 @@ def _quantize_aligned(isa: Isa, w: Window, source: Buffer, target: QuantizedBuff
             for i in range(0, GROUP, 4):
                 inside = splat(0.0, "float32x4") if place is None else load(source, place + part * GROUP + i)
                 values.set_vector(i, inside)
-            quantize_group(isa, target, row * groups + tap * per_tap + part, values)
+            quantize_group(isa, target, row, tap * per_tap + part, groups, values)
 
     taps(one_tap)
 
@@ -106,7 +106,7 @@ def _quantize_staged(isa: Isa, w: Window, source: Buffer, target: QuantizedBuffe
     with T.serial(0, groups) as group:
         for i in range(0, GROUP, 4):
             values.set_vector(i, staged.vector(group * GROUP + i))
-        quantize_group(isa, target, row * groups + group, values)
+        quantize_group(isa, target, row, group, groups, values)
 
 
 def _copy(w: Window, source: Buffer, place: Expr | None, output: Buffer, start: Expr) -> None:

@@ -1,14 +1,14 @@
 """Layout of the paged KV cache, rotary embedding, and appending keys and values to it.
 
-A page holds 16 tokens of every layer. Per layer and KV head at 8 bits:
+A page holds 16 tokens of every layer. Per layer and KV head at 16 bits:
 
-    keys    int16   [head_dim / 2, 16 tokens, 2]    values  int8    [8 token pairs, head_dim, 2]
+    keys    int16   [head_dim / 2, 16 tokens, 2]    values  int16   [8 token pairs, head_dim, 2]
     scales  float32 [groups, 16 tokens]             scales  float32 [16 tokens]
 
-Keys have 12 bits: with 8, attention scores were the largest error of the whole model
-(docs/decisions/0005-outlier-groups.md). In this layout both products of attention are `int16x8` dot
-products without horizontal sums: lanes are tokens for scores, features for the output. At 32 bits:
-keys [head_dim, 16], values [16, head_dim].
+Codes have 12 bits: with 8, attention scores were the largest error of the whole model, and values the
+next (docs/decisions/0005-outlier-groups.md, 0006-outliers-one-by-one.md). In this layout both products
+of attention are `int16x8` dot products without horizontal sums: lanes are tokens for scores, features
+for the output. At 32 bits: keys [head_dim, 16], values [16, head_dim].
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from edgec.lower.wasm.kernels.builder import (
 PAGE_TOKENS = 16
 QUERY_LEVELS = 2047.0
 KEY_LEVELS = 2047.0  # 32 products of two 12-bit codes fit an int32
-VALUE_LEVELS = 127.0
+VALUE_LEVELS = 2047.0  # so do 16 products of a code and a 15-bit weight
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class PageLayout:
     layers: int
     kv_heads: int
     head_dim: int
-    bits: int  # 8 or 32
+    bits: int  # 16 or 32
 
     @property
     def group(self) -> int:
@@ -57,12 +57,8 @@ class PageLayout:
         return self.head_dim // self.group
 
     @property
-    def key_element(self) -> int:
-        """Bytes of a key's code."""
-        return 2 if self.bits == 8 else 4
-
-    @property
-    def value_element(self) -> int:
+    def element(self) -> int:
+        """Bytes of a code."""
         return self.bits // 8
 
     @property
@@ -72,8 +68,8 @@ class PageLayout:
 
     @property
     def layer_bytes(self) -> int:
-        scales = self.kv_heads * (self.groups + 1) * PAGE_TOKENS * 4 if self.bits == 8 else 0
-        return self._codes * (self.key_element + self.value_element) + scales
+        scales = self.kv_heads * (self.groups + 1) * PAGE_TOKENS * 4 if self.bits == 16 else 0
+        return 2 * self._codes * self.element + scales
 
     @property
     def page_bytes(self) -> int:
@@ -82,9 +78,9 @@ class PageLayout:
     def buffers(self, layer: int) -> dict[str, int]:
         """Offset of each kernel buffer of `layer` in a page, in parameter order."""
         base = layer * self.layer_bytes
-        offsets = {"keys": base, "values": base + self._codes * self.key_element}
-        if self.bits == 8:
-            offsets["key_scales"] = offsets["values"] + self._codes * self.value_element
+        offsets = {"keys": base, "values": base + self._codes * self.element}
+        if self.bits == 16:
+            offsets["key_scales"] = offsets["values"] + self._codes * self.element
             offsets["value_scales"] = offsets["key_scales"] + self.kv_heads * self.groups * PAGE_TOKENS * 4
         return offsets
 
@@ -105,7 +101,7 @@ class CacheBuffers:
         table = k.buffer("page_table", "int32")
         if layout.bits == 32:
             return cls(layout, table, k.buffer("keys", "float32"), k.buffer("values", "float32"), None, None)
-        keys, values = k.buffer("keys", "int16"), k.buffer("values", "int8")
+        keys, values = k.buffer("keys", "int16"), k.buffer("values", "int16")
         return cls(layout, table, keys, values, k.buffer("key_scales", "float32"), k.buffer("value_scales", "float32"))
 
     def page(self, logical: Expr) -> Expr:
@@ -113,12 +109,10 @@ class CacheBuffers:
 
     def key_index(self, page: Expr, head: Expr) -> Expr:
         """First element of a head's keys in `page`."""
-        return page * (self.layout.page_bytes // self.layout.key_element) + head * (self.layout.head_dim * PAGE_TOKENS)
+        return page * (self.layout.page_bytes // self.layout.element) + head * (self.layout.head_dim * PAGE_TOKENS)
 
     def value_index(self, page: Expr, head: Expr) -> Expr:
-        return page * (self.layout.page_bytes // self.layout.value_element) + head * (
-            self.layout.head_dim * PAGE_TOKENS
-        )
+        return page * (self.layout.page_bytes // self.layout.element) + head * (self.layout.head_dim * PAGE_TOKENS)
 
     def key_scale_index(self, page: Expr, head: Expr) -> Expr:
         return page * (self.layout.page_bytes // 4) + head * (self.layout.groups * PAGE_TOKENS)
@@ -161,7 +155,7 @@ def rope_and_append(*, layout: PageLayout, heads: int, stride: int, rotary: bool
     """Rotate queries and keys, append keys and values, leave queries ready for `attention`.
 
     Parameters: qkv [m, stride] (queries, keys, values), cosines, sines, cache buffers, queries
-    (int16 at 8 bits, else float32), [query scales], position, m. Query scales include
+    (int16 at 16 bits, else float32), [query scales], position, m. Query scales include
     1 / sqrt(head_dim).
     """
     dim, half = layout.head_dim, layout.head_dim // 2
@@ -171,8 +165,8 @@ def rope_and_append(*, layout: PageLayout, heads: int, stride: int, rotary: bool
         cosines = k.buffer("cosines", "float32")
         sines = k.buffer("sines", "float32")
         cache = CacheBuffers.declare(k, layout)
-        queries = k.buffer("queries", "int16" if layout.bits == 8 else "float32")
-        query_scales = k.buffer("query_scales", "float32") if layout.bits == 8 else None
+        queries = k.buffer("queries", "int16" if layout.bits == 16 else "float32")
+        query_scales = k.buffer("query_scales", "float32") if layout.bits == 16 else None
         position = k.scalar("position")
         m = k.scalar("m")
         softmax_scale = T.float32(dim**-0.5)
@@ -264,5 +258,5 @@ def _append_value(cache: CacheBuffers, values: Floats, token: Expr, head: Expr) 
     inverse = _inverse(peak, VALUE_LEVELS)
     row = base + tirx.truncdiv(slot, 2) * (2 * dim) + tirx.truncmod(slot, 2)
     with T.serial(0, dim) as d:
-        store(cache.values, row + d * 2, T.Cast("int8", T.Cast("int32", T.nearbyint(values[d] * inverse))), 1)
+        store(cache.values, row + d * 2, T.Cast("int16", T.Cast("int32", T.nearbyint(values[d] * inverse))), 1)
     store(cache.value_scales, cache.value_scale_index(page, head) + slot, peak / T.float32(VALUE_LEVELS), 1)

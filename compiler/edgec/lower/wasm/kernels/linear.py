@@ -6,12 +6,10 @@ Weights are in tile order (`edgec/ir/compressed.py`), activations from `quantize
     d = sum(a * q) - zero / 16 * sum(a)                 (8 bits: high + low / 16 in place of q)
     y += (d * scale) * activation_scale
 
-once for the coarse codes of the activations and, where a group has them, once for the fine codes.
-Groups are added in order, so one row's result depends neither on the tile nor on the ISA (a row without
-fine codes skips them).
+and then, for each outlier of the group, `y += q * scale * outlier`; sum(a) counts outliers too. Groups
+are added in order, so one row's result depends neither on the tile nor on the ISA.
 float16 scales are used without conversion: their bits, shifted into a float32, are the value times
-2^-112, and the quantizer folds 2^112 into the activation's scale. Powers of two are exact, and so is
-`d` in float32: its parts are multiples of 1/16 below 2^17.
+2^-112, and the quantizer folds 2^112 into the activation's scale. Powers of two are exact.
 """
 
 from __future__ import annotations
@@ -31,9 +29,11 @@ from edgec.lower.wasm.kernels.builder import (
     bind,
     load,
     splat,
+    window,
 )
-from edgec.lower.wasm.kernels.dot import DotAccumulators, activation_element, high_nibbles, low_nibbles
+from edgec.lower.wasm.kernels.dot import DotAccumulators, activation_element, high_nibbles, lane, low_nibbles
 from edgec.lower.wasm.kernels.epilogue import PLAIN, Epilogue, Finish, for_each_tile, padded
+from edgec.lower.wasm.kernels.quantize import OUTLIERS, ROW_TILE, QuantizedBuffers
 from edgec.lower.wasm.target import Isa
 
 
@@ -46,8 +46,8 @@ def linear(
     epilogue: Epilogue = PLAIN,
     output_stride: int | None = None,
 ) -> PrimFunc:
-    """Parameters: activations, activation scales, activation sums, high codes, [low codes], scales, zeros, [bias],
-    [residual], output, m.
+    """Parameters: quantized activations (5 buffers), high codes, [low codes], scales, zeros, [bias], [residual],
+    output, m.
 
     `rows` counts weight rows, gate and up together when gated. Outputs (and the residual) have
     `output_stride` floats per row, by default the output rows rounded up to 8; with a smaller one
@@ -60,9 +60,7 @@ def linear(
     outputs: int | Expr
     stride: int | Expr
     with KernelBuilder() as k:
-        activations = k.buffer("activations", activation_element(isa))
-        activation_scales = k.buffer("activation_scales", "float32")
-        activation_sums = k.buffer("activation_sums", "float32")
+        activations = QuantizedBuffers.declare(k, activation_element(isa))
         codes = [k.buffer("high", "int32")]
         if bits == 8:
             codes.append(k.buffer("low", "int32"))
@@ -83,7 +81,9 @@ def linear(
         blocks = tirx.truncdiv(outputs + (ROWS - 1), ROWS) if rows is None else -(-outputs // ROWS)
 
         # Relaxed dots take 7-bit codes, so a plane at a time; the others take whole bytes.
-        passes = [[plane] for plane in codes] if isa.relaxed_dot else [codes]
+        def planes_together(planes: list[Buffer]) -> list[list[Buffer]]:
+            return [[plane] for plane in planes] if isa.relaxed_dot else [planes]
+
         finish = Finish(epilogue, bias, residual, output, outputs, stride)
 
         def dot_block(block: Expr, row: Expr, tile: int) -> Registers:
@@ -92,62 +92,106 @@ def linear(
             sums.fill(tile * 2, 0.0)
             dots = DotAccumulators(isa, tile * 2)
             with T.serial(0, groups) as group:
-                at = (block * groups + group) * ROWS
-                scale = [bind(_scale(scales, at + 4 * half)) for half in range(2)]
-                zero = [bind(_zero(zeros, at + 4 * half)) for half in range(2)]
-
-                def add(first: int, count: int, fine: int) -> None:
-                    """Add the coarse (0) or fine (1) codes of `count` rows from `first`."""
-                    total = Registers(count * 2, "float32x4")
-                    for number, planes in enumerate(passes):
-                        start = row + first
-                        _accumulate_codes(dots, planes, activations, block, start, group, groups, count, fine)
-                        for i in range(count * 2):
-                            exact = T.Cast("float32x4", dots.result(i))
-                            if number > 0 or len(planes) > 1:
-                                exact = exact * splat(1 / 16, "float32x4")
-                            total[i] = exact if number == 0 else total[i] + exact
-                    for r in range(count):
-                        index = ((row + first + r) * groups + group) * 2 + fine
-                        for half in range(2):
-                            exact = total[2 * r + half] - zero[half] * splat(activation_sums[index], "float32x4")
-                            factor = splat(activation_scales[index], "float32x4")
-                            i = 2 * (first + r) + half
-                            sums[i] = sums[i] + exact * scale[half] * factor
-
-                add(0, tile, 0)
+                at = bind(block * groups + group)
+                planes = [window(plane, at * GROUP) for plane in codes]
+                scale = [bind(_scale(scales, at * ROWS + 4 * half)) for half in range(2)]
+                zero = [bind(_zero(zeros, at * ROWS + 4 * half)) for half in range(2)]
+                here = activations.window(row, group, groups)
+                total = Registers(tile * 2, "float32x4")
+                for number, some in enumerate(planes_together(planes)):
+                    _accumulate_codes(dots, some, here.codes, tile)
+                    for i in range(tile * 2):
+                        exact = T.Cast("float32x4", dots.result(i))
+                        if number > 0 or len(some) > 1:
+                            exact = exact * splat(1 / 16, "float32x4")
+                        total[i] = exact if number == 0 else total[i] + exact
+                code_sums, factors = (_Repeated(buffer, 0, tile) for buffer in (here.sums, here.scales))
                 for r in range(tile):
-                    has_fine = activation_scales[((row + r) * groups + group) * 2 + 1] != T.float32(0.0)
-                    with T.If(has_fine), T.Then():
-                        add(r, 1, 1)
+                    code_sum, factor = code_sums(r), factors(r)
+                    for half in range(2):
+                        i = 2 * r + half
+                        exact = total[i] - zero[half] * code_sum
+                        sums[i] = sums[i] + exact * scale[half] * factor
+                for r in range(tile):
+                    _add_outliers(sums, 2 * r, here, r, planes, scale)
             return sums
 
         for_each_tile(blocks, m, finish, dot_block)
     return k.func
 
 
-def _accumulate_codes(
-    dots: DotAccumulators,
-    planes: Sequence[Buffer],
-    activations: Buffer,
-    block: Expr,
-    row: Expr,
-    group: Expr,
-    groups: int | Expr,
-    tile: int,
-    fine: int,
-) -> None:
-    """`dots` = sum over one group of codes (a plane's, or of both together) times codes of `tile` rows."""
+class _Repeated:
+    """Neighbour `index` of a window of activations, repeated in all lanes for one row of the tile."""
+
+    def __init__(self, buffer: Buffer, index: int, tile: int) -> None:
+        at = index * ROW_TILE
+        self._rows = bind(load(buffer, at) if tile > 1 else splat(buffer[at], f"{buffer.dtype}x4"))
+        self._tile = tile
+
+    def __call__(self, row: int) -> Expr:
+        if self._tile == 1:
+            return self._rows
+        return bind(lane(self._rows, row))
+
+
+def _accumulate_codes(dots: DotAccumulators, planes: Sequence[Buffer], activations: Buffer, tile: int) -> None:
+    """`dots` = sum over one group of codes (a plane's, or of both together) times codes of `tile` rows.
+
+    Planes and activations are windows at the group.
+    """
     dots.clear(tile * 2)
-    base = (block * groups + group) * (GROUP * ROWS // 8)  # in int32 elements
-    for t in range(4):
-        for half in range(2):
-            packed = [bind(load(plane, base + (t * 2 + half) * 4)) for plane in planes]
-            for part in range(2):
-                weights = tuple(bind(w) for w in dots.widen(_codes_of(packed, part)))
-                for r in range(tile):
-                    element = activations[(((row + r) * groups + group) * 2 + fine) * 8 + part * 4 + t]
-                    dots.add(2 * r + half, dots.broadcast(element), weights)
+
+    def step(t: int, planes: Sequence[Buffer], activations: Buffer) -> None:
+        packed = [[bind(load(plane, t * 8 + half * 4)) for plane in planes] for half in range(2)]
+        for part in range(2):
+            weights = [tuple(bind(w) for w in dots.widen(_codes_of(packed[half], part))) for half in range(2)]
+            repeated = dots.repeated(activations, (t * 2 + part) * ROW_TILE, tile)
+            for r in range(tile):
+                row = bind(repeated(r))
+                for half in range(2):
+                    dots.add(2 * r + half, row, weights[half])
+
+    if tile == 1:
+        for t in range(4):
+            step(t, planes, activations)
+        return
+    # A loop, because LLVM would reorder the straight code until no register is left.
+    with T.serial(0, 4) as t:
+        step(0, [window(plane, t * 8) for plane in planes], window(activations, t * (2 * ROW_TILE)))
+
+
+def _add_outliers(
+    sums: Registers,
+    first: int,
+    activations: QuantizedBuffers,
+    row: int,
+    planes: Sequence[Buffer],
+    scale: Sequence[Expr],
+) -> None:
+    """The outliers of one group of a row of the window: registers `first` and `first + 1` of `sums`."""
+
+    def one(number: int) -> None:
+        place = bind(activations.places[number * ROW_TILE + row])
+        with T.If(place >= 0), T.Then():
+            value = splat(activations.outliers[number * ROW_TILE + row], "float32x4")
+            shift = T.Broadcast(T.bitwise_and(place, T.int32(31)), 4)
+            here = [window(plane, T.shift_right(place, T.int32(5))) for plane in planes]
+            for half in range(2):
+                nibbles = [_top_nibbles(T.shift_left(load(plane, 4 * half), shift)) for plane in here]
+                code = T.Cast("float32x4", nibbles[0])
+                if len(nibbles) > 1:
+                    code = code + T.Cast("float32x4", nibbles[1]) * splat(1 / 16, "float32x4")
+                sums[first + half] = sums[first + half] + code * scale[half] * value
+            if number + 1 < OUTLIERS:
+                one(number + 1)
+
+    one(0)
+
+
+def _top_nibbles(vector: Expr) -> Expr:
+    """`int32x4` -> its four top bits, unsigned."""
+    unsigned = T.reinterpret("uint32x4", vector)
+    return T.reinterpret("int32x4", T.shift_right(unsigned, T.Broadcast(T.uint32(28), 4)))
 
 
 def _codes_of(packed: Sequence[Expr], part: int) -> Expr:

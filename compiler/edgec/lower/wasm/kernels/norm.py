@@ -46,7 +46,7 @@ def norm(
 ) -> PrimFunc:
     """`kind` is "rms" or "layer". Normalizes rows `first ... first + m - 1` to output rows `0 ... m - 1`.
 
-    Parameters: input, weight, [bias], then codes, scales, sums or a float output with `columns`
+    Parameters: input, weight, [bias], then quantized buffers or a float output with `columns`
     floats per row, first, m. `y = (x - mean) / sqrt(variance + epsilon) * weight + bias`; RMSNorm
     has no mean.
     """
@@ -55,7 +55,7 @@ def norm(
         source = k.buffer("input", "float32")
         weight = k.buffer("weight", "float32")
         shift = k.buffer("bias", "float32") if bias else None
-        target = QuantizedBuffers.declare(k, isa) if quantized else None
+        target = QuantizedBuffers.declare(k, isa.activation_dtype) if quantized else None
         output = None if quantized else k.buffer("output", "float32")
         first = k.scalar("first")
         m = k.scalar("m")
@@ -94,7 +94,7 @@ def norm(
 
                 def one(group: Expr, width: int) -> None:
                     fill_group(values, width, lambda i, n: normalized(group * GROUP + i, n))
-                    quantize_group(isa, target, row * groups + group, values)
+                    quantize_group(isa, target, row, group, groups, values)
 
                 for_each_group(columns, one)
             else:

@@ -1,15 +1,21 @@
 """Dynamic int8 quantization of activations, alone or fused behind a normalization.
 
-Per row and group of 32 features: `scale = max |x| / 127`, `a = nearest(x * (127 / max |x|))`. A group
-that one outlier dominates (max |x| > 3.5 times the root mean square) also gets fine codes: the
-remainder in steps of `scale / 254`, which `linear` adds as a second dot product. About a quarter of
-the groups of a language model do, and the error of the logits drops to a third
-(docs/decisions/0005-outlier-groups.md).
+Per row and group of 32 features: `scale = max |x| / 127`, `a = nearest(x * (127 / max |x|))`. Where one
+outlier dominates a group (max |x| > 3 times the root mean square) it is taken out first, and then a
+second one if there is: they stay float32, `linear` adds them one by one, and the rest of the group
+keeps its precision (docs/decisions/0006-outliers-one-by-one.md).
 
-Stored per group are [coarse, fine]: 2 x 32 codes (int8, or int16 for plain SIMD), two scales times
-2^112 (see `linear.py`; the fine one is 0 where there are no fine codes) and two sums of codes, as
-float32.
-Features past the row's end are zero. Magnitudes below 1e-30 count as zero; up to 1e6 is safe.
+Stored per group: 32 codes (int8, or int16 for plain SIMD), the scale times 2^112 (see `linear.py`), the
+sum of the codes and of the outliers in steps of the scale, as float32, and two outliers: value times
+2^112 and place in the tile of weights (see `place_of`; -1: none). Four rows lie side by side, in tiles
+that `linear` reads as vectors:
+
+    codes            [rows / 4, groups, 4, 2, 4, 4]   tile, group, t, part, row, j: feature 16 * part + 4 * t + j
+    scales, sums     [rows / 4, groups, 4]            tile, group, row
+    outliers, places [rows / 4, groups, 2, 4]         tile, group, number, row
+
+Features past the row's end are zero. Magnitudes below 1e-30 count as zero, those from 32768 on are
+never taken out (they would overflow), up to 1e6 is safe.
 """
 
 from __future__ import annotations
@@ -34,75 +40,134 @@ from edgec.lower.wasm.kernels.builder import (
     store,
     tree_max,
     tree_sum,
+    window,
 )
 from edgec.lower.wasm.target import Isa
 
+ROW_TILE = 4  # rows side by side
 SCALE_FACTOR = 2.0**112
-OUTLIER_CREST = 3.5  # peak over root mean square; a gaussian group of 32 is seldom above 3
-FINE_LEVELS = 254.0
+OUTLIERS = 2  # per group at most
+OUTLIER_CREST = 3.0  # peak over root mean square
+OUTLIER_LIMIT = 32768.0  # times 2^112 this is still a float32
+OUTLIER_RANGE = 2.0**-10  # the rest is quantized as if it reached this part of the outlier at least
 
 
 @dataclass(frozen=True)
 class QuantizedBuffers:
-    """Where quantized activations go."""
+    """Quantized activations, as a kernel writes or reads them."""
 
     codes: Buffer
     scales: Buffer
     sums: Buffer
+    outliers: Buffer
+    places: Buffer
 
     @classmethod
-    def declare(cls, k: KernelBuilder, isa: Isa) -> QuantizedBuffers:
+    def declare(cls, k: KernelBuilder, codes: str) -> QuantizedBuffers:
+        """Five parameters; `codes` is the dtype of the buffer of codes."""
         return cls(
-            k.buffer("codes", isa.activation_dtype),
+            k.buffer("codes", codes),
             k.buffer("code_scales", "float32"),
             k.buffer("code_sums", "float32"),
+            k.buffer("outliers", "float32"),
+            k.buffer("outlier_places", "int32"),
+        )
+
+    def window(self, row: Expr, group: Expr, groups: int | Expr) -> QuantizedBuffers:
+        """One group from `row` on: the first row of a tile, or any single one. Neighbours in a buffer are 4 apart."""
+        lane = tirx.truncmod(row, ROW_TILE)
+        at = bind(tirx.truncdiv(row, ROW_TILE) * groups + group)
+        return QuantizedBuffers(
+            window(self.codes, at * GROUP + lane),  # elements of 4 codes
+            window(self.scales, at * ROW_TILE + lane),
+            window(self.sums, at * ROW_TILE + lane),
+            window(self.outliers, at * (OUTLIERS * ROW_TILE) + lane),
+            window(self.places, at * (OUTLIERS * ROW_TILE) + lane),
         )
 
 
-def quantize_group(isa: Isa, target: QuantizedBuffers, index: Expr, values: Floats) -> None:
-    """Quantize 32 floats on the stack into group `index` of the target. `values` is overwritten."""
-    vectors = range(0, GROUP, 4)
+def place_of(feature: Expr) -> Expr:
+    """Where the codes of a feature of a group lie in a tile block's group (`edgec/ir/compressed.py`).
+
+    Bits 5 and up: first int32 of the vector of rows 0 ... 3. Bits 0 to 4: left shift of the int32 that brings
+    the code to its top.
+    """
+    t = T.bitwise_and(T.shift_right(feature, T.int32(2)), T.int32(3))
+    j = T.bitwise_and(feature, T.int32(3))
+    part = T.shift_right(feature, T.int32(4))
+    return t * (8 * 32) + (28 - j * 8 - part * 4)
+
+
+def quantize_group(
+    isa: Isa, target: QuantizedBuffers, row: Expr, group: Expr, groups: int | Expr, values: Floats
+) -> None:
+    """Quantize 32 floats on the stack into a group of a row of `groups`. `values` is overwritten."""
+    lane = bind(tirx.truncmod(row, ROW_TILE))
+    index = bind(tirx.truncdiv(row, ROW_TILE) * groups + group)
+    measured = Registers(2, "float32")  # peak, energy
+    outliers = Registers(2, "float32")  # smallest peak of the rest, sum
+    outliers.fill(2, 0.0)
     lanes = Floats(8)
-    lanes.set_vector(0, tree_max([tirx.abs(values.vector(i)) for i in vectors]))
-    lanes.set_vector(4, tree_sum([values.vector(i) * values.vector(i) for i in vectors]))
-    peak = bind(tree_max([lanes[i] for i in range(4)]))
-    energy = bind(tree_sum([lanes[i] for i in range(4, 8)]))
+
+    def measure() -> None:
+        vectors = range(0, GROUP, 4)
+        lanes.set_vector(0, tree_max([tirx.abs(values.vector(i)) for i in vectors]))
+        lanes.set_vector(4, tree_sum([values.vector(i) * values.vector(i) for i in vectors]))
+        measured[0] = tree_max([lanes[i] for i in range(4)])
+        measured[1] = tree_sum([lanes[i] for i in range(4, 8)])
+
+    measure()
+    for number in range(OUTLIERS):
+        at = (index * OUTLIERS + number) * ROW_TILE + lane
+        peak = bind(measured[0])
+        dominates = peak * peak * T.float32(GROUP / OUTLIER_CREST**2) > measured[1]
+        with T.If(tirx.all(dominates, peak >= T.float32(1e-30), peak < T.float32(OUTLIER_LIMIT))):
+            with T.Then():
+                found = Registers(1, "int32")
+                found[0] = T.int32(0)
+                with T.serial(1, GROUP) as i, T.If(tirx.abs(values[i]) == peak), T.Then():
+                    found[0] = i
+                feature = bind(found[0])
+                value = bind(values[feature])
+                store(target.places, at, place_of(feature), 1)
+                store(target.outliers, at, value * T.float32(SCALE_FACTOR), 1)
+                if number == 0:
+                    outliers[0] = peak * T.float32(OUTLIER_RANGE)
+                outliers[1] = outliers[1] + value
+                values[feature] = T.float32(0.0)
+                measure()
+            with T.Else():
+                store(target.places, at, T.int32(-1), 1)
+    peak = bind(tirx.max(measured[0], outliers[0]))
     tiny = bind(peak < T.float32(1e-30))
     inverse = bind(tirx.Select(tiny, T.float32(0.0), T.float32(127.0) / peak))
     step = bind(tirx.Select(tiny, T.float32(0.0), peak / T.float32(127.0)))
-    outlier = bind(peak * peak * T.float32(GROUP / OUTLIER_CREST**2) > energy)
-    _store_codes(isa, target, index * 2, values, inverse, remainder_step=step)
-    store(target.scales, index * 2, step * T.float32(SCALE_FACTOR), 1)
-    with T.If(tirx.all(outlier, tirx.Not(tiny))):
-        with T.Then():
-            _store_codes(isa, target, index * 2 + 1, values, inverse * T.float32(FINE_LEVELS))
-            store(target.scales, index * 2 + 1, step * T.float32(SCALE_FACTOR / FINE_LEVELS), 1)
-        with T.Else():
-            store(target.scales, index * 2 + 1, T.float32(0.0), 1)
-
-
-def _store_codes(
-    isa: Isa, target: QuantizedBuffers, at: Expr, values: Floats, inverse: Expr, remainder_step: Expr | None = None
-) -> None:
-    """Codes and their sum; `remainder_step` leaves `value - code * step` in `values`."""
+    store(target.scales, index * ROW_TILE + lane, step * T.float32(SCALE_FACTOR), 1)
     total = Registers(1, "int32x4")
     total.fill(1, 0)
     for i in range(0, GROUP, 4):
-        rounded = bind(T.nearbyint(values.vector(i) * splat(inverse, "float32x4")))
-        code = bind(T.Cast("int32x4", rounded))
-        store(target.codes, at * GROUP + i, T.Cast(f"{isa.activation_dtype}x4", code))
+        code = bind(T.Cast("int32x4", T.nearbyint(values.vector(i) * splat(inverse, "float32x4"))))
+        element = (i % 16 // 4 * 2 + i // 16) * ROW_TILE
+        at = (index * GROUP + element + lane) * 4
+        store(target.codes, at, T.Cast(f"{isa.activation_dtype}x4", code))
         total[0] = total[0] + code
-        if remainder_step is not None:
-            values.set_vector(i, values.vector(i) - rounded * splat(remainder_step, "float32x4"))
-    lanes = Integers(4)
-    lanes.set_vector(0, total[0])
-    store(target.sums, at, T.Cast("float32", tree_sum([lanes[i] for i in range(4)])), 1)
+    sums = Integers(4)
+    sums.set_vector(0, total[0])
+    codes = T.Cast("float32", tree_sum([sums[i] for i in range(4)]))
+    store(target.sums, index * ROW_TILE + lane, codes + outliers[1] * inverse, 1)
 
 
 def quantized_bytes(columns: int, rows: int) -> dict[str, int]:
-    """Sizes of the three buffers for `rows` rows. Both ISAs share one memory plan (int16 codes)."""
-    groups = groups_of(columns) * rows
-    return {"codes": 2 * 2 * GROUP * groups, "scales": 2 * 4 * groups, "sums": 2 * 4 * groups}
+    """Sizes of the five buffers for `rows` rows. All ISAs share one memory plan (int16 codes)."""
+    groups = groups_of(columns) * -(-rows // ROW_TILE) * ROW_TILE
+    outliers = 4 * OUTLIERS * groups
+    return {
+        "codes": 2 * GROUP * groups,
+        "scales": 4 * groups,
+        "sums": 4 * groups,
+        "outliers": outliers,
+        "places": outliers,
+    }
 
 
 def groups_of(columns: int) -> int:
@@ -130,11 +195,11 @@ def fill_group(values: Floats, width: int, read: object) -> None:
 
 
 def quantize(isa: Isa, *, columns: int, stride: int) -> PrimFunc:
-    """Parameters: input (`stride` floats per row), codes, scales, sums, m."""
+    """Parameters: input (`stride` floats per row), quantized buffers, m."""
     groups = groups_of(columns)
     with KernelBuilder() as k:
         source = k.buffer("input", "float32")
-        target = QuantizedBuffers.declare(k, isa)
+        target = QuantizedBuffers.declare(k, isa.activation_dtype)
         m = k.scalar("m")
         with T.parallel(0, m) as row:
             values = Floats(GROUP)
@@ -142,7 +207,7 @@ def quantize(isa: Isa, *, columns: int, stride: int) -> PrimFunc:
             def one(group: Expr, width: int) -> None:
                 start = row * stride + group * GROUP
                 fill_group(values, width, lambda i, n: load(source, start + i, n) if n > 1 else source[start + i])
-                quantize_group(isa, target, row * groups + group, values)
+                quantize_group(isa, target, row, group, groups, values)
 
             for_each_group(columns, one)
     return k.func

@@ -290,7 +290,7 @@ field("stacks-small", "manifest-invalid", "every thread has a stack", put("memor
 field("threads-1000", "manifest-invalid", "at most 64", put("memory", "max_threads", value=1000))
 field("stack-unaligned", "manifest-invalid", "stacks are 16-byte aligned", put("memory", "stack_bytes", value=1025))
 field("modules-without-simd128", "manifest-invalid", "the fallback is always there", drop("modules", "simd128"))
-field("modules-unknown", "manifest-invalid", "four variants exist", put("modules", "avx", value="module.avx.wasm"))
+field("modules-unknown", "manifest-invalid", "six variants exist", put("modules", "avx", value="module.avx.wasm"))
 field(
     "modules-outside", "manifest-invalid", "a path out of the bundle", put("modules", "simd128", value="../evil.wasm")
 )

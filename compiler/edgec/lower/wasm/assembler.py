@@ -59,7 +59,7 @@ def _memory_argument(offset: int) -> bytes:
     return b"\x02" + unsigned_leb(offset)  # 4-byte aligned
 
 
-def barrier(name: str = "edgec_barrier", spins: int = 10_000) -> AssembledFunction:
+def barrier(name: str = "edgec_barrier", spins: int = 100_000) -> AssembledFunction:
     """`barrier(control, threads)`: returns when all `threads` have called it.
 
     Words at `control`: arrived, generation, sleepers. A thread spins a little, then sleeps. A

@@ -272,7 +272,7 @@ def make_lowered(kind: str = "decoder", *, seed: int = 0, threads: bool = True) 
                 WeightPlacement("high", "nibbles", HIGH, weights["high"]),
                 WeightPlacement("low", "nibbles", LOW, weights["low"], rank=1),
             ),
-            kv=KVLayout(8, PAGE_TOKENS, PAGE_BYTES, PAGES, CONTROL + 1024),
+            kv=KVLayout(16, PAGE_TOKENS, PAGE_BYTES, PAGES, CONTROL + 1024),
         )
     return LoweredModule(
         kind="graph",

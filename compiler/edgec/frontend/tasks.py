@@ -55,6 +55,8 @@ def describe_task(folder: Path, config: Mapping[str, Any], task: str) -> dict[st
         )
     if task in ("text-classification", "token-classification"):
         return {"type": task, "labels": _labels(config), "max_length": _max_length(folder, config)}
+    if task == "object-detection":
+        return {"type": "tensors"}  # Hugging Face detectors have no decoder of boxes here
     return {"type": task}
 
 

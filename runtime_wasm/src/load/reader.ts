@@ -1,5 +1,7 @@
 /** Reading a file into memory that is already there, so that a download of many megabytes leaves no garbage. */
 
+import type { FileHandle } from "node:fs/promises";
+
 export type Bytes = Uint8Array<ArrayBuffer>;
 
 /**
@@ -58,6 +60,30 @@ export function bytesReader(content: Uint8Array): ByteReader {
       return target.subarray(0, part.length);
     },
     cancel: () => undefined,
+  };
+}
+
+/** A file of Node; it is closed at its end, by an error, or by `cancel`. */
+export function handleReader(handle: FileHandle): ByteReader {
+  let open = true;
+  const close = async (): Promise<void> => {
+    if (!open) return;
+    open = false;
+    await handle.close().catch(() => undefined);
+  };
+  return {
+    async read(target) {
+      if (!open) return target.subarray(0, 0);
+      try {
+        const { bytesRead } = await handle.read(target, 0, target.length);
+        if (bytesRead === 0) await close();
+        return target.subarray(0, bytesRead);
+      } catch (error) {
+        await close();
+        throw error;
+      }
+    },
+    cancel: () => void close(),
   };
 }
 

@@ -2,7 +2,7 @@
 
 import { EdgecError, throwIfAborted } from "../errors.js";
 import { builtin, isNode } from "../platform.js";
-import { type ByteReader, bytesReader, streamReader } from "./reader.js";
+import { type ByteReader, bytesReader, handleReader, streamReader } from "./reader.js";
 
 /** The caller's own source. `read` gets names such as `manifest.json` and `weights/<sha256>.bin`. */
 export interface BundleSource {
@@ -183,7 +183,7 @@ class DirectorySource implements Source {
     try {
       const status = await this.fs.lstat(path);
       if (!status.isFile()) throw new EdgecError("file-unexpected", `\`${file}\` is not a plain file`, { file });
-      return bytesReader(await this.fs.readFile(path, { signal }));
+      return handleReader(await this.fs.open(path));
     } catch (cause) {
       throwIfAborted(signal);
       if (cause instanceof EdgecError) throw cause;

@@ -1,7 +1,7 @@
 """Quantized linear layers: `y[m, n] = epilogue(sum_k a[m, k] * w[n, k])`, W4A8 and W8A8.
 
 Weights are in tile order (`edgec/ir/compressed.py`), activations from `quantize.py`. Per group of
-32 features the dot product is exact,
+32 features the dot product of codes is exact,
 
     d = sum(a * q) - zero / 16 * sum(a)                 (8 bits: high + low / 16 in place of q)
     y += (d * scale) * activation_scale
@@ -105,7 +105,7 @@ def linear(
                         if number > 0 or len(some) > 1:
                             exact = exact * splat(1 / 16, "float32x4")
                         total[i] = exact if number == 0 else total[i] + exact
-                code_sums, factors = (_Repeated(buffer, 0, tile) for buffer in (here.sums, here.scales))
+                code_sums, factors = (_Repeated(buffer, tile) for buffer in (here.sums, here.scales))
                 for r in range(tile):
                     code_sum, factor = code_sums(r), factors(r)
                     for half in range(2):
@@ -121,11 +121,10 @@ def linear(
 
 
 class _Repeated:
-    """Neighbour `index` of a window of activations, repeated in all lanes for one row of the tile."""
+    """One float of each row of a tile: the one of a row in all lanes."""
 
-    def __init__(self, buffer: Buffer, index: int, tile: int) -> None:
-        at = index * ROW_TILE
-        self._rows = bind(load(buffer, at) if tile > 1 else splat(buffer[at], f"{buffer.dtype}x4"))
+    def __init__(self, buffer: Buffer, tile: int) -> None:
+        self._rows = bind(load(buffer, 0) if tile > 1 else splat(buffer[0], "float32x4"))
         self._tile = tile
 
     def __call__(self, row: int) -> Expr:

@@ -130,7 +130,7 @@ export class Page {
     await this.until(async (path) => {
       for (const cache of await caches.keys()) {
         const requests = await (await caches.open(cache)).keys();
-        if (requests.filter(({ url }) => url.includes(path) && url.endsWith(".wasm")).length === 4) return true;
+        if (requests.filter(({ url }) => url.includes(path) && url.endsWith(".wasm")).length === 6) return true;
       }
       return false;
     }, `/bundles/${name}.edgec/`);

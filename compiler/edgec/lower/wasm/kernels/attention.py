@@ -127,7 +127,7 @@ def _float_scores(cache: CacheBuffers, queries: Buffer, unit: Expr, page: Expr, 
     dim = cache.layout.head_dim
     sums = Registers(_VECTORS, "float32x4")
     sums.fill(_VECTORS, 0.0)
-    base = bind(cache.key_index(page, head))
+    base = bind(cache.code_index(page, head))
     with T.serial(0, dim) as d:
         query = splat(queries[unit * dim + d], "float32x4")
         for j in range(_VECTORS):
@@ -144,7 +144,7 @@ def _integer_scores(
     step = 4 if pairs % 4 == 0 else 1  # pairs of the query that are loaded together
     sums = Registers(_VECTORS, "float32x4")
     sums.fill(_VECTORS, 0.0)
-    keys = window(cache.keys, cache.key_index(page, head))
+    keys = window(cache.keys, cache.code_index(page, head))
     key_scales = window(cache.key_scales, cache.key_scale_index(page, head))
     query = window(queries, unit * (layout.head_dim // 2))
     for group in range(layout.groups):
@@ -168,7 +168,7 @@ def _integer_scores(
 
 def _float_values(cache: CacheBuffers, scratch: Buffer, weights: Expr, page: Expr, head: Expr, mixed: Floats) -> None:
     dim = cache.layout.head_dim
-    base = bind(cache.value_index(page, head))
+    base = bind(cache.code_index(page, head))
     with T.serial(0, PAGE_TOKENS) as token:
         weight = splat(scratch[weights + token], "float32x4")
         with T.serial(0, dim // 4) as i:
@@ -195,7 +195,7 @@ def _integer_values(cache: CacheBuffers, scratch: Buffer, weights: Expr, page: E
         halfwords = T.call_llvm_pure_intrin("int16x8", "llvm.wasm.narrow.signed", codes[first], codes[first + 1])
         four = bind(T.reinterpret("int32x4", halfwords))
         weights_of += [bind(T.reinterpret("int16x8", lane(four, i))) for i in range(4)]
-    values = window(cache.values, cache.value_index(page, head))
+    values = window(cache.values, cache.code_index(page, head))
     with T.serial(0, dim // 8) as block:
         dots = Registers(2, "int32x4")
         dots.fill(2, 0)

@@ -35,13 +35,12 @@ def signed_dot(left: Expr, right: Expr) -> Expr:
     return T.call_llvm_pure_intrin("int32x4", "llvm.wasm.dot", left, right)
 
 
-def widen_halves(bytes_: Expr, signed: bool) -> tuple[Expr, Expr]:
-    """16 bytes (`int32x4`) -> two `int16x8`."""
-    kind = "int8" if signed else "uint8"
-    vector = T.reinterpret(f"{kind}x16", bytes_)
+def widen_halves(bytes_: Expr) -> tuple[Expr, Expr]:
+    """16 unsigned bytes (`int32x4`) -> two `int16x8`."""
+    vector = T.reinterpret("uint8x16", bytes_)
     return (
-        T.Cast("int16x8", T.vectorlow(f"{kind}x8", vector)),
-        T.Cast("int16x8", T.vectorhigh(f"{kind}x8", vector)),
+        T.Cast("int16x8", T.vectorlow("uint8x8", vector)),
+        T.Cast("int16x8", T.vectorhigh("uint8x8", vector)),
     )
 
 
@@ -83,7 +82,7 @@ class DotAccumulators:
 
     def widen(self, weights: Expr) -> tuple[Expr, ...]:
         """Prepare 16 codes once for several `add`s."""
-        return (T.reinterpret("int8x16", weights),) if self.isa.relaxed_dot else widen_halves(weights, signed=False)
+        return (T.reinterpret("int8x16", weights),) if self.isa.relaxed_dot else widen_halves(weights)
 
     def add(self, index: int, activations: Expr, weights: tuple[Expr, ...]) -> None:
         """`activations` from `repeated`, `weights` from `widen`."""

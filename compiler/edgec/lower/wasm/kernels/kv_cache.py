@@ -107,11 +107,8 @@ class CacheBuffers:
     def page(self, logical: Expr) -> Expr:
         return bind(self.page_table[logical])
 
-    def key_index(self, page: Expr, head: Expr) -> Expr:
-        """First element of a head's keys in `page`."""
-        return page * (self.layout.page_bytes // self.layout.element) + head * (self.layout.head_dim * PAGE_TOKENS)
-
-    def value_index(self, page: Expr, head: Expr) -> Expr:
+    def code_index(self, page: Expr, head: Expr) -> Expr:
+        """First element of a head's keys, and of its values, in `page`."""
         return page * (self.layout.page_bytes // self.layout.element) + head * (self.layout.head_dim * PAGE_TOKENS)
 
     def key_scale_index(self, page: Expr, head: Expr) -> Expr:
@@ -228,7 +225,7 @@ def _append_key(cache: CacheBuffers, values: Floats, token: Expr, head: Expr) ->
     layout = cache.layout
     page = cache.page(tirx.truncdiv(token, PAGE_TOKENS))
     slot = bind(tirx.truncmod(token, PAGE_TOKENS))
-    base = bind(cache.key_index(page, head))
+    base = bind(cache.code_index(page, head))
     if cache.key_scales is None:
         with T.serial(0, layout.head_dim) as d:
             store(cache.keys, base + d * PAGE_TOKENS + slot, values[d], 1)
@@ -249,7 +246,7 @@ def _append_value(cache: CacheBuffers, values: Floats, token: Expr, head: Expr) 
     dim = cache.layout.head_dim
     page = cache.page(tirx.truncdiv(token, PAGE_TOKENS))
     slot = bind(tirx.truncmod(token, PAGE_TOKENS))
-    base = bind(cache.value_index(page, head))
+    base = bind(cache.code_index(page, head))
     if cache.value_scales is None:
         for i in range(0, dim, 4):
             store(cache.values, base + slot * dim + i, values.vector(i))

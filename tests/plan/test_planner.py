@@ -111,7 +111,7 @@ def test_context_is_what_fits() -> None:
     profile = load("phone-8gb")
     available = int(query(profile, "memory.usable").value) - 64 * MEBI
     assert plan.context_length % 16 == 0 and 256 <= plan.context_length < 4096
-    page = plan.prediction.kv_bytes // (plan.context_length // 16)
+    page = plan.prediction.kv_bytes // -(-plan.context_length // 64)
     assert plan.prediction.peak_bytes <= available < plan.prediction.peak_bytes + page + 4096
     assert any("more does not fit" in reason for reason in plan.reasons)
     assert any("download" in reason for reason in plan.reasons), "850 MB are more than a phone's user wants to load"

@@ -35,7 +35,7 @@ class TensorPlan:
 @dataclass(frozen=True)
 class KVPlan:
     bits: int  # 8 or 32
-    page_tokens: int = 16
+    page_tokens: int = 64
     reason: str = ""
 
 
@@ -103,8 +103,8 @@ class Plan:
                 )
         if self.kv is not None and self.kv.bits not in (16, 32):
             yield f"`kv.bits` is {self.kv.bits}, expected 16 or 32"
-        if self.kv is not None and self.kv.page_tokens != 16:
-            yield f"`kv.page_tokens` is {self.kv.page_tokens}, expected 16"
+        if self.kv is not None and self.kv.page_tokens != 64:
+            yield f"`kv.page_tokens` is {self.kv.page_tokens}, expected 64"
         if self.kv is not None and (self.context_length < 16 or self.context_length % 16):
             yield f"`context_length` is {self.context_length}, expected a positive multiple of 16"
         if self.kv is not None and not 1 <= self.prefill_chunk <= self.context_length:

@@ -69,7 +69,7 @@ def kv_page_bytes(decoder: DecoderFacts, bits: int, page_tokens: int) -> int:
 def decoder_workspace_bytes(
     decoder: DecoderFacts, *, prefill_chunk: int, context_length: int, threads: int, quantized: bool
 ) -> int:
-    """Activations of one prefill chunk, logits and attention scores."""
+    """Activations of one prefill chunk, logits and the attention scores of four heads."""
     heads = decoder.heads * decoder.head_dim
     qkv = heads + 2 * decoder.kv_heads * decoder.head_dim
     per_value = 3 if quantized else 4  # int16 codes, scales, sums and outliers
@@ -77,7 +77,7 @@ def decoder_workspace_bytes(
     attention = per_value * decoder.hidden + 4 * qkv + 4 * heads + per_value * heads
     mlp = per_value * decoder.hidden + (4 + per_value) * decoder.intermediate
     chunk = prefill_chunk * (stream + max(attention, mlp) + 4 * decoder.head_dim)
-    return max(STAGING_BYTES, chunk + 4 * decoder.vocabulary + 4 * context_length * threads)
+    return max(STAGING_BYTES, chunk + 4 * decoder.vocabulary + 4 * 4 * context_length * threads)
 
 
 def graph_workspace_bytes(model: ModelIR, dims: Mapping[str, int]) -> int:

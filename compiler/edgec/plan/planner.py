@@ -16,7 +16,8 @@ from edgec.plan.bits import tensor_plans
 from edgec.plan.dims import bounds
 from edgec.profiles import Profile, query
 
-PAGE_TOKENS = 16
+PAGE_TOKENS = 64
+BLOCK_TOKENS = 16  # contexts are multiples of it
 DEFAULT_CONTEXT = 4096  # tokens; longer ones are for those who ask
 SHORTEST_CONTEXT = 256  # tokens; below, a chat makes no sense
 PREFILL_CHUNK = 64  # tokens; weights are read once per chunk, which 64 tokens make negligible
@@ -28,13 +29,17 @@ class _Demand:
 
     download: int
     weights: int
-    page_bytes: int  # of 16 tokens in the KV cache
+    page_bytes: int  # of 64 tokens in the KV cache
     limit: int  # most tokens that are wanted, 0 for graphs
     least: int  # fewest tokens that are acceptable
     fixed: int  # memory that the wasm needs besides weights, cache and workspace
 
     def peak(self, context: int, workspace: int) -> int:
-        return self.fixed + self.weights + workspace + context // PAGE_TOKENS * self.page_bytes
+        return self.fixed + self.weights + workspace + self.cache(context)
+
+    def cache(self, context: int) -> int:
+        """Bytes of the keys and values of `context` tokens."""
+        return -(-context // PAGE_TOKENS) * self.page_bytes
 
 
 def make_plan(
@@ -91,8 +96,8 @@ def _check_choices(
             f"`{model.facts.name}` was trained for a context of {longest:,} tokens, not {context_length:,}",
             hint=f"choose 1 to {longest:,}",
         )
-    if longest < PAGE_TOKENS:
-        raise UsageError(f"`{model.facts.name}` has a context of {longest} tokens, the least is {PAGE_TOKENS}")
+    if longest < BLOCK_TOKENS:
+        raise UsageError(f"`{model.facts.name}` has a context of {longest} tokens, the least is {BLOCK_TOKENS}")
 
 
 class _Planner:
@@ -150,14 +155,14 @@ class _Planner:
             return None
         if self.peak(profile, demand.least) > _available(profile):
             return None
-        low, high = demand.least // PAGE_TOKENS, demand.limit // PAGE_TOKENS  # pages; low fits
+        low, high = demand.least // BLOCK_TOKENS, demand.limit // BLOCK_TOKENS  # low fits
         while low < high:
             middle = (low + high + 1) // 2
-            if self.peak(profile, middle * PAGE_TOKENS) <= _available(profile):
+            if self.peak(profile, middle * BLOCK_TOKENS) <= _available(profile):
                 low = middle
             else:
                 high = middle - 1
-        return low * PAGE_TOKENS
+        return low * BLOCK_TOKENS
 
     def refusal(self, profile: Profile, *, asked: bool) -> DoesNotFitError:
         demand, name = self.demand, self.model.facts.name
@@ -167,7 +172,7 @@ class _Planner:
         else:
             parts = [f"weights {_mebi(demand.weights)}", f"workspace {_mebi(self.workspace(profile, demand.least))}"]
             if demand.least:
-                cache = demand.least // PAGE_TOKENS * demand.page_bytes
+                cache = demand.cache(demand.least)
                 parts.append(f"KV cache of {demand.least:,} tokens {_mebi(cache)}")
             message = (
                 f"`{name}` needs {_mebi(self.peak(profile, demand.least))} of memory ({', '.join(parts)}), "
@@ -216,7 +221,7 @@ class _Planner:
         prediction = Prediction(
             download_bytes=demand.download,
             weight_bytes=demand.weights,
-            kv_bytes=context // PAGE_TOKENS * demand.page_bytes,
+            kv_bytes=demand.cache(context),
             workspace_bytes=self.workspace(profile, context),
             peak_bytes=self.peak(profile, context),
             prefill_tokens_per_second=round(prefill, 1),
@@ -265,16 +270,16 @@ class _Planner:
             (head if use.rows == decoder.vocabulary else layers).append(work)
         attention = 2.0 * 2 * decoder.layers * decoder.heads * decoder.head_dim * min(context, 512) / 2
         prefill = roofline.prefill_tokens_per_second(profile, roofline.total(layers), attention, chunk, threads)
-        cached = context // 2 // PAGE_TOKENS * self.demand.page_bytes
+        cached = self.demand.page_bytes * (context // 2) // PAGE_TOKENS
         decode = roofline.decode_tokens_per_second(profile, roofline.total(layers + head), cached, threads)
         return prefill, decode
 
 
 def _context_wanted(decoder: DecoderFacts, asked: int | None) -> tuple[int, int]:
     """Most and fewest tokens, multiples of 16 within what the model was trained for."""
-    longest = decoder.context_length // PAGE_TOKENS * PAGE_TOKENS
+    longest = decoder.context_length // BLOCK_TOKENS * BLOCK_TOKENS
     if asked is not None:
-        wanted = min(longest, -(-asked // PAGE_TOKENS) * PAGE_TOKENS)
+        wanted = min(longest, -(-asked // BLOCK_TOKENS) * BLOCK_TOKENS)
         return wanted, wanted
     return min(longest, DEFAULT_CONTEXT), min(longest, SHORTEST_CONTEXT)
 

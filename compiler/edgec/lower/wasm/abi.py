@@ -23,7 +23,7 @@ from edgec.lower.wasm.target import Isa, wasm_target
 
 PrimFunc = Any  # tvm's Python classes carry no types
 
-_STACK_LIMIT = 16384  # bytes a kernel may allocate on its stack
+_STACK_LIMIT = 32768  # bytes a kernel may allocate on its stack
 
 # A kernel with a parallel loop may use these, to find its own scratch buffer for instance.
 THREAD = tirx.Var("tid", "int32")

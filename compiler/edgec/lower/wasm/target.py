@@ -51,10 +51,22 @@ class Variant:
         return cls(ISAS[isa], threads == "threads")
 
 
+# LLVM unrolls short loops whole and then orders their loads first. WebAssembly has no end of registers, the machine
+# has 16: what does not fit goes through the stack. The kernels unroll where it pays. (-unroll-threshold itself has no
+# effect from here, LLVM heeds it on a command line only.)
+_LLVM_OPTIONS = ["-unroll-threshold-aggressive:uint=120", "-unroll-threshold-default:uint=120"]
+
+
 @cache
 def wasm_target(isa: Isa) -> tvm.target.Target:
     """TVM's LLVM target for `isa`. Kernels hold no atomics, so threads need no feature here."""
     features = [*_FEATURES, "+relaxed-simd"] if isa.relaxed_dot else list(_FEATURES)
     return tvm.target.Target(
-        {"kind": "llvm", "mtriple": "wasm32-unknown-unknown", "mattr": features, "vector-width": 128}
+        {
+            "kind": "llvm",
+            "mtriple": "wasm32-unknown-unknown",
+            "mattr": features,
+            "vector-width": 128,
+            "cl-opt": _LLVM_OPTIONS,
+        }
     )

@@ -1,10 +1,13 @@
-"""Causal attention over the paged KV cache, one (row, head) at a time.
+"""Causal attention over the paged KV cache: one row at a time, the query heads of a KV head together.
 
 At 16 bits both products are exact integer dot products: 12-bit queries by 12-bit keys, and softmax
-weights (times the values' scales, 15 bits per page) by 12-bit values. Pages are added in order.
+weights (times the values' scales, 15 bits per block) by 12-bit values. Blocks are added in order, so
+a head's result depends on nothing but its row.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
@@ -28,18 +31,26 @@ from edgec.lower.wasm.kernels.builder import (
     window,
 )
 from edgec.lower.wasm.kernels.dot import lane, signed_dot
-from edgec.lower.wasm.kernels.kv_cache import PAGE_TOKENS, CacheBuffers, PageLayout
+from edgec.lower.wasm.kernels.kv_cache import BLOCK_TOKENS, Block, CacheBuffers, PageLayout
 from edgec.lower.wasm.kernels.quantize import QuantizedBuffers, quantize_group
 from edgec.lower.wasm.target import Isa
 
 _MASKED = -1e30
 _WEIGHT_LEVELS = 32767.0
-_VECTORS = PAGE_TOKENS // 4
+_VECTORS = BLOCK_TOKENS // 4
+_STEP = 2  # pairs per turn of an inner loop; more, and LLVM's order of loads leaves no register free
+_TOGETHER = 4  # query heads that share one pass over keys and values; more would not fit the registers
 
 
 def scratch_floats(context_length: int) -> int:
-    """Floats of scratch per thread: the scores of one row and head."""
-    return -(-context_length // PAGE_TOKENS) * PAGE_TOKENS
+    """Floats of scratch per thread: the scores of one row and as many heads as are handled together."""
+    return _TOGETHER * -(-context_length // BLOCK_TOKENS) * BLOCK_TOKENS
+
+
+def _portions(heads: int) -> list[int]:
+    """`heads` query heads of one KV head in portions of nearly the same size, larger ones first."""
+    count = -(-heads // _TOGETHER)
+    return [heads // count + (number < heads % count) for number in range(count)]
 
 
 def attention(
@@ -51,6 +62,9 @@ def attention(
     `quantized` (head_dim a multiple of 32) leaves the result as quantized activations.
     """
     dim, bits = layout.head_dim, layout.bits
+    shared = heads // layout.kv_heads
+    portions = _portions(shared)
+    longest = scratch_floats(context_length) // _TOGETHER
     with KernelBuilder() as k:
         queries = k.buffer("queries", "int32" if bits == 16 else "float32")  # int16 pairs
         query_scales = k.buffer("query_scales", "float32") if bits == 16 else None
@@ -60,149 +74,219 @@ def attention(
         output = None if quantized else k.buffer("output", "float32")
         position = k.scalar("position")
         m = k.scalar("m")
-        with T.parallel(0, m * heads) as unit:
-            row = bind(tirx.truncdiv(unit, heads))
-            kv_head = bind(tirx.truncdiv(tirx.truncmod(unit, heads), heads // layout.kv_heads))
+
+        def one(row: Expr, kv_head: Expr, head: Expr, count: int) -> None:
+            """Heads `head` to `head + count - 1` of a row."""
             last = bind(position + row)
             first = bind(tirx.max(last - (sliding_window - 1), 0)) if sliding_window else T.int32(0)
-            first_page = bind(tirx.truncdiv(first, PAGE_TOKENS)) if sliding_window else T.int32(0)
-            pages = bind(tirx.truncdiv(last, PAGE_TOKENS) + 1 - first_page)
-            scores = bind(THREAD * scratch_floats(context_length))
+            first_block = bind(tirx.truncdiv(first, BLOCK_TOKENS)) if sliding_window else T.int32(0)
+            blocks = bind(tirx.truncdiv(last, BLOCK_TOKENS) + 1 - first_block)
+            scores = [bind(THREAD * scratch_floats(context_length) + h * longest) for h in range(count)]
+            unit = bind(row * heads + head)
 
-            largest = Registers(1, "float32x4")
-            largest.fill(1, _MASKED)
-            with T.serial(0, pages) as p:
-                page = cache.page(first_page + p)
-                found = (
-                    _float_scores(cache, queries, unit, page, kv_head)
-                    if query_scales is None
-                    else _integer_scores(cache, queries, query_scales, unit, page, kv_head)
-                )
+            largest = Registers(count, "float32x4")
+            largest.fill(count, _MASKED)
+            score = (
+                _FloatScores(layout, queries, unit, count)
+                if query_scales is None
+                else _IntegerScores(layout, queries, query_scales, unit, count)
+            )
+            with T.serial(0, blocks) as b:
+                found = score(cache.block(first_block + b, kv_head))
                 for j in range(_VECTORS):
-                    token = T.Ramp((first_page + p) * PAGE_TOKENS + 4 * j, 1, 4)
+                    token = T.Ramp((first_block + b) * BLOCK_TOKENS + 4 * j, 1, 4)
                     hidden = token > splat(last, "int32x4")
                     if sliding_window:
                         hidden = tirx.any(hidden, token < splat(first, "int32x4"))
-                    score = bind(tirx.Select(hidden, splat(_MASKED, "float32x4"), found[j]))
-                    store(scratch, scores + p * PAGE_TOKENS + 4 * j, score)
-                    largest[0] = tirx.max(largest[0], score)
-            lanes = Floats(4)
-            lanes.set_vector(0, largest[0])
-            peak = bind(tree_max([lanes[i] for i in range(4)]))
+                    for h in range(count):
+                        visible = bind(tirx.Select(hidden, splat(_MASKED, "float32x4"), found[h * _VECTORS + j]))
+                        store(scratch, scores[h] + b * BLOCK_TOKENS + 4 * j, visible)
+                        largest[h] = tirx.max(largest[h], visible)
 
-            sums = Registers(_VECTORS, "float32x4")
-            sums.fill(_VECTORS, 0.0)
-            with T.serial(0, pages) as p:
-                for j in range(_VECTORS):
-                    at = scores + p * PAGE_TOKENS + 4 * j
-                    weight = bind(math.exp(bind(load(scratch, at) - splat(peak, "float32x4"))))
-                    store(scratch, at, weight)
-                    sums[j] = sums[j] + weight
-            lanes.set_vector(0, tree_sum([sums[j] for j in range(_VECTORS)]))
-            inverse = bind(T.float32(1.0) / tree_sum([lanes[i] for i in range(4)]))
+            inverses = [_exponentials(scratch, scores[h], blocks, largest[h]) for h in range(count)]
 
-            mixed = Floats(dim)
+            mixed = [Floats(dim) for _ in range(count)]
             with T.serial(0, dim // 4) as i:
-                mixed.set_vector(i * 4, splat(0.0, "float32x4"))
-            with T.serial(0, pages) as p:
-                page = cache.page(first_page + p)
-                weights = scores + p * PAGE_TOKENS
-                (_float_values if bits == 32 else _integer_values)(cache, scratch, weights, page, kv_head, mixed)
+                for h in range(count):
+                    mixed[h].set_vector(i * 4, splat(0.0, "float32x4"))
+            add = _FloatValues(scratch, mixed) if bits == 32 else _IntegerValues(scratch, mixed)
+            with T.serial(0, blocks) as b:
+                add(cache.block(first_block + b, kv_head), [at + b * BLOCK_TOKENS for at in scores])
 
-            if target is not None:
-                values = Floats(GROUP)
-                per_head = dim // GROUP
-                first = bind(tirx.truncmod(unit, heads) * per_head)
-                with T.serial(0, per_head) as group:
-                    for i in range(0, GROUP, 4):
-                        values.set_vector(i, mixed.vector(group * GROUP + i) * splat(inverse, "float32x4"))
-                    quantize_group(isa, target, row, first + group, heads * per_head, values)
+            for h in range(count):
+                inverse = splat(inverses[h], "float32x4")
+                if target is not None:
+                    values = Floats(GROUP)
+                    per_head = dim // GROUP
+                    with T.serial(0, per_head) as group:
+                        for i in range(0, GROUP, 4):
+                            values.set_vector(i, mixed[h].vector(group * GROUP + i) * inverse)
+                        quantize_group(isa, target, row, (head + h) * per_head + group, heads * per_head, values)
+                else:
+                    with T.serial(0, dim // 4) as i:
+                        store(output, (unit + h) * dim + i * 4, mixed[h].vector(i * 4) * inverse)
+
+        # KV heads outside, so that threads get about the same number of tokens to attend to.
+        with T.parallel(0, layout.kv_heads * len(portions) * m) as work:
+            row = bind(tirx.truncmod(work, m))
+            number = bind(tirx.truncdiv(work, m))
+            kv_head = bind(tirx.truncdiv(number, len(portions)))
+            if len(set(portions)) == 1:
+                one(row, kv_head, bind(number * portions[0]), portions[0])
             else:
-                with T.serial(0, dim // 4) as i:
-                    store(output, unit * dim + i * 4, mixed.vector(i * 4) * splat(inverse, "float32x4"))
+                place = bind(tirx.truncmod(number, len(portions)))
+                larger = portions.count(portions[0])
+                with T.If(place < larger):
+                    with T.Then():
+                        one(row, kv_head, bind(kv_head * shared + place * portions[0]), portions[0])
+                    with T.Else():
+                        head = kv_head * shared + larger * portions[0] + (place - larger) * portions[-1]
+                        one(row, kv_head, bind(head), portions[-1])
     return k.func
 
 
-def _float_scores(cache: CacheBuffers, queries: Buffer, unit: Expr, page: Expr, head: Expr) -> Registers:
-    dim = cache.layout.head_dim
-    sums = Registers(_VECTORS, "float32x4")
-    sums.fill(_VECTORS, 0.0)
-    base = bind(cache.code_index(page, head))
-    with T.serial(0, dim) as d:
-        query = splat(queries[unit * dim + d], "float32x4")
-        for j in range(_VECTORS):
-            sums[j] = sums[j] + query * load(cache.keys, base + d * PAGE_TOKENS + 4 * j)
-    return sums
-
-
-def _integer_scores(
-    cache: CacheBuffers, queries: Buffer, query_scales: Buffer, unit: Expr, page: Expr, head: Expr
-) -> Registers:
-    """16 scores: lanes are tokens, one step multiplies a pair of features."""
-    layout = cache.layout
-    pairs = layout.group // 2
-    step = 4 if pairs % 4 == 0 else 1  # pairs of the query that are loaded together
-    sums = Registers(_VECTORS, "float32x4")
-    sums.fill(_VECTORS, 0.0)
-    keys = window(cache.keys, cache.code_index(page, head))
-    key_scales = window(cache.key_scales, cache.key_scale_index(page, head))
-    query = window(queries, unit * (layout.head_dim // 2))
-    for group in range(layout.groups):
-        dots = Registers(_VECTORS, "int32x4")
-        dots.fill(_VECTORS, 0)
-        with T.serial(0, pairs // step) as block:
-            start = group * pairs + block * step
-            some = bind(load(query, start) if step > 1 else splat(query[start], "int32x4"))
-            here = window(keys, start * (2 * PAGE_TOKENS))
-            for i in range(step):
-                pair = bind(T.reinterpret("int16x8", lane(some, i) if step > 1 else some))
-                for j in range(_VECTORS):
-                    key = load(here, i * (2 * PAGE_TOKENS) + 8 * j, 8)
-                    dots[j] = dots[j] + signed_dot(key, pair)
-        query_scale = splat(query_scales[unit * layout.groups + group], "float32x4")
-        for j in range(_VECTORS):
-            key_scale = load(key_scales, group * PAGE_TOKENS + 4 * j)
-            sums[j] = sums[j] + (T.Cast("float32x4", dots[j]) * key_scale) * query_scale
-    return sums
-
-
-def _float_values(cache: CacheBuffers, scratch: Buffer, weights: Expr, page: Expr, head: Expr, mixed: Floats) -> None:
-    dim = cache.layout.head_dim
-    base = bind(cache.code_index(page, head))
-    with T.serial(0, PAGE_TOKENS) as token:
-        weight = splat(scratch[weights + token], "float32x4")
-        with T.serial(0, dim // 4) as i:
-            value = load(cache.values, base + token * dim + i * 4)
-            mixed.set_vector(i * 4, mixed.vector(i * 4) + weight * value)
-
-
-def _integer_values(cache: CacheBuffers, scratch: Buffer, weights: Expr, page: Expr, head: Expr, mixed: Floats) -> None:
-    """Add one page: lanes are features, one step multiplies a pair of tokens."""
-    dim = cache.layout.head_dim
-    scale_base = cache.value_scale_index(page, head)
-    scaled = Registers(_VECTORS, "float32x4")
-    for j in range(_VECTORS):
-        scaled[j] = load(scratch, weights + 4 * j) * load(cache.value_scales, scale_base + 4 * j)
+def _exponentials(scratch: Buffer, scores: Expr, blocks: Expr, largest: Expr) -> Expr:
+    """Scores become exp(score - largest); returns 1 / their sum."""
     lanes = Floats(4)
-    lanes.set_vector(0, tree_max([scaled[j] for j in range(_VECTORS)]))
+    lanes.set_vector(0, largest)
     peak = bind(tree_max([lanes[i] for i in range(4)]))
-    tiny = peak < T.float32(1e-30)
-    inverse = splat(bind(tirx.Select(tiny, T.float32(0.0), T.float32(_WEIGHT_LEVELS) / peak)), "float32x4")
-    step = splat(bind(tirx.Select(tiny, T.float32(0.0), peak / T.float32(_WEIGHT_LEVELS))), "float32x4")
-    codes = [bind(T.Cast("int32x4", T.nearbyint(scaled[j] * inverse))) for j in range(_VECTORS)]
-    weights_of = []  # pairs of tokens, repeated in all lanes
-    for first in range(0, _VECTORS, 2):
-        halfwords = T.call_llvm_pure_intrin("int16x8", "llvm.wasm.narrow.signed", codes[first], codes[first + 1])
-        four = bind(T.reinterpret("int32x4", halfwords))
-        weights_of += [bind(T.reinterpret("int16x8", lane(four, i))) for i in range(4)]
-    values = window(cache.values, cache.code_index(page, head))
-    with T.serial(0, dim // 8) as block:
-        dots = Registers(2, "int32x4")
-        dots.fill(2, 0)
-        here = window(values, block * 16)
-        for pair, weight in enumerate(weights_of):
-            for part in range(2):
-                dots[part] = dots[part] + signed_dot(load(here, pair * (2 * dim) + 8 * part, 8), weight)
-        for part in range(2):
-            at = block * 8 + 4 * part
-            mixed.set_vector(at, mixed.vector(at) + T.Cast("float32x4", dots[part]) * step)
+    sums = Registers(_VECTORS, "float32x4")
+    sums.fill(_VECTORS, 0.0)
+    with T.serial(0, blocks) as b:
+        for j in range(_VECTORS):
+            at = scores + b * BLOCK_TOKENS + 4 * j
+            weight = bind(math.exp(bind(load(scratch, at) - splat(peak, "float32x4"))))
+            store(scratch, at, weight)
+            sums[j] = sums[j] + weight
+    lanes.set_vector(0, tree_sum([sums[j] for j in range(_VECTORS)]))
+    return bind(T.float32(1.0) / tree_sum([lanes[i] for i in range(4)]))
+
+
+class _FloatScores:
+    """Called with a block: its 16 scores per head, as registers `head * 4 + vector`."""
+
+    def __init__(self, layout: PageLayout, queries: Buffer, unit: Expr, count: int) -> None:
+        self._layout, self._queries, self._unit, self._count = layout, queries, unit, count
+
+    def __call__(self, block: Block) -> Registers:
+        dim = self._layout.head_dim
+        sums = Registers(self._count * _VECTORS, "float32x4")
+        sums.fill(self._count * _VECTORS, 0.0)
+        base = bind(block.codes)
+        for h in range(self._count):
+            with T.serial(0, dim) as d:
+                query = splat(self._queries[(self._unit + h) * dim + d], "float32x4")
+                for j in range(_VECTORS):
+                    i = h * _VECTORS + j
+                    sums[i] = sums[i] + query * load(block.cache.keys, base + d * BLOCK_TOKENS + 4 * j)
+        return sums
+
+
+class _IntegerScores:
+    """As `_FloatScores`. Lanes are tokens, one step multiplies a pair of features, of the query in all lanes."""
+
+    def __init__(self, layout: PageLayout, queries: Buffer, scales: Buffer, unit: Expr, count: int) -> None:
+        self._layout, self._scales, self._unit, self._count = layout, scales, unit, count
+        pairs = layout.group // 2
+        self._repeated = [[Registers(pairs, "int32x4") for _ in range(layout.groups)] for _ in range(count)]
+        for h, groups in enumerate(self._repeated):
+            for number, group in enumerate(groups):
+                start = bind(((unit + h) * layout.groups + number) * pairs)
+                with T.serial(0, pairs) as pair:
+                    group[pair] = splat(queries[start + pair], "int32x4")
+
+    def __call__(self, block: Block) -> Registers:
+        layout, count, cache = self._layout, self._count, block.cache
+        pairs = layout.group // 2
+        wide = _VECTORS if count <= 2 else 2  # vectors of tokens whose sums fit the registers
+        sums = Registers(count * _VECTORS, "float32x4")
+        sums.fill(count * _VECTORS, 0.0)
+        keys = window(cache.keys, block.codes)
+        key_scales = window(cache.key_scales, block.key_scales)
+        for group in range(layout.groups):
+            for first in range(0, _VECTORS, wide):
+                dots = Registers(count * wide, "int32x4")
+                dots.fill(count * wide, 0)
+                with T.serial(0, pairs // _STEP) as some:
+                    here = window(keys, (group * pairs + some * _STEP) * (2 * BLOCK_TOKENS))
+                    for i in range(_STEP):
+                        loaded = [bind(load(here, i * (2 * BLOCK_TOKENS) + 8 * (first + j), 8)) for j in range(wide)]
+                        for h in range(count):
+                            query = bind(T.reinterpret("int16x8", self._repeated[h][group][some * _STEP + i]))
+                            for j in range(wide):
+                                dots[h * wide + j] = dots[h * wide + j] + signed_dot(loaded[j], query)
+                for h in range(count):
+                    scale = splat(self._scales[(self._unit + h) * layout.groups + group], "float32x4")
+                    for j in range(wide):
+                        key_scale = load(key_scales, group * BLOCK_TOKENS + 4 * (first + j))
+                        i = h * _VECTORS + first + j
+                        sums[i] = sums[i] + (T.Cast("float32x4", dots[h * wide + j]) * key_scale) * scale
+        return sums
+
+
+class _FloatValues:
+    """Called with a block and where the weights of its tokens start: adds the weighted values to `mixed`."""
+
+    def __init__(self, scratch: Buffer, mixed: Sequence[Floats]) -> None:
+        self._scratch, self._mixed = scratch, mixed
+
+    def __call__(self, block: Block, weights: Sequence[Expr]) -> None:
+        dim = block.cache.layout.head_dim
+        base = bind(block.codes)
+        for h, mixed in enumerate(self._mixed):
+            with T.serial(0, BLOCK_TOKENS) as token:
+                weight = splat(self._scratch[weights[h] + token], "float32x4")
+                with T.serial(0, dim // 4) as i:
+                    value = load(block.cache.values, base + token * dim + i * 4)
+                    mixed.set_vector(i * 4, mixed.vector(i * 4) + weight * value)
+
+
+class _IntegerValues:
+    """As `_FloatValues`. Lanes are features, one step multiplies a pair of tokens."""
+
+    def __init__(self, scratch: Buffer, mixed: Sequence[Floats]) -> None:
+        self._scratch, self._mixed = scratch, mixed
+        # Pairs of weights in all lanes, heads side by side.
+        self._repeated = Registers(BLOCK_TOKENS // 2 * len(mixed), "int32x4")
+
+    def __call__(self, block: Block, weights: Sequence[Expr]) -> None:
+        cache, count, mixed = block.cache, len(self._mixed), self._mixed
+        dim = cache.layout.head_dim
+        value_scales = window(cache.value_scales, block.value_scales)
+        steps = [self._weights(h, weights[h], value_scales) for h in range(count)]
+        values = window(cache.values, block.codes)
+        with T.serial(0, dim // 8) as some:
+            dots = Registers(2 * count, "int32x4")
+            dots.fill(2 * count, 0)
+            here = window(values, some * 16)
+            with T.serial(0, BLOCK_TOKENS // 2 // _STEP) as pairs:
+                now = window(here, pairs * (_STEP * 2 * dim))
+                for i in range(_STEP):
+                    loaded = [bind(load(now, i * (2 * dim) + 8 * part, 8)) for part in range(2)]
+                    for h in range(count):
+                        weight = bind(T.reinterpret("int16x8", self._repeated[(pairs * _STEP + i) * count + h]))
+                        for part in range(2):
+                            dots[2 * h + part] = dots[2 * h + part] + signed_dot(loaded[part], weight)
+            for h in range(count):
+                for part in range(2):
+                    at = some * 8 + 4 * part
+                    total = mixed[h].vector(at) + T.Cast("float32x4", dots[2 * h + part]) * steps[h]
+                    mixed[h].set_vector(at, total)
+
+    def _weights(self, head: int, weights: Expr, value_scales: Buffer) -> Expr:
+        """Quantize the weights of a block; returns what a step of them is worth, in all lanes."""
+        scaled = Registers(_VECTORS, "float32x4")
+        for j in range(_VECTORS):
+            scaled[j] = load(self._scratch, weights + 4 * j) * load(value_scales, 4 * j)
+        lanes = Floats(4)
+        lanes.set_vector(0, tree_max([scaled[j] for j in range(_VECTORS)]))
+        peak = bind(tree_max([lanes[i] for i in range(4)]))
+        tiny = peak < T.float32(1e-30)
+        inverse = splat(bind(tirx.Select(tiny, T.float32(0.0), T.float32(_WEIGHT_LEVELS) / peak)), "float32x4")
+        codes = [bind(T.Cast("int32x4", T.nearbyint(scaled[j] * inverse))) for j in range(_VECTORS)]
+        for first in range(0, _VECTORS, 2):
+            halfwords = T.call_llvm_pure_intrin("int16x8", "llvm.wasm.narrow.signed", codes[first], codes[first + 1])
+            four = bind(T.reinterpret("int32x4", halfwords))
+            for i in range(4):
+                self._repeated[(first * 2 + i) * len(self._mixed) + head] = lane(four, i)
+        return splat(bind(tirx.Select(tiny, T.float32(0.0), peak / T.float32(_WEIGHT_LEVELS))), "float32x4")

@@ -57,7 +57,8 @@ class Registers:
     """An array of scalar or vector variables that LLVM keeps in registers (or on the stack)."""
 
     def __init__(self, count: int, dtype: str) -> None:
-        self._buffer = T.alloc_buffer((count,), dtype, layout=None)
+        # On the stack at any size (abi.py has a limit); TVM would take 1 KiB and more from a heap.
+        self._buffer = T.alloc_buffer((count,), dtype, layout=None, annotations={"disable_lower_builtin": True})
         self.dtype = dtype
 
     def __getitem__(self, index: Expr) -> Expr:

@@ -1,14 +1,17 @@
 """Layout of the paged KV cache, rotary embedding, and appending keys and values to it.
 
-A page holds 16 tokens of every layer. Per layer and KV head at 16 bits:
+A page holds 64 tokens of every layer, in blocks of 16. Per layer, KV head and block at 16 bits:
 
     keys    int16   [head_dim / 2, 16 tokens, 2]    values  int16   [8 token pairs, head_dim, 2]
     scales  float32 [groups, 16 tokens]             scales  float32 [16 tokens]
 
+The blocks of a head in a page follow each other, so that attention reads runs of several KiB: with runs
+of 2 KiB it waited for memory at the start of each.
+
 Codes have 12 bits: with 8, attention scores were the largest error of the whole model, and values the
 next (docs/decisions/0005-outlier-groups.md, 0006-outliers-one-by-one.md). In this layout both products
 of attention are `int16x8` dot products without horizontal sums: lanes are tokens for scores, features
-for the output. At 32 bits: keys [head_dim, 16], values [16, head_dim].
+for the output. At 32 bits, per block: keys [head_dim, 16], values [16, head_dim].
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ from edgec.lower.wasm.kernels.builder import (
     tree_max,
 )
 
-PAGE_TOKENS = 16
+PAGE_TOKENS = 64
+BLOCK_TOKENS = 16
+BLOCKS = PAGE_TOKENS // BLOCK_TOKENS  # of a page
 QUERY_LEVELS = 2047.0
 KEY_LEVELS = 2047.0  # 32 products of two 12-bit codes fit an int32
 VALUE_LEVELS = 2047.0  # so do 16 products of a code and a 15-bit weight
@@ -104,18 +109,34 @@ class CacheBuffers:
         keys, values = k.buffer("keys", "int16"), k.buffer("values", "int16")
         return cls(layout, table, keys, values, k.buffer("key_scales", "float32"), k.buffer("value_scales", "float32"))
 
-    def page(self, logical: Expr) -> Expr:
-        return bind(self.page_table[logical])
+    def block(self, number: Expr, head: Expr) -> Block:
+        """The block of a head that holds tokens from `number * BLOCK_TOKENS` on."""
+        page = bind(self.page_table[tirx.truncdiv(number, BLOCKS)])
+        return Block(self, page, bind(head * BLOCKS + tirx.truncmod(number, BLOCKS)))
 
-    def code_index(self, page: Expr, head: Expr) -> Expr:
-        """First element of a head's keys, and of its values, in `page`."""
-        return page * (self.layout.page_bytes // self.layout.element) + head * (self.layout.head_dim * PAGE_TOKENS)
 
-    def key_scale_index(self, page: Expr, head: Expr) -> Expr:
-        return page * (self.layout.page_bytes // 4) + head * (self.layout.groups * PAGE_TOKENS)
+@dataclass(frozen=True)
+class Block:
+    """Where 16 tokens of a head lie; indices count elements of their buffer."""
 
-    def value_scale_index(self, page: Expr, head: Expr) -> Expr:
-        return page * (self.layout.page_bytes // 4) + head * PAGE_TOKENS
+    cache: CacheBuffers
+    page: Expr
+    number: Expr  # among those of all heads of the layer in the page
+
+    @property
+    def codes(self) -> Expr:
+        """Of the keys, and of the values."""
+        layout = self.cache.layout
+        return self.page * (layout.page_bytes // layout.element) + self.number * (layout.head_dim * BLOCK_TOKENS)
+
+    @property
+    def key_scales(self) -> Expr:
+        layout = self.cache.layout
+        return self.page * (layout.page_bytes // 4) + self.number * (layout.groups * BLOCK_TOKENS)
+
+    @property
+    def value_scales(self) -> Expr:
+        return self.page * (self.cache.layout.page_bytes // 4) + self.number * BLOCK_TOKENS
 
 
 def rope_angles(*, half: int, scale: float) -> PrimFunc:
@@ -223,12 +244,12 @@ def _store_query(
 
 def _append_key(cache: CacheBuffers, values: Floats, token: Expr, head: Expr) -> None:
     layout = cache.layout
-    page = cache.page(tirx.truncdiv(token, PAGE_TOKENS))
-    slot = bind(tirx.truncmod(token, PAGE_TOKENS))
-    base = bind(cache.code_index(page, head))
+    block = cache.block(tirx.truncdiv(token, BLOCK_TOKENS), head)
+    slot = bind(tirx.truncmod(token, BLOCK_TOKENS))
+    base = bind(block.codes)
     if cache.key_scales is None:
         with T.serial(0, layout.head_dim) as d:
-            store(cache.keys, base + d * PAGE_TOKENS + slot, values[d], 1)
+            store(cache.keys, base + d * BLOCK_TOKENS + slot, values[d], 1)
         return
     for group in range(layout.groups):
         start = group * layout.group
@@ -237,16 +258,16 @@ def _append_key(cache: CacheBuffers, values: Floats, token: Expr, head: Expr) ->
         with T.serial(0, layout.group // 2) as pair:
             for j in range(2):
                 code = T.Cast("int16", T.Cast("int32", T.nearbyint(values[start + pair * 2 + j] * inverse)))
-                store(cache.keys, base + (start // 2 + pair) * (2 * PAGE_TOKENS) + slot * 2 + j, code, 1)
-        scale_at = cache.key_scale_index(page, head) + group * PAGE_TOKENS + slot
+                store(cache.keys, base + (start // 2 + pair) * (2 * BLOCK_TOKENS) + slot * 2 + j, code, 1)
+        scale_at = block.key_scales + group * BLOCK_TOKENS + slot
         store(cache.key_scales, scale_at, peak / T.float32(KEY_LEVELS), 1)
 
 
 def _append_value(cache: CacheBuffers, values: Floats, token: Expr, head: Expr) -> None:
     dim = cache.layout.head_dim
-    page = cache.page(tirx.truncdiv(token, PAGE_TOKENS))
-    slot = bind(tirx.truncmod(token, PAGE_TOKENS))
-    base = bind(cache.code_index(page, head))
+    block = cache.block(tirx.truncdiv(token, BLOCK_TOKENS), head)
+    slot = bind(tirx.truncmod(token, BLOCK_TOKENS))
+    base = bind(block.codes)
     if cache.value_scales is None:
         for i in range(0, dim, 4):
             store(cache.values, base + slot * dim + i, values.vector(i))
@@ -256,4 +277,4 @@ def _append_value(cache: CacheBuffers, values: Floats, token: Expr, head: Expr) 
     row = base + tirx.truncdiv(slot, 2) * (2 * dim) + tirx.truncmod(slot, 2)
     with T.serial(0, dim) as d:
         store(cache.values, row + d * 2, T.Cast("int16", T.Cast("int32", T.nearbyint(values[d] * inverse))), 1)
-    store(cache.value_scales, cache.value_scale_index(page, head) + slot, peak / T.float32(VALUE_LEVELS), 1)
+    store(cache.value_scales, block.value_scales + slot, peak / T.float32(VALUE_LEVELS), 1)

@@ -4,6 +4,8 @@ import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { createServer } from "node:http";
 import { extname, join, normalize } from "node:path";
+import { pipeline } from "node:stream/promises";
+import { setTimeout as sleep } from "node:timers/promises";
 
 const TYPES = {
   ".html": "text/html; charset=utf-8",
@@ -28,6 +30,8 @@ export class TestServer {
   /** URL paths that were asked for. */
   requests = [];
   isolation = true;
+  /** How fast bytes leave, over all connections together, as over a user's link. */
+  bytesPerSecond = Infinity;
   /** Sent with every answer. @type {Record<string, string>} */
   headers = {};
 
@@ -108,7 +112,17 @@ export class TestServer {
           if (fault.kind === "reset") setTimeout(() => response.destroy(), 20);
         });
     } else {
-      createReadStream(file, { start, end }).pipe(response);
+      const whole = createReadStream(file, { start, end });
+      await pipeline(...(this.bytesPerSecond < Infinity ? [whole, (chunks) => this.paced(chunks)] : [whole]), response);
+    }
+  }
+
+  /** Passes bytes on at `bytesPerSecond`. */
+  async *paced(chunks) {
+    for await (const chunk of chunks) {
+      this.free = Math.max(this.free ?? 0, performance.now()) + (1000 * chunk.length) / this.bytesPerSecond;
+      await sleep(this.free - performance.now());
+      yield chunk;
     }
   }
 }

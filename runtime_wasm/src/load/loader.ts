@@ -9,7 +9,7 @@ import { EdgecError, throwIfAborted } from "../errors.js";
 import { sha256 } from "../sha256.js";
 import { type CacheKind, type FileCache, openCache, remember } from "./cache.js";
 import { DEFAULT_RETRY, type RetryPolicy, download, downloadManifest } from "./download.js";
-import { BufferPool, type Bytes, fill, streamReader } from "./reader.js";
+import { BufferPool, type Bytes, chunkReader, fill } from "./reader.js";
 import type { Source } from "./source.js";
 
 export type LoadPhase = "manifest" | "download" | "start" | "ready";
@@ -213,7 +213,7 @@ class FileSet {
     const stored = await this.cache?.get(key);
     throwIfAborted(this.stopper.signal);
     if (!stored) return null;
-    const bytes = await fill(streamReader(stored), pool?.take(length) ?? new Uint8Array(length));
+    const bytes = await fill(chunkReader(stored), pool?.take(length) ?? new Uint8Array(length));
     throwIfAborted(this.stopper.signal);
     if (!bytes || (await sha256(bytes)) !== key) {
       await this.cache!.delete(key);

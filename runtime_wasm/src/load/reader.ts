@@ -13,12 +13,13 @@ export interface ByteReader {
   cancel(): void;
 }
 
-export function streamReader(stream: ReadableStream<Uint8Array>): ByteReader {
+/** For bodies of answers. Not for files: of those, Chromium 156 now and then leaves a BYOB read waiting for ever. */
+export function bodyReader(stream: ReadableStream<Uint8Array>): ByteReader {
   let reader: ReadableStreamBYOBReader;
   try {
     reader = stream.getReader({ mode: "byob" });
   } catch {
-    return chunkReader(stream.getReader());
+    return chunkReader(stream);
   }
   return {
     async read(target) {
@@ -31,7 +32,8 @@ export function streamReader(stream: ReadableStream<Uint8Array>): ByteReader {
 }
 
 /** For streams that hand out chunks of their own. */
-function chunkReader(reader: ReadableStreamDefaultReader<Uint8Array>): ByteReader {
+export function chunkReader(stream: ReadableStream<Uint8Array>): ByteReader {
+  const reader = stream.getReader();
   let rest = new Uint8Array();
   return {
     async read(target) {

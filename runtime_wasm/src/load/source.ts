@@ -2,7 +2,7 @@
 
 import { EdgecError, throwIfAborted } from "../errors.js";
 import { builtin, isNode } from "../platform.js";
-import { type ByteReader, bytesReader, handleReader, streamReader } from "./reader.js";
+import { type ByteReader, bodyReader, bytesReader, chunkReader, handleReader } from "./reader.js";
 
 /** The caller's own source. `read` gets names such as `manifest.json` and `weights/<sha256>.bin`. */
 export interface BundleSource {
@@ -66,8 +66,8 @@ export async function readCustom(source: BundleSource, file: string, signal?: Ab
 async function readerOf(content: FileContent): Promise<ByteReader> {
   if (content instanceof Uint8Array) return bytesReader(content);
   if (content instanceof ArrayBuffer) return bytesReader(new Uint8Array(content));
-  if (content instanceof Blob) return streamReader(content.stream());
-  return content.body ? streamReader(content.body) : bytesReader(new Uint8Array());
+  if (content instanceof Blob) return chunkReader(content.stream());
+  return content.body ? bodyReader(content.body) : bytesReader(new Uint8Array());
 }
 
 export class CustomSource implements Source {
@@ -116,7 +116,7 @@ class HttpSource implements Source {
       throw error;
     }
     if (!response.body) return bytesReader(new Uint8Array());
-    const reader = streamReader(response.body);
+    const reader = bodyReader(response.body);
     return {
       read: (target) =>
         reader.read(target).catch((cause) => {

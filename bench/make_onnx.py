@@ -1,11 +1,13 @@
 """Turn a Q4_0 GGUF model into ONNX with the operators that onnxruntime-genai's model builder chooses.
 
-Usage: make_onnx.py MODEL.gguf OUT.onnx. MatMulNBits has 4 bits, blocks of 32 and accuracy level 4 (activations in 8 bits), with
-exactly the GGUF's values; the output matrix is requantized to that from 8 bits. Only the last position's logits are computed.
+Usage: make_onnx.py MODEL.gguf OUT.onnx. MatMulNBits has 4 bits, blocks of 32 and accuracy level 4 (activations in 8
+bits), with exactly the GGUF's values; the output matrix is requantized to that from 8 bits. Only the last position's
+logits are computed.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,9 @@ class Builder:
     """Collects nodes and weights; names of values are the names of the nodes that make them."""
 
     def __init__(self, reader: GGUFReader) -> None:
-        self.fields = {field.name: field.contents() for field in reader.fields.values() if "tokenizer" not in field.name}
+        self.fields = {
+            field.name: field.contents() for field in reader.fields.values() if "tokenizer" not in field.name
+        }
         self.architecture = str(self.fields["general.architecture"])
         self.tensors = {tensor.name: tensor for tensor in reader.tensors}
         self.nodes: list[onnx.NodeProto] = []
@@ -43,16 +47,29 @@ class Builder:
         return name
 
     def vector(self, *names: str) -> str:
-        return self.constant(names[0], np.concatenate([np.asarray(self.tensors[name].data, np.float32) for name in names]))
+        return self.constant(
+            names[0], np.concatenate([np.asarray(self.tensors[name].data, np.float32) for name in names])
+        )
 
-    def node(self, operator: str, inputs: list[str], name: str, domain: str = "", others: tuple[str, ...] = (), **attributes: Any) -> str:
+    def node(
+        self,
+        operator: str,
+        inputs: list[str],
+        name: str,
+        domain: str = "",
+        others: tuple[str, ...] = (),
+        **attributes: Any,
+    ) -> str:
         self.nodes.append(helper.make_node(operator, inputs, [name, *others], name, domain=domain, **attributes))
         return name
 
     def linear(self, value: str, name: str, *matrices: str) -> str:
         """`value` times one or several matrices, whose results lie side by side."""
         codes, scales = zip(*(blocks(self.tensors[f"{matrix}.weight"]) for matrix in matrices), strict=True)
-        weights = [self.constant(f"{name}.codes", np.concatenate(codes)), self.constant(f"{name}.scales", np.concatenate(scales).ravel())]
+        weights = [
+            self.constant(f"{name}.codes", np.concatenate(codes)),
+            self.constant(f"{name}.scales", np.concatenate(scales).ravel()),
+        ]
         rows, columns = sum(map(len, codes)), codes[0].shape[1] * BLOCK
         sizes = {"N": rows, "K": columns, "bits": 4, "block_size": BLOCK, "accuracy_level": 4}
         product = self.node("MatMulNBits", [value, *weights], name, CONTRIB, **sizes)
@@ -69,8 +86,12 @@ class Builder:
 
 
 def blocks(tensor: ReaderTensor) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Codes `[rows, blocks, 16]` and scales `[rows, blocks]` as MatMulNBits has them: neighbours share a byte, 8 is zero."""
-    data = tensor.data if tensor.tensor_type == Type.Q4_0 else quantize(dequantize(tensor.data, tensor.tensor_type), Type.Q4_0)
+    """Codes `[rows, blocks, 16]`, two neighbours to a byte and 8 for zero, and scales `[rows, blocks]`."""
+    data = (
+        tensor.data
+        if tensor.tensor_type == Type.Q4_0
+        else quantize(dequantize(tensor.data, tensor.tensor_type), Type.Q4_0)
+    )
     stored = data.reshape(len(data), -1, 2 + BLOCK // 2)
     scales = np.ascontiguousarray(stored[..., :2]).view(np.float16)[..., 0].astype(np.float32)
     halves = stored[..., 2:]  # value i is in the low half of byte i, value 16 + i in the high one
@@ -83,7 +104,10 @@ def rotary_tables(build: Builder, size: int, positions: int) -> list[str]:
     if "rope_freqs.weight" in build.tensors:
         frequencies = frequencies / build.tensors["rope_freqs.weight"].data
     angles = np.outer(np.arange(positions), frequencies)
-    return [build.constant(name, function(angles).astype(np.float32)) for name, function in (("cos", np.cos), ("sin", np.sin))]
+    return [
+        build.constant(name, function(angles).astype(np.float32))
+        for name, function in (("cos", np.cos), ("sin", np.sin))
+    ]
 
 
 def convert(source: Path, target: Path) -> None:
@@ -92,9 +116,11 @@ def convert(source: Path, target: Path) -> None:
     kv_heads, size = build.fact("attention.head_count_kv"), hidden // heads
     tables = rotary_tables(build, size, min(LONGEST, build.fact("context_length")))
     embedding = build.tensors["token_embd.weight"]
-    # Half the size of float32; exact, as an 8-bit code times a 16-bit scale almost is.
+    # Half the size of float32, and more exact than the codes that it is made from.
     table = build.constant("embedding.table", dequantize(embedding.data, embedding.tensor_type).astype(np.float16))
-    value = build.node("Cast", [build.node("Gather", [table, "input_ids"], "embedding")], "embedding.float", to=TensorProto.FLOAT)
+    value = build.node(
+        "Cast", [build.node("Gather", [table, "input_ids"], "embedding")], "embedding.float", to=TensorProto.FLOAT
+    )
     update = build.node("Sub", [value, value], "nothing")
     lengths, cache, outputs = ["seqlens_k", "total_sequence_length"], [], []
     for layer in range(layers):
@@ -107,7 +133,14 @@ def convert(source: Path, target: Path) -> None:
         rotary = {"do_rotary": 1, "rotary_interleaved": INTERLEAVED[build.architecture]}
         inputs = [qkv, "", "", *past, *lengths, *tables]
         attended = build.node(
-            "GroupQueryAttention", inputs, f"{block}.attention", CONTRIB, tuple(present), num_heads=heads, kv_num_heads=kv_heads, **rotary
+            "GroupQueryAttention",
+            inputs,
+            f"{block}.attention",
+            CONTRIB,
+            tuple(present),
+            num_heads=heads,
+            kv_num_heads=kv_heads,
+            **rotary,
         )
         update = build.linear(attended, f"{block}.out", f"{block}.attn_output")
         normed, value = build.normed(value, update, f"{block}.ffn_norm")
@@ -121,7 +154,9 @@ def convert(source: Path, target: Path) -> None:
     save(build, target, cache, outputs, [1, kv_heads, "past", size], len(embedding.data))
 
 
-def save(build: Builder, target: Path, cache: list[str], outputs: list[str], extents: list[Any], vocabulary: int) -> None:
+def save(
+    build: Builder, target: Path, cache: list[str], outputs: list[str], extents: list[Any], vocabulary: int
+) -> None:
     inputs = [
         helper.make_tensor_value_info("input_ids", TensorProto.INT64, [1, "n"]),
         helper.make_tensor_value_info("seqlens_k", TensorProto.INT32, [1]),
@@ -129,10 +164,14 @@ def save(build: Builder, target: Path, cache: list[str], outputs: list[str], ext
         *(helper.make_tensor_value_info(name, TensorProto.FLOAT, extents) for name in cache),
     ]
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 1, vocabulary])
-    presents = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [*extents[:2], "total", extents[3]]) for name in outputs]
+    presents = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [*extents[:2], "total", extents[3]]) for name in outputs
+    ]
     graph = helper.make_graph(build.nodes, "decoder", inputs, [logits, *presents], build.weights)
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid(CONTRIB, 1)]
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), target)
+    partial = target.with_name(target.name + ".partial")
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), partial)
+    os.replace(partial, target)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Write a model of a known shape with random weights, as `llama-quantize` would leave it in Q4_0.
+"""Write a model of a known shape with random weights as a Q4_0 GGUF file.
 
-Usage: make_shape.py NAME OUT.gguf TOKENIZER.gguf. NAME is in shapes.json. Speed depends on sizes and formats, not on what
-the weights say, so this stands in for models that cannot be downloaded. Matrices are Q4_0, the embedding (also the output)
-is Q8_0. The tokenizer is that of another model, cut or padded to the shape's vocabulary.
+Usage: make_shape.py NAME OUT.gguf TOKENIZER.gguf. NAME is in shapes.json. Speed depends on sizes and formats, not on
+what the weights say, so this stands in for models that cannot be downloaded. Formats are those of make_gguf.py: the
+embedding, also the output, is Q8_0. (`llama-quantize` would take Q6_K where rows are multiples of 256, as in Llama-3.2,
+which `gguf` cannot write.) The tokenizer is that of another model, cut or padded to the shape's vocabulary.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def values(name: str, extents: tuple[int, ...], kind: Type, index: int, shape: S
 
 
 def rope_divisors(shape: Shape) -> npt.NDArray[np.float32]:
-    """Llama 3's scaling as GGUF has it: slow rotations are divided by the factor, fast ones are not, some are in between."""
+    """Llama 3's scaling as GGUF has it: the factor divides slow rotations, not fast ones, some in between."""
     scaling, size = shape["rope_scaling"], shape["hidden"] // shape["heads"]
     turns = scaling["original_context"] * shape["rope_theta"] ** (-np.arange(0, size, 2) / size) / (2 * math.pi)
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
@@ -74,7 +75,9 @@ def rope_divisors(shape: Shape) -> npt.NDArray[np.float32]:
     return (1 / ((1 - fast) / scaling["factor"] + fast)).astype(np.float32)
 
 
-def fit_vocabulary(tokens: list[str], types: list[int], merges: list[str], size: int) -> tuple[list[str], list[int], list[str]]:
+def fit_vocabulary(
+    tokens: list[str], types: list[int], merges: list[str], size: int
+) -> tuple[list[str], list[int], list[str]]:
     """A tokenizer's lists with `size` tokens: the last ones are left out, or unreachable ones added."""
     padding = [f"[PAD{index}]" for index in range(len(tokens), size)]
     known = set(tokens[:size])
@@ -97,12 +100,16 @@ def add_metadata(writer: GGUFWriter, name: str, shape: Shape, tokenizer: GGUFRea
     writer.add_rope_freq_base(shape["rope_theta"])
     writer.add_rope_dimension_count(shape["hidden"] // shape["heads"])
     writer.add_vocab_size(shape["vocabulary"])
-    contents = {field.name: field.contents() for field in tokenizer.fields.values() if field.name.startswith("tokenizer.")}
+    contents = {
+        field.name: field.contents() for field in tokenizer.fields.values() if field.name.startswith("tokenizer.")
+    }
     lists = fit_vocabulary(contents[TOKENS], contents[TOKEN_TYPES], contents[MERGES], shape["vocabulary"])
     contents.update(zip((TOKENS, TOKEN_TYPES, MERGES), lists, strict=True))
     for key, content in contents.items():
         kind = tokenizer.fields[key].types[0]
-        writer.add_key_value(key, content, kind, tokenizer.fields[key].types[-1] if kind == GGUFValueType.ARRAY else None)
+        writer.add_key_value(
+            key, content, kind, tokenizer.fields[key].types[-1] if kind == GGUFValueType.ARRAY else None
+        )
 
 
 def write(name: str, shape: Shape, target: Path, tokenizer: Path) -> None:

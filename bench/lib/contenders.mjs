@@ -19,8 +19,8 @@ export const CONTENDERS = [
   { id: "wllama-2-2t", engine: "wllama-2", label: "wllama 2", threads: 2 },
   { id: "wllama-3", engine: "wllama-3", label: "wllama 3", threads: 1 },
   { id: "wllama-3-2t", engine: "wllama-3", label: "wllama 3", threads: 2 },
-  { id: "onnxruntime-web", engine: "onnxruntime-web", label: "onnxruntime-web", threads: 1, decodeTokens: 8 },
-  { id: "onnxruntime-web-2t", engine: "onnxruntime-web", label: "onnxruntime-web", threads: 2, decodeTokens: 8 },
+  { id: "onnxruntime-web", engine: "onnxruntime-web", label: "onnxruntime-web", threads: 1, decodeTokens: 4 },
+  { id: "onnxruntime-web-2t", engine: "onnxruntime-web", label: "onnxruntime-web", threads: 2, decodeTokens: 4 },
   { id: "llama.cpp", engine: "llama.cpp", label: "llama.cpp, native", threads: 1 },
   { id: "llama.cpp-2t", engine: "llama.cpp", label: "llama.cpp, native", threads: 2 },
 ];

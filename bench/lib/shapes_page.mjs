@@ -60,8 +60,14 @@ function section(result) {
   const { model, work, entries } = result;
   const [header, ...body] = rows(result);
   return `## ${model.name}
-Dimensions of ${model.config}. Prefill of ${work.promptTokens} tokens, decode of ${work.decodeTokens}, profile \`${model.profile}\`.
+Dimensions of ${model.config}. Prefill of ${work.promptTokens} tokens, decode of ${work.decodeTokens}, profile \`${model.profile}\`.${fewer(entries)}
 
 ${head(header)}
 ${body.map(line).join("\n")}${entries.some(disturbed) ? `\n\n\\* ${DISTURBED}.` : ""}`;
+}
+
+/** Who decodes less than the others, see contenders.mjs. */
+function fewer(entries) {
+  const [slow] = entries.filter(({ decodeTokens }) => decodeTokens);
+  return slow ? ` ${slow.label} decodes ${slow.decodeTokens}, it would take minutes otherwise.` : "";
 }

@@ -13,7 +13,7 @@ SERVE  ?= $(if $(filter true 1,$(CI)),0,$(shell test -t 1 && echo 1 || echo 0))
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 STEP = @printf '\033[1;36m▸\033[0m %s\n'
 
-.PHONY: help setup browsers runtime check format test test-all conformance bench demo search clean
+.PHONY: help setup browsers runtime check format test test-all conformance bench bench-shapes demo search clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -127,10 +127,44 @@ $(BUILD)/smollm2-q4_0.gguf: bench/make_gguf.py $(VENV)/.demo
 	@mkdir -p $(BUILD)
 	@$(BIN)/python bench/make_gguf.py "$(SMOLLM2_GGUF)" $@
 
-bench: runtime bench/node_modules/.package-lock.json $(BUILD)/smollm2.edgec/manifest.json $(BUILD)/smollm2-q4_0.gguf ## Speed against llama.cpp's wasm builds, in a real browser
-	$(STEP) "measuring in turns, about ten minutes on an idle machine"
-	@node bench/run.mjs --bundle $(BUILD)/smollm2.edgec --gguf $(BUILD)/smollm2-q4_0.gguf \
+$(BUILD)/smollm2-q4.onnx: bench/make_onnx.py $(BUILD)/smollm2-q4_0.gguf
+	$(STEP) "making an ONNX file with the same 4-bit values"
+	@$(BIN)/python bench/make_onnx.py $(BUILD)/smollm2-q4_0.gguf $@
+
+bench: runtime bench/node_modules/.package-lock.json $(BUILD)/smollm2.edgec/manifest.json $(BUILD)/smollm2-q4_0.gguf $(BUILD)/smollm2-q4.onnx ## Speed against llama.cpp's wasm builds and onnxruntime-web, in a real browser
+	$(STEP) "measuring in turns, about a quarter of an hour on an idle machine"
+	@node bench/run.mjs --bundle $(BUILD)/smollm2.edgec --gguf $(BUILD)/smollm2-q4_0.gguf --onnx $(BUILD)/smollm2-q4.onnx \
 		--save $(BUILD)/benchmarks.json $(BENCH_FLAGS)
+
+# Shapes of models that need not be downloaded, smallest first; onnxruntime-web has no room for the largest.
+SHAPES := stories15M Qwen2.5-0.5B Llama-3.2-1B
+ONNX_SHAPES := stories15M Qwen2.5-0.5B
+
+$(BUILD)/shapes/%.gguf: bench/make_shape.py bench/shapes.json $(VENV)/.demo
+	$(STEP) "making random weights in the shape of $*"
+	@mkdir -p $(@D)
+	@$(BIN)/python bench/make_shape.py $* $@ "$(SMOLLM2_GGUF)"
+
+$(BUILD)/shapes/%.onnx: $(BUILD)/shapes/%.gguf bench/make_onnx.py
+	@$(BIN)/python bench/make_onnx.py $< $@
+
+$(BUILD)/shapes/%.edgec/manifest.json: $(BUILD)/shapes/%.gguf $(shell find compiler device_profiles -name '*.py' -o -name '*.toml')
+	$(STEP) "compiling $* for $(PROFILE)"
+	@$(BIN)/python bench/timed.py $(BUILD)/shapes/$*.compile.json $(BIN)/edgec compile $< --name $* --profile $(PROFILE) -o $(@D)
+
+.SECONDARY: $(SHAPES:%=$(BUILD)/shapes/%.gguf)
+
+bench-shapes: runtime bench/node_modules/.package-lock.json $(SHAPES:%=$(BUILD)/shapes/%.edgec/manifest.json) $(ONNX_SHAPES:%=$(BUILD)/shapes/%.onnx) ## The same for shapes of other models, with random weights
+	@for shape in $(SHAPES); do \
+		printf '\033[1;36m▸\033[0m %s\n' "measuring $$shape"; \
+		case " $(ONNX_SHAPES) " in \
+			*" $$shape "*) onnx="--onnx $(BUILD)/shapes/$$shape.onnx" more=,onnxruntime-web,onnxruntime-web-2t;; \
+			*) onnx= more=;; \
+		esac; \
+		node bench/run.mjs --shape $$shape --bundle $(BUILD)/shapes/$$shape.edgec --gguf $(BUILD)/shapes/$$shape.gguf $$onnx --rounds 3 \
+			--contenders edgec,edgec-2t,wllama-2,wllama-2-2t$$more --save $(BUILD)/shapes/$$shape.json $(BENCH_FLAGS) || exit 1; \
+	done
+	@node bench/shapes.mjs $(BUILD)/shapes docs/benchmarks-shapes.md
 
 clean: ## Remove everything that the commands above made
 	rm -rf $(VENV) $(BUILD) dist runtime_wasm/dist runtime_wasm/node_modules bench/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,9 +3,10 @@
 /**
  * @typedef {object} Contender
  * @property {string} id
- * @property {"edgec" | "wllama-2" | "wllama-3" | "llama.cpp"} engine
+ * @property {"edgec" | "wllama-2" | "wllama-3" | "onnxruntime-web" | "llama.cpp"} engine
  * @property {string} label
  * @property {number} threads
+ * @property {number} [decodeTokens] instead of the work's, for one that would take minutes
  * @property {string} [variant] edgec's module, see docs/bundle-format.md; otherwise it chooses
  */
 
@@ -18,6 +19,8 @@ export const CONTENDERS = [
   { id: "wllama-2-2t", engine: "wllama-2", label: "wllama 2", threads: 2 },
   { id: "wllama-3", engine: "wllama-3", label: "wllama 3", threads: 1 },
   { id: "wllama-3-2t", engine: "wllama-3", label: "wllama 3", threads: 2 },
+  { id: "onnxruntime-web", engine: "onnxruntime-web", label: "onnxruntime-web", threads: 1, decodeTokens: 4 },
+  { id: "onnxruntime-web-2t", engine: "onnxruntime-web", label: "onnxruntime-web", threads: 2, decodeTokens: 4 },
   { id: "llama.cpp", engine: "llama.cpp", label: "llama.cpp, native", threads: 1 },
   { id: "llama.cpp-2t", engine: "llama.cpp", label: "llama.cpp, native", threads: 2 },
 ];
@@ -30,12 +33,18 @@ export const GOALS = [
   { name: "prefill against wllama, 1 thread", measure: "prefill", of: "edgec", over: ["wllama-2", "wllama-3"], atLeast: 6 },
   { name: "decode against wllama, 1 thread", measure: "decode", of: "edgec", over: ["wllama-2", "wllama-3"], atLeast: 3 },
   { name: "decode, short context, against wllama, 1 thread", measure: "decodeShort", of: "edgec", over: ["wllama-2", "wllama-3"], atLeast: 3 },
+  { name: "prefill against onnxruntime-web, 1 thread", measure: "prefill", of: "edgec", over: ["onnxruntime-web"], atLeast: 5 },
   { name: "prefill, 2 threads against 1", measure: "prefill", of: "edgec-2t", over: ["edgec"], atLeast: 1.5 },
 ];
 
-/** @param {string[]} ids empty: everybody who runs in a browser */
-export function choose(ids) {
+/**
+ * @param {string[]} ids empty: everybody who runs in a browser and whose model is there
+ * @param {{onnx?: boolean}} models whether there is an ONNX file
+ */
+export function choose(ids, { onnx = false } = {}) {
   const unknown = ids.filter((id) => !CONTENDERS.some((contender) => contender.id === id));
   if (unknown.length) throw new Error(`there is no \`${unknown.join("`, `")}\`; there are ${CONTENDERS.map(({ id }) => id).join(", ")}`);
-  return CONTENDERS.filter(({ id, engine }) => (ids.length ? ids.includes(id) : engine !== "llama.cpp"));
+  const lacking = onnx ? [] : CONTENDERS.filter(({ engine }) => engine === "onnxruntime-web").map(({ id }) => id);
+  if (ids.some((id) => lacking.includes(id))) throw new Error("onnxruntime-web needs --onnx");
+  return CONTENDERS.filter(({ id, engine }) => (ids.length ? ids.includes(id) : engine !== "llama.cpp" && !lacking.includes(id)));
 }

@@ -14,7 +14,8 @@ export const UNDISTURBED = 0.05;
  * One turn: the speed of each measure and how long its threads waited (null where the system does not tell).
  * @returns {Promise<Record<string, {speed: number, waiting: number | null, tokens: number, text?: string}>>}
  */
-async function turn(engine, threads, { prompt, shortPrompt, promptTokens, decodeTokens }) {
+async function turn({ live: engine, threads, ...own }, { prompt, shortPrompt, promptTokens, ...work }) {
+  const decodeTokens = own.decodeTokens ?? work.decodeTokens;
   engine.prioritize();
   const prefill = await timed(engine, threads, () => engine.prefill(prompt));
   if (prefill.tokens !== promptTokens) throw new Error(`the prompt has ${prefill.tokens} tokens here, not ${promptTokens}`);
@@ -37,10 +38,10 @@ export function disturbance(measured) {
 }
 
 /** A turn; one that others disturbed is repeated up to `retries` times, and the least disturbed one counts. */
-async function quietTurn(engine, threads, work) {
+async function quietTurn(entry, work) {
   let best;
   for (let attempt = 0; attempt <= work.retries; attempt++) {
-    const measured = await turn(engine, threads, work);
+    const measured = await turn(entry, work);
     if (!best || disturbance(measured) < disturbance(best)) best = measured;
     if (disturbance(best) <= UNDISTURBED) break;
   }
@@ -63,7 +64,7 @@ export async function measureAll(contenders, start, work, say, onWarm = () => {}
       await guarded(entry, say, async () => {
         say(`${contender.id}: loading and warming up`);
         entry.live = await start(contender);
-        await turn(entry.live, entry.threads, work);
+        await turn(entry, work);
         Object.assign(entry, { loadSeconds: entry.live.loadSeconds, version: entry.live.version });
         onWarm(entry);
       });
@@ -75,7 +76,7 @@ export async function measureAll(contenders, start, work, say, onWarm = () => {}
         if (!entry.live) continue;
         await guarded(entry, say, async () => {
           const load = loadavg()[0];
-          entry.turns[round] = { ...(await quietTurn(entry.live, entry.threads, work)), loadAverage: load };
+          entry.turns[round] = { ...(await quietTurn(entry, work)), loadAverage: load };
           const speeds = MEASURES.map((measure) => `${measure} ${entry.turns[round][measure].speed.toFixed(1)}`).join(", ");
           say(`${entry.id}: round ${round + 1} of ${work.rounds}: ${speeds} tok/s`);
         });

@@ -7,8 +7,12 @@ const TITLES = { prefill: "prefill", decode: "decode", decodeShort: "decode, sho
 
 const speed = (summary) => (summary ? (summary.median < 10 ? summary.median.toFixed(2) : summary.median.toFixed(1)) : "-");
 const spread = (summary) => (summary ? `${summary.lowest.toFixed(1)}-${summary.highest.toFixed(1)}` : "");
-const mebibytes = (bytes) => (bytes ? (bytes / MIB).toFixed(0) : "-");
+export const mebibytes = (bytes) => (bytes ? (bytes / MIB).toFixed(0) : "-");
 const kilobytes = (bytes) => (bytes ? (bytes / 1000).toFixed(0) : "-");
+/** Cells as a row of a Markdown table, and the first rows of one whose other columns are numbers. */
+export const line = (cells) => `| ${cells.join(" | ")} |`;
+export const head = (header) => `${line(header)}\n${line(header.map((_, column) => (column ? "--:" : ":--")))}`;
+
 const seconds = (value) => (value === undefined ? "-" : value.toFixed(2));
 
 /** Whether others kept the contender from running; false where the system does not tell. */
@@ -16,7 +20,7 @@ export function disturbed({ disturbance }) {
   return (disturbance ?? 0) > UNDISTURBED;
 }
 
-function rows({ entries }) {
+export function rows({ entries }) {
   const header = ["", "threads", ...MEASURES.map((measure) => `${TITLES[measure]} tok/s`), "load s", "code kB", "peak MiB", "wasm MiB"];
   const body = entries.map((entry) => [
     entry.label + (entry.failure ? ` (failed: ${entry.failure})` : "") + (disturbed(entry) ? " *" : ""),
@@ -38,7 +42,7 @@ function goalLines({ goals }) {
   }));
 }
 
-const DISTURBED = "others used the processors meanwhile, so this is slower than the machine can";
+export const DISTURBED = "others used the processors meanwhile, so this is slower than the machine can";
 
 /** @returns {string} */
 export function terminal(result) {
@@ -46,17 +50,16 @@ export function terminal(result) {
   const widths = table[0].map((_, column) => Math.max(...table.map((row) => row[column].length)));
   const lines = table.map((row) => row.map((cell, column) => (column ? cell.padStart(widths[column]) : cell.padEnd(widths[column]))).join("  "));
   const { machine, browser, work, model } = result;
-  const head = `${model.name}, ${browser}, ${machine.cores} cores (${machine.processor}), medians of ${work.rounds} rounds`;
+  const about = `${model.name}, ${browser}, ${machine.cores} cores (${machine.processor}), medians of ${work.rounds} rounds`;
   const goals = goalLines(result).map(({ name, text, reached }) => `${reached ? "reached " : "MISSED  "} ${name}: ${text}`);
   const note = result.entries.some(disturbed) ? [`* ${DISTURBED}`] : [];
-  return [head, "", ...lines, ...note, "", ...goals].join("\n");
+  return [about, "", ...lines, ...note, "", ...goals].join("\n");
 }
 
 /** @returns {string} the page; `picture` is the file name of the plot beside it */
 export function markdown(result, picture) {
   const { machine, browser, work, model, peers, date, niceness } = result;
   const [header, ...body] = rows(result);
-  const line = (cells) => `| ${cells.join(" | ")} |`;
   const spreads = result.entries
     .filter(({ summary }) => summary)
     .map(({ label, threads, summary }) => line([label, threads, ...MEASURES.map((measure) => spread(summary[measure]))]));
@@ -66,12 +69,12 @@ export function markdown(result, picture) {
 This page is written by \`make bench BENCH_FLAGS="--report docs/benchmarks.md"\`; [bench/README.md](../bench/README.md) says how it measures.
 
 ${model.name} (${(model.parameters / 1e6).toFixed(0)} million parameters) on ${machine.cores} cores (${machine.processor}), ${machine.memoryGiB} GiB, ${browser}, ${date}.
-edgec ${model.edgec}, profile \`${model.profile}\`; wllama ${peers["wllama-2"]} and ${peers["wllama-3"]} on a Q4_0 GGUF made from the same file.
+edgec ${model.edgec}, profile \`${model.profile}\`; wllama ${peers["wllama-2"]} and ${peers["wllama-3"]} on a Q4_0 GGUF made from the same file,
+onnxruntime-web ${peers["onnxruntime-web"] ?? "-"} on an ONNX file with that one's 4-bit values.
 Tokens per second, medians of ${work.rounds} rounds in which everybody takes a turn: *prefill* of ${work.promptTokens} tokens, *decode* of ${work.decodeTokens} tokens after
 them, and *decode, short*: the same after a prompt of one sentence.${niceness ? ` The machine had other work too; all contenders ran at niceness ${niceness}.` : ""}
 
-${line(header)}
-${line(header.map((_, column) => (column ? "--:" : ":--")))}
+${head(header)}
 ${body.map(line).join("\n")}
 ${result.entries.some(disturbed) ? `\n\\* ${DISTURBED}.\n` : ""}
 ![Tokens per second of each engine](${picture})
@@ -88,8 +91,7 @@ ${goalLines(result)
 ${edgec ? `- edgec's weights: ${mebibytes(model.downloadBytes)} MiB to download, ${mebibytes(model.weightBytes)} MiB in memory; keys and values of ${work.promptTokens + work.decodeTokens} tokens at ${model.kvBits} bits: ${mebibytes(model.kvBytes)} MiB; all the rest of its memory: ${mebibytes(edgec.memoryBytes - model.weightBytes - model.kvBytes)} MiB.` : ""}
 
 ## Lowest and highest
-${line(["", "threads", ...MEASURES.map((measure) => TITLES[measure])])}
-${line([":--", "--:", ...MEASURES.map(() => "--:")])}
+${head(["", "threads", ...MEASURES.map((measure) => TITLES[measure])])}
 ${spreads.join("\n")}
 `;
 }

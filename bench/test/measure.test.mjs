@@ -111,3 +111,15 @@ test("contenders are chosen by id, native ones only when asked for", () => {
   assert.ok(choose([]).every(({ engine }) => engine !== "llama.cpp"));
   assert.throws(() => choose(["nobody"]), /there is no `nobody`/);
 });
+
+test("onnxruntime-web takes part where there is an ONNX file", () => {
+  const engines = (models) => choose([], models).map(({ engine }) => engine);
+  assert.ok(!engines({}).includes("onnxruntime-web") && engines({ onnx: true }).includes("onnxruntime-web"));
+  assert.throws(() => choose(["onnxruntime-web"]), /needs --onnx/);
+});
+
+test("a slow contender may decode less", async () => {
+  const own = engine();
+  await measureAll([{ id: "slow", decodeTokens: 8 }], async () => own, { ...WORK, rounds: 1 }, QUIET);
+  assert.deepEqual(own.calls, Array(2).fill(["long", 8, "short", 8]).flat());
+});

@@ -12,7 +12,7 @@ const RESULT = {
   niceness: 0,
   work: { rounds: 5, promptTokens: 512, decodeTokens: 64, contextLength: 1024 },
   model: { name: "tiny <model>", parameters: 1e6, edgec: "0.1.0", profile: "laptop-8gb", downloadBytes: 5e6, weightBytes: 2 ** 20, kvBytes: 2 ** 20, kvBits: 8 },
-  peers: { "wllama-2": "2.4.0", "wllama-3": "3.13.0" },
+  peers: { "wllama-2": "2.4.0", "wllama-3": "3.13.0", "onnxruntime-web": "1.23.0" },
   entries: [
     { id: "edgec", engine: "edgec", label: "edgec", threads: 1, disturbance: 0, memoryBytes: 4 * 2 ** 20, loadSeconds: 1, codeBytes: 67000, summary },
     { id: "wllama-3", engine: "wllama-3", label: "wllama 3", threads: 2, disturbance: 0.3, summary },
@@ -37,7 +37,7 @@ test("the terminal's table has a row for each, marks and verdicts", () => {
 
 test("the page names versions, machine and date, and what is left of the memory", () => {
   const page = markdown(RESULT, "benchmarks.svg");
-  for (const part of ["2.4.0", "3.13.0", "Test Processor", "2026-01-02", "(benchmarks.svg)", "**missed**", "all the rest of its memory: 2 MiB"]) {
+  for (const part of ["2.4.0", "3.13.0", "1.23.0", "Test Processor", "2026-01-02", "(benchmarks.svg)", "**missed**", "all the rest of its memory: 2 MiB"]) {
     assert.ok(page.includes(part), part);
   }
   const widths = page.split("\n").filter((line) => line.startsWith("| ")).map((line) => line.split("|").length);

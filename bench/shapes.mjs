@@ -1,0 +1,21 @@
+#!/usr/bin/env node
+// Writes the page about all shapes: node bench/shapes.mjs FOLDER docs/benchmarks-shapes.md
+// FOLDER has NAME.json (of run.mjs --shape NAME --save) and NAME.compile.json (of timed.py).
+
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { summarizeEntries } from "./lib/measure.mjs";
+import { plotShapes } from "./lib/plot.mjs";
+import { SHAPES } from "./lib/shapes.mjs";
+import { shapesPage } from "./lib/shapes_page.mjs";
+
+const [folder, page] = process.argv.slice(2);
+const read = (name) => (existsSync(join(folder, name)) ? JSON.parse(readFileSync(join(folder, name), "utf8")) : undefined);
+
+const results = Object.keys(SHAPES).flatMap((name) => {
+  const measured = read(`${name}.json`);
+  return measured ? [{ ...measured, entries: summarizeEntries(measured.entries), compile: read(`${name}.compile.json`) }] : [];
+});
+const picture = page.replace(/\.md$/, ".svg");
+writeFileSync(picture, plotShapes(results));
+writeFileSync(page, shapesPage(results, picture.split("/").at(-1)));

@@ -5,11 +5,12 @@
 //       [--native] [--python PYTHON] [--niceness=N] [--json] [--save FILE] [--report docs/benchmarks.md] [--check]
 //   node bench/run.mjs --from FILE [--json] [--report docs/benchmarks.md] [--check]
 
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { TestServer } from "../runtime_wasm/tools/server.mjs";
+import { SHARED_OPTIONS, listed, sharedSettings, write } from "./lib/command.mjs";
 import { CONTENDERS, GOALS, choose } from "./lib/contenders.mjs";
 import { codeBytes, scriptsOf } from "./lib/download.mjs";
 import { BrowserContender } from "./lib/in_browser.mjs";
@@ -18,6 +19,7 @@ import { judge, measureAll, summarizeEntries } from "./lib/measure.mjs";
 import { NativeContender } from "./lib/native.mjs";
 import { plot } from "./lib/plot.mjs";
 import { markdown, terminal } from "./lib/report.mjs";
+import { turn } from "./lib/tokens.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const runtime = join(here, "../runtime_wasm/dist");
@@ -30,46 +32,28 @@ const SHORT_PROMPT = "The lighthouse stood at the end of a long spit of sand";
 const OPTIONS = {
   bundle: { type: "string" },
   gguf: { type: "string" },
-  contenders: { type: "string", default: "" },
-  rounds: { type: "string", default: "5" },
-  retries: { type: "string", default: "2" },
-  browser: { type: "string", default: "chromium" },
-  native: { type: "boolean", default: false },
-  python: { type: "string", default: "python3" },
-  niceness: { type: "string" },
-  from: { type: "string" },
-  json: { type: "boolean", default: false },
-  save: { type: "string" },
-  report: { type: "string" },
-  check: { type: "boolean", default: false },
+  ...SHARED_OPTIONS,
 };
 
 function settings(flags) {
   if (!flags.bundle || !flags.gguf) throw new Error("give --bundle and --gguf, or --from");
-  if (!["chromium", "firefox"].includes(flags.browser)) throw new Error(`there is no browser \`${flags.browser}\``);
-  const [rounds, retries] = [wholeNumber(flags, "rounds", 1), wholeNumber(flags, "retries", 0)];
-  const chosen = choose(flags.contenders ? flags.contenders.split(",") : []);
+  const chosen = choose(listed(flags.contenders));
   const native = flags.native ? CONTENDERS.filter(({ engine, id }) => engine === "llama.cpp" && !chosen.some((one) => one.id === id)) : [];
-  return { rounds, retries, contenders: [...chosen, ...native] };
-}
-
-function wholeNumber(flags, name, least) {
-  const value = Number(flags[name]);
-  if (!Number.isInteger(value) || value < least) throw new Error(`--${name} is not a whole number, ${least} or more`);
-  return value;
+  return { ...sharedSettings(flags), contenders: [...chosen, ...native] };
 }
 
 async function measure(flags) {
-  const { rounds, retries, contenders } = settings(flags);
+  const { rounds, retries, niceness, contenders } = settings(flags);
   const [bundle, gguf] = [resolve(flags.bundle), resolve(flags.gguf)];
   const manifest = JSON.parse(readFileSync(join(bundle, "manifest.json"), "utf8"));
   const peers = join(here, "node_modules");
   const server = new TestServer({ "/bench/": join(here, "pages"), "/peers/": peers, "/runtime/": runtime, "/bundle/": bundle, "/model.gguf": gguf });
-  const niceness = flags.niceness === undefined ? undefined : Number(flags.niceness);
-  const options = { browser: flags.browser, origin: await server.start(), contextLength: CONTEXT, niceness, python: flags.python, gguf };
-  const start = (contender) => (contender.engine === "llama.cpp" ? NativeContender : BrowserContender).start(contender, options);
+  const inBrowser = { browser: flags.browser, origin: await server.start(), load: { contextLength: CONTEXT }, niceness };
+  const native = ({ threads }) => ({ python: flags.python, script: [join(here, "native.py"), gguf, threads, CONTEXT], niceness });
+  const start = (contender) =>
+    contender.engine === "llama.cpp" ? NativeContender.start(contender, native(contender)) : BrowserContender.start(contender, inBrowser);
   const prompt = readFileSync(join(here, "prompt.txt"), "utf8");
-  const work = { rounds, retries, prompt, shortPrompt: SHORT_PROMPT, promptTokens: PROMPT_TOKENS, decodeTokens: DECODE_TOKENS };
+  const work = { turn, unit: "tok/s", rounds, retries, prompt, shortPrompt: SHORT_PROMPT, promptTokens: PROMPT_TOKENS, decodeTokens: DECODE_TOKENS };
   const machine = describeMachine();
   const say = (note) => console.error(note);
   const onWarm = (entry) => {
@@ -101,11 +85,6 @@ function sizes({ memory, kv, files, weights }) {
   // Memory grows by a page of keys and values when a turn reaches it.
   const kvBytes = Math.ceil((PROMPT_TOKENS + DECODE_TOKENS) / kv.page_tokens) * kv.page_bytes;
   return { downloadBytes, weightBytes: memory.weights.bytes, kvBytes, kvBits: kv.bits };
-}
-
-function write(path, text) {
-  mkdirSync(dirname(resolve(path)), { recursive: true });
-  writeFileSync(path, text);
 }
 
 try {

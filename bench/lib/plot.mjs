@@ -1,6 +1,6 @@
-// Bars of tokens per second as a stand-alone SVG, light and dark.
+// Bars of speeds as a stand-alone SVG, light and dark.
 
-import { MEASURES } from "./measure.mjs";
+import { MEASURES } from "./tokens.mjs";
 
 const TITLES = { prefill: "Prefill, 512 tokens", decode: "Decode after 512 tokens", decodeShort: "Decode after one sentence" };
 const [LABELS, WIDTH, BAR, GAP, HEAD, MARGIN] = [210, 720, 18, 8, 40, 16];
@@ -8,35 +8,51 @@ const [LABELS, WIDTH, BAR, GAP, HEAD, MARGIN] = [210, 720, 18, 8, 40, 16];
 /** @returns {string} */
 export function plot({ entries, model }) {
   const shown = entries.filter(({ summary }) => summary);
-  const panel = HEAD + shown.length * (BAR + GAP);
-  const height = MEASURES.length * panel + MARGIN;
-  const panels = MEASURES.map((measure, index) => bars(measure, shown, index * panel));
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" role="img" aria-label="Tokens per second, ${escape(model.name)}">
+  const panels = MEASURES.map((measure) => {
+    const bars = shown.map(({ label, threads, engine, summary }) => {
+      return { label: `${label}, ${threads} thread${threads > 1 ? "s" : ""}`, own: engine === "edgec", ...summary[measure] };
+    });
+    return { title: `${TITLES[measure]} (tokens per second)`, bars };
+  });
+  return picture(`Tokens per second, ${model.name}`, panels);
+}
+
+/**
+ * @param {string} label for those who cannot see it
+ * @param {{title: string, bars: {label: string, own: boolean, median: number, lowest: number, highest: number}[]}[]} panels
+ */
+export function picture(label, panels) {
+  let height = 0;
+  const drawn = panels.map(({ title, bars }) => {
+    const panel = drawPanel(title, bars, height);
+    height += HEAD + bars.length * (BAR + GAP);
+    return panel;
+  });
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height + MARGIN}" role="img" aria-label="${escape(label)}">
 <style>
 text { font: 13px system-ui, sans-serif; fill: #24292f }
 .title { font-weight: 600 }
 .edgec { fill: #2f6fde } .other { fill: #9aa4b2 } .spread { stroke: #24292f; stroke-width: 1.5 }
 @media (prefers-color-scheme: dark) { text { fill: #d6dbe1 } .edgec { fill: #6ea0ff } .other { fill: #6b7480 } .spread { stroke: #d6dbe1 } }
 </style>
-${panels.join("\n")}
+${drawn.join("\n")}
 </svg>
 `;
 }
 
-function bars(measure, entries, top) {
+function drawPanel(title, bars, top) {
   const room = WIDTH - LABELS - MARGIN - 60;
-  const scale = room / Math.max(...entries.map(({ summary }) => summary[measure].highest));
-  const rows = entries.map(({ label, threads, engine, summary }, index) => {
-    const { median, lowest, highest } = summary[measure];
+  const scale = room / Math.max(...bars.map(({ highest }) => highest));
+  const rows = bars.map(({ label, own, median, lowest, highest }, index) => {
     const y = top + HEAD + index * (BAR + GAP);
     const [middle, baseline] = [y + BAR / 2, y + BAR / 2 + 4.5];
     const at = (value) => (LABELS + value * scale).toFixed(1);
-    return `<text x="${LABELS - 8}" y="${baseline}" text-anchor="end">${escape(label)}, ${threads} thread${threads > 1 ? "s" : ""}</text>
-<rect class="${engine === "edgec" ? "edgec" : "other"}" x="${LABELS}" y="${y}" width="${(median * scale).toFixed(1)}" height="${BAR}" rx="2"/>
+    return `<text x="${LABELS - 8}" y="${baseline}" text-anchor="end">${escape(label)}</text>
+<rect class="${own ? "edgec" : "other"}" x="${LABELS}" y="${y}" width="${(median * scale).toFixed(1)}" height="${BAR}" rx="2"/>
 <line class="spread" x1="${at(lowest)}" x2="${at(highest)}" y1="${middle}" y2="${middle}"/>
 <text x="${LABELS + highest * scale + 8}" y="${baseline}">${median.toFixed(median < 10 ? 1 : 0)}</text>`;
   });
-  return `<text class="title" x="${MARGIN}" y="${top + 26}">${TITLES[measure]} (tokens per second)</text>\n${rows.join("\n")}`;
+  return `<text class="title" x="${MARGIN}" y="${top + 26}">${escape(title)}</text>\n${rows.join("\n")}`;
 }
 
 function escape(text) {

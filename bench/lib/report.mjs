@@ -1,6 +1,8 @@
 // The same result as a table for a terminal and as a page of the documentation.
 
-import { MEASURES, UNDISTURBED } from "./measure.mjs";
+import { UNDISTURBED } from "./measure.mjs";
+import { aligned, marked } from "./tables.mjs";
+import { MEASURES } from "./tokens.mjs";
 
 const MIB = 2 ** 20;
 const TITLES = { prefill: "prefill", decode: "decode", decodeShort: "decode, short" };
@@ -38,28 +40,23 @@ function goalLines({ goals }) {
   }));
 }
 
-const DISTURBED = "others used the processors meanwhile, so this is slower than the machine can";
+export const DISTURBED = "others used the processors meanwhile, so this is slower than the machine can";
 
 /** @returns {string} */
 export function terminal(result) {
-  const table = rows(result);
-  const widths = table[0].map((_, column) => Math.max(...table.map((row) => row[column].length)));
-  const lines = table.map((row) => row.map((cell, column) => (column ? cell.padStart(widths[column]) : cell.padEnd(widths[column]))).join("  "));
   const { machine, browser, work, model } = result;
   const head = `${model.name}, ${browser}, ${machine.cores} cores (${machine.processor}), medians of ${work.rounds} rounds`;
   const goals = goalLines(result).map(({ name, text, reached }) => `${reached ? "reached " : "MISSED  "} ${name}: ${text}`);
   const note = result.entries.some(disturbed) ? [`* ${DISTURBED}`] : [];
-  return [head, "", ...lines, ...note, "", ...goals].join("\n");
+  return [head, "", ...aligned(rows(result)), ...note, "", ...goals].join("\n");
 }
 
 /** @returns {string} the page; `picture` is the file name of the plot beside it */
 export function markdown(result, picture) {
   const { machine, browser, work, model, peers, date, niceness } = result;
-  const [header, ...body] = rows(result);
-  const line = (cells) => `| ${cells.join(" | ")} |`;
   const spreads = result.entries
     .filter(({ summary }) => summary)
-    .map(({ label, threads, summary }) => line([label, threads, ...MEASURES.map((measure) => spread(summary[measure]))]));
+    .map(({ label, threads, summary }) => [label, String(threads), ...MEASURES.map((measure) => spread(summary[measure]))]);
   const edgec = result.entries.find(({ engine, memoryBytes }) => engine === "edgec" && memoryBytes);
   return `# Benchmarks
 
@@ -70,9 +67,7 @@ edgec ${model.edgec}, profile \`${model.profile}\`; wllama ${peers["wllama-2"]} 
 Tokens per second, medians of ${work.rounds} rounds in which everybody takes a turn: *prefill* of ${work.promptTokens} tokens, *decode* of ${work.decodeTokens} tokens after
 them, and *decode, short*: the same after a prompt of one sentence.${niceness ? ` The machine had other work too; all contenders ran at niceness ${niceness}.` : ""}
 
-${line(header)}
-${line(header.map((_, column) => (column ? "--:" : ":--")))}
-${body.map(line).join("\n")}
+${marked(rows(result))}
 ${result.entries.some(disturbed) ? `\n\\* ${DISTURBED}.\n` : ""}
 ![Tokens per second of each engine](${picture})
 
@@ -88,8 +83,6 @@ ${goalLines(result)
 ${edgec ? `- edgec's weights: ${mebibytes(model.downloadBytes)} MiB to download, ${mebibytes(model.weightBytes)} MiB in memory; keys and values of ${work.promptTokens + work.decodeTokens} tokens at ${model.kvBits} bits: ${mebibytes(model.kvBytes)} MiB; all the rest of its memory: ${mebibytes(edgec.memoryBytes - model.weightBytes - model.kvBytes)} MiB.` : ""}
 
 ## Lowest and highest
-${line(["", "threads", ...MEASURES.map((measure) => TITLES[measure])])}
-${line([":--", "--:", ...MEASURES.map(() => "--:")])}
-${spreads.join("\n")}
+${marked([["", "threads", ...MEASURES.map((measure) => TITLES[measure])], ...spreads])}
 `;
 }

@@ -2,8 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { choose } from "../lib/contenders.mjs";
 import { judge, measureAll, summarizeEntries } from "../lib/measure.mjs";
+import { turn } from "../lib/tokens.mjs";
 
-const WORK = { rounds: 3, retries: 2, prompt: "long", shortPrompt: "short", promptTokens: 512, decodeTokens: 64 };
+const WORK = { turn, unit: "tok/s", rounds: 3, retries: 2, prompt: "long", shortPrompt: "short", promptTokens: 512, decodeTokens: 64 };
 const QUIET = () => {};
 
 /** An engine that takes exactly as long as it is told, and notes what it is asked. */

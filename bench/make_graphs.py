@@ -145,7 +145,7 @@ def _write(tensors: dict[str, np.ndarray], folder: Path, kind: str) -> list[dict
 
 
 def make(target: Path, action: Callable[..., None], *arguments: Any, newest: float = 0.0) -> None:
-    """Calls `action(target, *arguments)` unless the target is there and as new as `newest`; a half of it never stays."""
+    """Calls `action(target, *arguments)` unless the target is there and as new as `newest`; no half of it stays."""
     if target.exists() and target.stat().st_mtime >= newest:
         return
     print(f"making {target.parent.name}/{target.name}", flush=True)

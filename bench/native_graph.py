@@ -1,7 +1,7 @@
 """onnxruntime outside of any browser: answers lines of JSON from graphs.mjs, see lib/native.mjs.
 
-Usage: native_graph.py MODEL.onnx CASE THREADS; CASE is a folder with `case.json`, see make_graphs.py. `{"run": seconds}`
-gives what `measure` in pages/case.mjs gives.
+Usage: native_graph.py MODEL.onnx CASE THREADS; CASE is a folder with `case.json`, see make_graphs.py.
+`{"run": seconds}` gives what `measure` in pages/case.mjs gives.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ class Engine:
         cosine, largest = min(each[0] for each in errors), max(each[1] for each in errors)
         return {
             "seconds": statistics.median_high(times),
+            "fastest": min(times),
             "calls": len(times),
             "error": {"cosine": cosine, "largest": largest},
         }

@@ -14,11 +14,12 @@ const measured = ({ workloads }) => workloads.filter(({ skipped }) => !skipped);
 const entriesOf = (result) => measured(result).flatMap(({ entries }) => entries);
 const presentKinds = (result) => KINDS.filter(({ id }) => entriesOf(result).some(({ kind }) => kind === id));
 
-function milliseconds(entry) {
+const milliseconds = (seconds) => (seconds * 1000).toFixed(seconds < 0.1 ? 1 : 0);
+
+function medianTime(entry) {
   if (!entry) return "-";
   if (!entry.summary) return "failed";
-  const value = 1000 / entry.summary.run.median;
-  return `${value.toFixed(value < 100 ? 1 : 0)}${disturbed(entry) ? " *" : ""}${wrong(entry) ? " !" : ""}`;
+  return `${milliseconds(1 / entry.summary.run.median)}${disturbed(entry) ? " *" : ""}${wrong(entry) ? " !" : ""}`;
 }
 
 /** A row for each workload, a column for each kind of contender. */
@@ -32,9 +33,13 @@ function table(result, threads, cell) {
 }
 
 function times(result, threads) {
-  const [header, ...rows] = table(result, threads, milliseconds);
+  const [header, ...rows] = table(result, threads, medianTime);
   const ratio = (index) => measured(result)[index].verdicts.find((verdict) => verdict.threads === threads)?.ratio;
   return [[...header, "edgec is faster"], ...rows.map((row, index) => [...row, ratio(index) === undefined ? "-" : `${ratio(index).toFixed(2)}x`])];
+}
+
+function fastest(result, threads) {
+  return table(result, threads, (entry) => (entry?.summary ? milliseconds(entry.fastest) : "-"));
 }
 
 function errors(result) {
@@ -80,9 +85,10 @@ export function graphTerminal(result) {
   const { machine, browser, work } = result;
   const head = `${browser}, ${machine.cores} cores (${machine.processor}), medians of ${work.rounds} rounds`;
   const sections = work.threads.map((threads) => [`milliseconds, ${inThreads(threads)}`, ...aligned(times(result, threads))]);
+  const calls = work.threads.map((threads) => [`fastest call, ${inThreads(threads)}`, ...aligned(fastest(result, threads))]);
   const accuracy = ["cosine with float32, largest difference", ...aligned(errors(result))];
   const goals = goalLines(result).map(({ text, reached }) => `${reached ? "reached " : "MISSED  "} ${text}`);
-  const parts = [[head], ...sections, legend(result), accuracy, notes(result), goals].filter((lines) => lines.length);
+  const parts = [[head], ...sections, legend(result), ...calls, accuracy, notes(result), goals].filter((lines) => lines.length);
   return parts.map((lines) => lines.join("\n")).join("\n\n");
 }
 
@@ -120,6 +126,9 @@ ${list(legend(result).map((line) => line.replace("*", "\\*")))}
 
 ## Goals
 ${list(goals)}
+
+## Fastest call
+${work.threads.map((threads) => `Milliseconds, ${inThreads(threads)}:\n\n${marked(fastest(result, threads))}`).join("\n\n")}
 
 ## Distance from float32
 Cosine with the outputs of native onnxruntime in float32, and the largest difference as a part of the largest output.

@@ -42,18 +42,18 @@ function variantOf({ variant }, threads) {
 /** One turn: `work.seconds` of calls, from tensors to tensors. */
 export async function turn(engine, threads, work) {
   const run = await timed(engine, threads, async () => {
-    const { seconds, calls, error } = await engine.run(work.seconds);
-    return { speed: 1 / seconds, calls, error };
+    const { seconds, ...rest } = await engine.run(work.seconds);
+    return { speed: 1 / seconds, ...rest };
   });
   return { run };
 }
 
-/** Adds what follows from the turns: each contender's summary and error, and edgec's `verdicts`. */
+/** Adds what follows from the turns: each contender's summary, error and fastest call, and edgec's `verdicts`. */
 export function conclude(workload, threadCounts) {
   if (workload.skipped) return workload;
   const entries = summarizeEntries(workload.entries).map((entry) => {
     const turns = entry.turns.filter(Boolean);
-    return turns.length ? { ...entry, error: worst(turns.map(({ run }) => run.error)) } : entry;
+    return turns.length ? { ...entry, error: worst(turns.map(({ run }) => run.error)), fastest: Math.min(...turns.map(({ run }) => run.fastest)) } : entry;
   });
   const verdicts = threadCounts.flatMap((threads) => {
     const over = RIVALS.map((id) => idOf(id, threads));

@@ -48,6 +48,7 @@ function settings(flags) {
 async function measure(flags) {
   const { workloads, kinds, threads, seconds, rounds, retries, niceness } = settings(flags);
   const models = resolve(flags.models);
+  const edgec = bundleFacts(models);
   const mounts = { "/bench/": join(here, "pages"), "/peers/": peers, "/runtime/": join(here, "../runtime_wasm/dist"), "/graphs/": models };
   const server = new TestServer(mounts);
   const origin = await server.start();
@@ -83,16 +84,18 @@ async function measure(flags) {
     browser: versionOf("edgec") ?? versionOf("onnxruntime-web") ?? flags.browser,
     niceness: niceness ?? 0,
     work: { rounds, seconds, threads },
-    edgec: bundleFacts(models, workloads),
+    edgec,
     peers: { "onnxruntime-web": read(join(peers, "onnxruntime-web", "package.json")).version, onnxruntime: versionOf("onnxruntime") },
     workloads: results,
   };
 }
 
 /** Compiler and profile of the bundles, which make_graphs.py makes alike. */
-function bundleFacts(models, workloads) {
-  const manifests = workloads.map(({ model }) => join(models, "models", model, "bundle.edgec", "manifest.json"));
-  const { edgec, profile } = read(manifests.find(existsSync));
+function bundleFacts(models) {
+  const manifests = Object.keys(TABLE.models).map((model) => join(models, "models", model, "bundle.edgec", "manifest.json"));
+  const found = manifests.find(existsSync);
+  if (!found) throw new Error(`${models} has no bundles; make_graphs.py makes them`);
+  const { edgec, profile } = read(found);
   return { version: edgec, profile };
 }
 

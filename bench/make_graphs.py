@@ -92,7 +92,7 @@ def _fix_sizes(path: Path, sizes: dict[str, int]) -> None:
 
 
 def make_int8(target: Path, source: Path) -> None:
-    """As the `q8` files for transformers.js are made; convolutions stay float, in int8 they are slower."""
+    """Much like the `q8` files of transformers.js; convolutions stay float, in int8 they are slower."""
     linears = ["MatMul", "Gemm", "Gather"]
     quantize_dynamic(source, target, linears, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
 

@@ -119,8 +119,7 @@ onnxruntime-web ${peers["onnxruntime-web"]} (its WebAssembly build)${peers.onnxr
 Milliseconds from the call to its outputs, medians of ${work.rounds} rounds in which everybody takes a turn; *edgec is faster* compares with
 the faster file in onnxruntime-web.
 
-${sections.join("\n\n")}
-${list(legend(result).map((line) => line.replace("*", "\\*")))}
+${[...sections, ...legend(result).map((line) => line.replace("*", "\\*"))].join("\n\n")}
 
 ![Runs per second of each engine](${file})
 

@@ -3,7 +3,7 @@
 import { MEASURES } from "./tokens.mjs";
 
 const TITLES = { prefill: "Prefill, 512 tokens", decode: "Decode after 512 tokens", decodeShort: "Decode after one sentence" };
-const [LABELS, WIDTH, BAR, GAP, HEAD, MARGIN] = [210, 720, 18, 8, 40, 16];
+const [LABELS, WIDTH, BAR, GAP, HEAD, MARGIN] = [235, 720, 18, 8, 40, 16];
 
 /** @returns {string} */
 export function plot({ entries, model }) {

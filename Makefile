@@ -13,7 +13,7 @@ SERVE  ?= $(if $(filter true 1,$(CI)),0,$(shell test -t 1 && echo 1 || echo 0))
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 STEP = @printf '\033[1;36m▸\033[0m %s\n'
 
-.PHONY: help setup browsers runtime check format test test-all conformance bench bench-shapes demo search clean
+.PHONY: help setup browsers runtime check format test test-all conformance bench bench-shapes bench-graphs demo search clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -165,6 +165,15 @@ bench-shapes: runtime bench/node_modules/.package-lock.json $(SHAPES:%=$(BUILD)/
 			--contenders edgec,edgec-2t,wllama-2,wllama-2-2t$$more --save $(BUILD)/shapes/$$shape.json $(BENCH_FLAGS) || exit 1; \
 	done
 	@node bench/shapes.mjs $(BUILD)/shapes docs/benchmarks-shapes.md
+
+# The other models come from PyPI, or are made from a seed.
+GRAPH_SOURCES ?=
+
+bench-graphs: setup bench/node_modules/.package-lock.json ## Speed of encoders and vision models against onnxruntime-web; GRAPH_SOURCES=... has the convolutional ones
+	$(STEP) "making ONNX files and bundles in $(BUILD)/graphs, about five minutes the first time"
+	-@$(BIN)/python bench/make_graphs.py $(BUILD)/graphs --profile $(PROFILE) $(if $(GRAPH_SOURCES),--sources "$(GRAPH_SOURCES)")
+	$(STEP) "measuring in turns, about fifteen minutes on an idle machine"
+	@node bench/graphs.mjs --models $(BUILD)/graphs --save $(BUILD)/benchmarks-graphs.json $(BENCH_FLAGS)
 
 clean: ## Remove everything that the commands above made
 	rm -rf $(VENV) $(BUILD) dist runtime_wasm/dist runtime_wasm/node_modules bench/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,11 +5,12 @@
 //       [--browser chromium|firefox] [--native] [--python PYTHON] [--niceness=N] [--json] [--save FILE] [--report docs/benchmarks.md] [--check]
 //   node bench/run.mjs --from FILE [--json] [--report docs/benchmarks.md] [--check]
 
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { TestServer } from "../runtime_wasm/tools/server.mjs";
+import { SHARED_OPTIONS, listed, sharedSettings, write, writePage } from "./lib/command.mjs";
 import { CONTENDERS, GOALS, choose } from "./lib/contenders.mjs";
 import { codeBytes, scriptsOf } from "./lib/download.mjs";
 import { BrowserContender } from "./lib/in_browser.mjs";
@@ -19,15 +20,18 @@ import { NativeContender } from "./lib/native.mjs";
 import { plot } from "./lib/plot.mjs";
 import { markdown, terminal } from "./lib/report.mjs";
 import { shapeNamed } from "./lib/shapes.mjs";
+import { turn } from "./lib/tokens.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const runtime = join(here, "../runtime_wasm/dist");
+const read = (path) => JSON.parse(readFileSync(path, "utf8"));
 
 /** What is done where no shape says otherwise. */
 const WORK = { promptTokens: 512, decodeTokens: 64, contextLength: 1024 };
 /** How many tokens a long chat has, for the memory that it would take. */
 const CHAT = 2048;
-const PEERS = ["wllama-2", "wllama-3", "onnxruntime-web"];
+/** Engines, and the packages that they are in. */
+const PEERS = { "wllama-2": "wllama-2", "wllama-3": "wllama-3", "onnxruntime-web": "onnxruntime-web-1.23" };
 const SHORT_PROMPT = "The lighthouse stood at the end of a long spit of sand";
 
 const OPTIONS = {
@@ -35,48 +39,31 @@ const OPTIONS = {
   gguf: { type: "string" },
   onnx: { type: "string" },
   shape: { type: "string" },
-  contenders: { type: "string", default: "" },
-  rounds: { type: "string", default: "5" },
-  retries: { type: "string", default: "2" },
-  browser: { type: "string", default: "chromium" },
-  native: { type: "boolean", default: false },
-  python: { type: "string", default: "python3" },
-  niceness: { type: "string" },
-  from: { type: "string" },
-  json: { type: "boolean", default: false },
-  save: { type: "string" },
-  report: { type: "string" },
-  check: { type: "boolean", default: false },
+  ...SHARED_OPTIONS,
 };
 
 function settings(flags) {
   if (!flags.bundle || !flags.gguf) throw new Error("give --bundle and --gguf, or --from");
-  if (!["chromium", "firefox"].includes(flags.browser)) throw new Error(`there is no browser \`${flags.browser}\``);
-  const [rounds, retries] = [wholeNumber(flags, "rounds", 1), wholeNumber(flags, "retries", 0)];
-  const chosen = choose(flags.contenders ? flags.contenders.split(",") : [], { onnx: flags.onnx !== undefined });
+  const chosen = choose(listed(flags.contenders), { onnx: flags.onnx !== undefined });
   const native = flags.native ? CONTENDERS.filter(({ engine, id }) => engine === "llama.cpp" && !chosen.some((one) => one.id === id)) : [];
-  return { rounds, retries, contenders: [...chosen, ...native] };
-}
-
-function wholeNumber(flags, name, least) {
-  const value = Number(flags[name]);
-  if (!Number.isInteger(value) || value < least) throw new Error(`--${name} is not a whole number, ${least} or more`);
-  return value;
+  return { ...sharedSettings(flags), contenders: [...chosen, ...native] };
 }
 
 async function measure(flags) {
-  const { rounds, retries, contenders } = settings(flags);
+  const { rounds, retries, niceness, contenders } = settings(flags);
   const { work: doing, ...shape } = flags.shape ? shapeNamed(flags.shape) : { work: WORK };
+  const { contextLength, promptCharacters } = doing;
   const [bundle, gguf] = [resolve(flags.bundle), resolve(flags.gguf)];
-  const manifest = JSON.parse(readFileSync(join(bundle, "manifest.json"), "utf8"));
+  const manifest = read(join(bundle, "manifest.json"));
   const peers = join(here, "node_modules");
   const models = { "/bundle/": bundle, "/model.gguf": gguf, ...(flags.onnx ? { "/model.onnx": resolve(flags.onnx) } : {}) };
   const server = new TestServer({ "/bench/": join(here, "pages"), "/peers/": peers, "/runtime/": runtime, ...models });
-  const niceness = flags.niceness === undefined ? undefined : Number(flags.niceness);
-  const options = { browser: flags.browser, origin: await server.start(), contextLength: doing.contextLength, niceness, python: flags.python, gguf };
-  const start = (contender) => (contender.engine === "llama.cpp" ? NativeContender : BrowserContender).start(contender, options);
-  const prompt = readFileSync(join(here, "prompt.txt"), "utf8").slice(0, doing.promptCharacters);
-  const work = { rounds, retries, prompt, shortPrompt: SHORT_PROMPT, ...doing };
+  const inBrowser = { browser: flags.browser, origin: await server.start(), load: { contextLength }, niceness };
+  const native = ({ threads }) => ({ python: flags.python, script: [join(here, "native.py"), gguf, threads, contextLength], niceness });
+  const start = (contender) =>
+    contender.engine === "llama.cpp" ? NativeContender.start(contender, native(contender)) : BrowserContender.start(contender, inBrowser);
+  const prompt = readFileSync(join(here, "prompt.txt"), "utf8").slice(0, promptCharacters);
+  const work = { turn, unit: "tok/s", rounds, retries, prompt, shortPrompt: SHORT_PROMPT, ...doing };
   const machine = describeMachine();
   const say = (note) => console.error(note);
   const onWarm = (entry) => {
@@ -92,7 +79,7 @@ async function measure(flags) {
       niceness: niceness ?? 0,
       work: { rounds, ...doing },
       model: { ...pick(manifest, ["edgec", "profile"]), ...pick(manifest.model, ["name", "parameters"]), ...sizes(manifest, doing), ...shape },
-      peers: Object.fromEntries(PEERS.map((name) => [name, JSON.parse(readFileSync(join(peers, name, "package.json"), "utf8")).version])),
+      peers: Object.fromEntries(Object.entries(PEERS).map(([engine, name]) => [engine, read(join(peers, name, "package.json")).version])),
       entries,
     };
   } finally {
@@ -112,23 +99,14 @@ function sizes({ memory, kv, files, weights, context_length }, { promptTokens, d
   return { downloadBytes, weightBytes: memory.weights.bytes, kvBytes: kvOf(promptTokens + decodeTokens), kvBits: kv.bits, chatTokens, chatBytes };
 }
 
-function write(path, text) {
-  mkdirSync(dirname(resolve(path)), { recursive: true });
-  writeFileSync(path, text);
-}
-
 try {
   const { values: flags } = parseArgs({ options: OPTIONS });
-  const measured = flags.from ? JSON.parse(readFileSync(flags.from, "utf8")) : await measure(flags);
+  const measured = flags.from ? read(flags.from) : await measure(flags);
   if (flags.save) write(flags.save, `${JSON.stringify(measured, null, 1)}\n`);
   const entries = summarizeEntries(measured.entries);
   const result = { ...measured, entries, goals: judge(GOALS, entries) };
   console.log(flags.json ? JSON.stringify(result) : terminal(result));
-  if (flags.report) {
-    const picture = flags.report.replace(/\.md$/, ".svg");
-    write(picture, plot(result));
-    write(flags.report, markdown(result, picture.split("/").at(-1)));
-  }
+  if (flags.report) writePage(flags.report, plot(result), (picture) => markdown(result, picture));
   const failed = entries.some(({ failure }) => failure);
   if (failed || (flags.check && result.goals.some(({ reached }) => !reached))) process.exitCode = 1;
 } catch (error) {

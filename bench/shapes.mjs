@@ -2,8 +2,9 @@
 // Writes the page about all shapes: node bench/shapes.mjs FOLDER docs/benchmarks-shapes.md
 // FOLDER has NAME.json (of run.mjs --shape NAME --save) and NAME.compile.json (of timed.py).
 
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { writePage } from "./lib/command.mjs";
 import { summarizeEntries } from "./lib/measure.mjs";
 import { plotShapes } from "./lib/plot.mjs";
 import { SHAPES } from "./lib/shapes.mjs";
@@ -16,6 +17,4 @@ const results = Object.keys(SHAPES).flatMap((name) => {
   const measured = read(`${name}.json`);
   return measured ? [{ ...measured, entries: summarizeEntries(measured.entries), compile: read(`${name}.compile.json`) }] : [];
 });
-const picture = page.replace(/\.md$/, ".svg");
-writeFileSync(picture, plotShapes(results));
-writeFileSync(page, shapesPage(results, picture.split("/").at(-1)));
+writePage(page, plotShapes(results), (picture) => shapesPage(results, picture));

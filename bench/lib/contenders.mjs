@@ -1,9 +1,12 @@
 // Who is measured. Each engine is a module in pages/ with the same interface, see README.md.
 
+import { checkIds } from "./command.mjs";
+
 /**
  * @typedef {object} Contender
  * @property {string} id
  * @property {"edgec" | "wllama-2" | "wllama-3" | "onnxruntime-web" | "llama.cpp"} engine
+ * @property {string} [page] its module in pages/, where the engine's name is not that
  * @property {string} label
  * @property {number} threads
  * @property {number} [decodeTokens] instead of the work's, for one that would take minutes
@@ -19,8 +22,8 @@ export const CONTENDERS = [
   { id: "wllama-2-2t", engine: "wllama-2", label: "wllama 2", threads: 2 },
   { id: "wllama-3", engine: "wllama-3", label: "wllama 3", threads: 1 },
   { id: "wllama-3-2t", engine: "wllama-3", label: "wllama 3", threads: 2 },
-  { id: "onnxruntime-web", engine: "onnxruntime-web", label: "onnxruntime-web", threads: 1, decodeTokens: 4 },
-  { id: "onnxruntime-web-2t", engine: "onnxruntime-web", label: "onnxruntime-web", threads: 2, decodeTokens: 4 },
+  { id: "onnxruntime-web", engine: "onnxruntime-web", page: "onnxruntime-web-decoder", label: "onnxruntime-web", threads: 1, decodeTokens: 4 },
+  { id: "onnxruntime-web-2t", engine: "onnxruntime-web", page: "onnxruntime-web-decoder", label: "onnxruntime-web", threads: 2, decodeTokens: 4 },
   { id: "llama.cpp", engine: "llama.cpp", label: "llama.cpp, native", threads: 1 },
   { id: "llama.cpp-2t", engine: "llama.cpp", label: "llama.cpp, native", threads: 2 },
 ];
@@ -42,8 +45,7 @@ export const GOALS = [
  * @param {{onnx?: boolean}} models whether there is an ONNX file
  */
 export function choose(ids, { onnx = false } = {}) {
-  const unknown = ids.filter((id) => !CONTENDERS.some((contender) => contender.id === id));
-  if (unknown.length) throw new Error(`there is no \`${unknown.join("`, `")}\`; there are ${CONTENDERS.map(({ id }) => id).join(", ")}`);
+  checkIds(ids, CONTENDERS);
   const lacking = onnx ? [] : CONTENDERS.filter(({ engine }) => engine === "onnxruntime-web").map(({ id }) => id);
   if (ids.some((id) => lacking.includes(id))) throw new Error("onnxruntime-web needs --onnx");
   return CONTENDERS.filter(({ id, engine }) => (ids.length ? ids.includes(id) : engine !== "llama.cpp" && !lacking.includes(id)));

@@ -7,8 +7,8 @@ import * as processes from "./processes.mjs";
 const AWAKE = ["--disable-background-timer-throttling", "--disable-backgrounding-occluded-windows", "--disable-renderer-backgrounding"];
 
 export class BrowserContender {
-  /** @param {{browser: "chromium" | "firefox", origin: string, contextLength: number, niceness?: number}} options */
-  static async start({ engine, threads, variant }, { browser, origin, contextLength, niceness }) {
+  /** @param {{browser: "chromium" | "firefox", origin: string, load: object, niceness?: number}} options `load`: what its page gets, too */
+  static async start({ engine, page = engine, threads, variant, precision }, { browser, origin, load, niceness }) {
     const own = new BrowserContender();
     own.browser = await launch(browser, { args: browser === "chromium" ? AWAKE : [] });
     try {
@@ -19,8 +19,8 @@ export class BrowserContender {
       await own.page.goto(`${origin}/`);
       own.prioritize();
       own.loadSeconds = await own.call(`const started = performance.now();
-        const { load } = await import("/bench/${engine}.mjs");
-        globalThis.engine = await load(${JSON.stringify({ threads, variant, contextLength })});
+        const { load } = await import("/bench/${page}.mjs");
+        globalThis.engine = await load(${JSON.stringify({ threads, variant, precision, ...load })});
         return (performance.now() - started) / 1000;`);
       return own;
     } catch (error) {
@@ -39,6 +39,10 @@ export class BrowserContender {
 
   decode(count) {
     return this.call(`return engine.decode(${count});`);
+  }
+
+  run(seconds) {
+    return this.call(`return engine.run(${seconds});`);
   }
 
   describe() {

@@ -4,44 +4,36 @@ import { loadavg } from "node:os";
 import { waitingShare } from "./processes.mjs";
 import { median, pairedRatio, summarize } from "./statistics.mjs";
 
-/** Tokens per second of the three measures; `decode` follows the long prompt, `decodeShort` the short one. */
-export const MEASURES = ["prefill", "decode", "decodeShort"];
-
 /** A turn whose threads had to wait for a processor longer than this part of their time was disturbed by others. */
 export const UNDISTURBED = 0.05;
 
 /**
- * One turn: the speed of each measure and how long its threads waited (null where the system does not tell).
- * @returns {Promise<Record<string, {speed: number, waiting: number | null, tokens: number, text?: string}>>}
+ * A measure of a turn: what `action` gives, and how long the threads waited meanwhile (null where the system does not tell).
+ * @template {{speed: number}} T
+ * @param {() => Promise<T>} action
+ * @returns {Promise<T & {waiting: number | null}>}
  */
-async function turn({ live: engine, threads, ...own }, { prompt, shortPrompt, promptTokens, ...work }) {
-  const decodeTokens = own.decodeTokens ?? work.decodeTokens;
-  engine.prioritize();
-  const prefill = await timed(engine, threads, () => engine.prefill(prompt));
-  if (prefill.tokens !== promptTokens) throw new Error(`the prompt has ${prefill.tokens} tokens here, not ${promptTokens}`);
-  const decode = await timed(engine, threads, () => engine.decode(decodeTokens));
-  await engine.prefill(shortPrompt);
-  const decodeShort = await timed(engine, threads, () => engine.decode(decodeTokens));
-  return { prefill, decode, decodeShort };
-}
-
-async function timed(engine, threads, work) {
+export async function timed(engine, threads, action) {
   const before = engine.threadTimes();
-  const { tokens, seconds, text } = await work();
-  const waiting = waitingShare(before, engine.threadTimes(), threads);
-  return { speed: tokens / seconds, waiting, tokens, ...(text === undefined ? {} : { text }) };
+  const measured = await action();
+  return { ...measured, waiting: waitingShare(before, engine.threadTimes(), threads) };
 }
 
 /** The longest wait among a turn's measures, 0 where it is not known. */
 export function disturbance(measured) {
-  return Math.max(...MEASURES.map((measure) => measured[measure].waiting ?? 0));
+  return Math.max(...Object.values(measured).map(({ waiting }) => waiting ?? 0));
+}
+
+async function takeTurn({ live, ...contender }, work) {
+  live.prioritize();
+  return work.turn(live, contender, work);
 }
 
 /** A turn; one that others disturbed is repeated up to `retries` times, and the least disturbed one counts. */
 async function quietTurn(entry, work) {
   let best;
   for (let attempt = 0; attempt <= work.retries; attempt++) {
-    const measured = await turn(entry, work);
+    const measured = await takeTurn(entry, work);
     if (!best || disturbance(measured) < disturbance(best)) best = measured;
     if (disturbance(best) <= UNDISTURBED) break;
   }
@@ -51,7 +43,8 @@ async function quietTurn(entry, work) {
 /**
  * @param {readonly import("./contenders.mjs").Contender[]} contenders
  * @param {(contender: import("./contenders.mjs").Contender) => Promise<object>} start
- * @param {{rounds: number, retries: number, prompt: string, shortPrompt: string, promptTokens: number, decodeTokens: number}} work
+ * @param {{rounds: number, retries: number, unit: string, turn: (engine: object, contender: object, work: object) => Promise<object>}} work
+ *   `turn` gives the measures of one turn by name, and may find more in `work`
  * @param {(note: string) => void} say progress
  * @param {(entry: object) => void} [onWarm] called after a contender's first, uncounted turn; may add to its entry
  */
@@ -64,7 +57,7 @@ export async function measureAll(contenders, start, work, say, onWarm = () => {}
       await guarded(entry, say, async () => {
         say(`${contender.id}: loading and warming up`);
         entry.live = await start(contender);
-        await turn(entry, work);
+        await takeTurn(entry, work);
         Object.assign(entry, { loadSeconds: entry.live.loadSeconds, version: entry.live.version });
         onWarm(entry);
       });
@@ -77,8 +70,8 @@ export async function measureAll(contenders, start, work, say, onWarm = () => {}
         await guarded(entry, say, async () => {
           const load = loadavg()[0];
           entry.turns[round] = { ...(await quietTurn(entry, work)), loadAverage: load };
-          const speeds = MEASURES.map((measure) => `${measure} ${entry.turns[round][measure].speed.toFixed(1)}`).join(", ");
-          say(`${entry.id}: round ${round + 1} of ${work.rounds}: ${speeds} tok/s`);
+          const speeds = measuresOf(entry.turns[round]).map((measure) => `${measure} ${entry.turns[round][measure].speed.toFixed(1)}`);
+          say(`${entry.id}: round ${round + 1} of ${work.rounds}: ${speeds.join(", ")} ${work.unit}`);
         });
       }
     }
@@ -103,12 +96,16 @@ async function guarded(entry, say, action) {
   }
 }
 
+function measuresOf(measured) {
+  return Object.keys(measured).filter((name) => measured[name].speed !== undefined);
+}
+
 /** Adds to each entry the `summary` of its turns, and how much others disturbed them. */
 export function summarizeEntries(entries) {
   return entries.map((entry) => {
     const turns = entry.turns.filter(Boolean);
     if (!turns.length) return { ...entry, summary: null };
-    const summary = Object.fromEntries(MEASURES.map((measure) => [measure, summarize(turns.map((each) => each[measure].speed))]));
+    const summary = Object.fromEntries(measuresOf(turns[0]).map((measure) => [measure, summarize(turns.map((each) => each[measure].speed))]));
     return { ...entry, summary, disturbance: median(turns.map(disturbance)) };
   });
 }

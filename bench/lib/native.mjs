@@ -1,19 +1,16 @@
-// llama.cpp outside of any browser, by llama-cpp-python: how fast this machine could be. native.py does the work.
+// An engine outside of any browser, by its Python package: how fast this machine could be. A script does the work.
 
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
 import * as processes from "./processes.mjs";
 
-const SCRIPT = fileURLToPath(new URL("../native.py", import.meta.url));
-
 export class NativeContender {
-  /** @param {{python: string, gguf: string, contextLength: number, niceness?: number}} options */
-  static async start({ threads }, { python, gguf, contextLength, niceness }) {
+  /** @param {{python: string, script: string[], niceness?: number}} options `script`: with its arguments */
+  static async start({ threads }, { python, script, niceness }) {
     const own = new NativeContender();
     const started = performance.now();
     own.niceness = niceness;
-    own.child = spawn(python, [SCRIPT, gguf, String(threads), String(contextLength)], { stdio: ["pipe", "pipe", "pipe"] });
+    own.child = spawn(python, script.map(String), { stdio: ["pipe", "pipe", "pipe"] });
     own.complaint = "";
     own.child.stderr.on("data", (text) => (own.complaint = `${own.complaint}${text}`.slice(-2000)));
     own.child.on("error", ({ message }) => (own.complaint = message));
@@ -31,6 +28,10 @@ export class NativeContender {
 
   decode(count) {
     return this.ask({ decode: count });
+  }
+
+  run(seconds) {
+    return this.ask({ run: seconds });
   }
 
   async describe() {
@@ -56,7 +57,7 @@ export class NativeContender {
 
   async receive() {
     const { value, done } = await this.lines.next();
-    if (done) throw new Error(this.complaint.trim().split("\n").at(-1) || "native.py ended without a word");
+    if (done) throw new Error(this.complaint.trim().split("\n").at(-1) || "it ended without a word");
     return JSON.parse(value);
   }
 

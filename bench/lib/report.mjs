@@ -1,6 +1,8 @@
 // The same result as a table for a terminal and as a page of the documentation.
 
-import { MEASURES, UNDISTURBED } from "./measure.mjs";
+import { UNDISTURBED } from "./measure.mjs";
+import { aligned, marked } from "./tables.mjs";
+import { MEASURES } from "./tokens.mjs";
 
 const MIB = 2 ** 20;
 const TITLES = { prefill: "prefill", decode: "decode", decodeShort: "decode, short" };
@@ -9,10 +11,6 @@ const speed = (summary) => (summary ? (summary.median < 10 ? summary.median.toFi
 const spread = (summary) => (summary ? `${summary.lowest.toFixed(1)}-${summary.highest.toFixed(1)}` : "");
 export const mebibytes = (bytes) => (bytes ? (bytes / MIB).toFixed(0) : "-");
 const kilobytes = (bytes) => (bytes ? (bytes / 1000).toFixed(0) : "-");
-/** Cells as a row of a Markdown table, and the first rows of one whose other columns are numbers. */
-export const line = (cells) => `| ${cells.join(" | ")} |`;
-export const head = (header) => `${line(header)}\n${line(header.map((_, column) => (column ? "--:" : ":--")))}`;
-
 const seconds = (value) => (value === undefined ? "-" : value.toFixed(2));
 
 /** Whether others kept the contender from running; false where the system does not tell. */
@@ -42,27 +40,26 @@ function goalLines({ goals }) {
   }));
 }
 
+/** Says of a run at another priority why that was. */
+export const otherWork = (niceness) => (niceness ? ` The machine had other work too; all contenders ran at niceness ${niceness}.` : "");
+
 export const DISTURBED = "others used the processors meanwhile, so this is slower than the machine can";
 
 /** @returns {string} */
 export function terminal(result) {
-  const table = rows(result);
-  const widths = table[0].map((_, column) => Math.max(...table.map((row) => row[column].length)));
-  const lines = table.map((row) => row.map((cell, column) => (column ? cell.padStart(widths[column]) : cell.padEnd(widths[column]))).join("  "));
   const { machine, browser, work, model } = result;
-  const about = `${model.name}, ${browser}, ${machine.cores} cores (${machine.processor}), medians of ${work.rounds} rounds`;
+  const head = `${model.name}, ${browser}, ${machine.cores} cores (${machine.processor}), medians of ${work.rounds} rounds`;
   const goals = goalLines(result).map(({ name, text, reached }) => `${reached ? "reached " : "MISSED  "} ${name}: ${text}`);
   const note = result.entries.some(disturbed) ? [`* ${DISTURBED}`] : [];
-  return [about, "", ...lines, ...note, "", ...goals].join("\n");
+  return [head, "", ...aligned(rows(result)), ...note, "", ...goals].join("\n");
 }
 
 /** @returns {string} the page; `picture` is the file name of the plot beside it */
 export function markdown(result, picture) {
   const { machine, browser, work, model, peers, date, niceness } = result;
-  const [header, ...body] = rows(result);
   const spreads = result.entries
     .filter(({ summary }) => summary)
-    .map(({ label, threads, summary }) => line([label, threads, ...MEASURES.map((measure) => spread(summary[measure]))]));
+    .map(({ label, threads, summary }) => [label, String(threads), ...MEASURES.map((measure) => spread(summary[measure]))]);
   const edgec = result.entries.find(({ engine, memoryBytes }) => engine === "edgec" && memoryBytes);
   return `# Benchmarks
 
@@ -72,10 +69,9 @@ ${model.name} (${(model.parameters / 1e6).toFixed(0)} million parameters) on ${m
 edgec ${model.edgec}, profile \`${model.profile}\`; wllama ${peers["wllama-2"]} and ${peers["wllama-3"]} on a Q4_0 GGUF made from the same file,
 onnxruntime-web ${peers["onnxruntime-web"] ?? "-"} on an ONNX file with that one's 4-bit values.
 Tokens per second, medians of ${work.rounds} rounds in which everybody takes a turn: *prefill* of ${work.promptTokens} tokens, *decode* of ${work.decodeTokens} tokens after
-them, and *decode, short*: the same after a prompt of one sentence.${niceness ? ` The machine had other work too; all contenders ran at niceness ${niceness}.` : ""}
+them, and *decode, short*: the same after a prompt of one sentence.${otherWork(niceness)}
 
-${head(header)}
-${body.map(line).join("\n")}
+${marked(rows(result))}
 ${result.entries.some(disturbed) ? `\n\\* ${DISTURBED}.\n` : ""}
 ![Tokens per second of each engine](${picture})
 
@@ -91,7 +87,6 @@ ${goalLines(result)
 ${edgec ? `- edgec's weights: ${mebibytes(model.downloadBytes)} MiB to download, ${mebibytes(model.weightBytes)} MiB in memory; keys and values of ${work.promptTokens + work.decodeTokens} tokens at ${model.kvBits} bits: ${mebibytes(model.kvBytes)} MiB; all the rest of its memory: ${mebibytes(edgec.memoryBytes - model.weightBytes - model.kvBytes)} MiB.` : ""}
 
 ## Lowest and highest
-${head(["", "threads", ...MEASURES.map((measure) => TITLES[measure])])}
-${spreads.join("\n")}
+${marked([["", "threads", ...MEASURES.map((measure) => TITLES[measure])], ...spreads])}
 `;
 }

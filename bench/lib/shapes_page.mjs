@@ -1,7 +1,8 @@
 // The page of the documentation about all shapes, from one saved result for each.
 
 import { judge } from "./measure.mjs";
-import { DISTURBED, disturbed, head, line, mebibytes, rows } from "./report.mjs";
+import { DISTURBED, disturbed, mebibytes, rows } from "./report.mjs";
+import { marked } from "./tables.mjs";
 
 const OTHERS = ["wllama-2", "onnxruntime-web", "llama.cpp"];
 
@@ -17,20 +18,19 @@ export function ratioTo(other, measure, entries) {
  */
 export function shapesPage(results, picture) {
   const [{ machine, browser, date, peers, work, model }] = results;
-  const ratios = results.map(({ model: { name }, entries }) =>
-    line([name, ...OTHERS.flatMap((other) => ["prefill", "decode"].map((measure) => ratioTo(other, measure, entries)))]),
-  );
-  const sizes = results.map(({ model: each, compile }) =>
-    line([
-      each.name,
-      (each.parameters / 1e6).toFixed(0),
-      compile ? compile.seconds.toFixed(0) : "-",
-      mebibytes(compile?.peakBytes),
-      mebibytes(each.downloadBytes),
-      mebibytes(each.chatBytes),
-      each.chatTokens,
-    ]),
-  );
+  const ratios = results.map(({ model: { name }, entries }) => [
+    name,
+    ...OTHERS.flatMap((other) => ["prefill", "decode"].map((measure) => ratioTo(other, measure, entries))),
+  ]);
+  const sizes = results.map(({ model: each, compile }) => [
+    each.name,
+    (each.parameters / 1e6).toFixed(0),
+    compile ? compile.seconds.toFixed(0) : "-",
+    mebibytes(compile?.peakBytes),
+    mebibytes(each.downloadBytes),
+    mebibytes(each.chatBytes),
+    String(each.chatTokens),
+  ]);
   return `# Benchmarks of other shapes
 
 This page is written by \`make bench-shapes\`; [bench/README.md](../bench/README.md) says how it measures, and [benchmarks.md](benchmarks.md) has a
@@ -41,16 +41,14 @@ ${machine.cores} cores (${machine.processor}), ${machine.memoryGiB} GiB, ${brows
 Tokens per second, medians of ${work.rounds} round${work.rounds > 1 ? "s" : ""}.
 
 ## edgec against others, one thread
-${head(["", ...OTHERS.flatMap((other) => [`prefill, ${other}`, `decode, ${other}`])])}
-${ratios.join("\n")}
+${marked([["", ...OTHERS.flatMap((other) => [`prefill, ${other}`, `decode, ${other}`])], ...ratios])}
 
 ![Tokens per second of each engine and shape](${picture})
 
 ## Compiling, and memory
 *peak*: largest resident memory of \`edgec compile\`. *memory*: of the WebAssembly instance after a chat of so many tokens.
 
-${head(["", "million parameters", "compile s", "peak MiB", "download MiB", "memory MiB", "tokens"])}
-${sizes.join("\n")}
+${marked([["", "million parameters", "compile s", "peak MiB", "download MiB", "memory MiB", "tokens"], ...sizes])}
 
 ${results.map(section).join("\n\n")}
 `;
@@ -58,12 +56,10 @@ ${results.map(section).join("\n\n")}
 
 function section(result) {
   const { model, work, entries } = result;
-  const [header, ...body] = rows(result);
   return `## ${model.name}
 Dimensions of ${model.config}. Prefill of ${work.promptTokens} tokens, decode of ${work.decodeTokens}, profile \`${model.profile}\`.${fewer(entries)}
 
-${head(header)}
-${body.map(line).join("\n")}${entries.some(disturbed) ? `\n\n\\* ${DISTURBED}.` : ""}`;
+${marked(rows(result))}${entries.some(disturbed) ? `\n\n\\* ${DISTURBED}.` : ""}`;
 }
 
 /** Who decodes less than the others, see contenders.mjs. */

@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { test } from "node:test";
-import { choose } from "../lib/contenders.mjs";
+import { CONTENDERS, choose } from "../lib/contenders.mjs";
+import { KINDS } from "../lib/graphs.mjs";
 import { judge, measureAll, summarizeEntries } from "../lib/measure.mjs";
+import { turn } from "../lib/tokens.mjs";
 
-const WORK = { rounds: 3, retries: 2, prompt: "long", shortPrompt: "short", promptTokens: 512, decodeTokens: 64 };
+const WORK = { turn, unit: "tok/s", rounds: 3, retries: 2, prompt: "long", shortPrompt: "short", promptTokens: 512, decodeTokens: 64 };
 const QUIET = () => {};
 
 /** An engine that takes exactly as long as it is told, and notes what it is asked. */
@@ -110,6 +113,13 @@ test("contenders are chosen by id, native ones only when asked for", () => {
   assert.deepEqual(choose(["wllama-3", "edgec"]).map(({ id }) => id), ["edgec", "wllama-3"]);
   assert.ok(choose([]).every(({ engine }) => engine !== "llama.cpp"));
   assert.throws(() => choose(["nobody"]), /there is no `nobody`/);
+});
+
+test("who runs in a browser has a page", () => {
+  for (const { id, engine, page = engine } of [...CONTENDERS, ...KINDS]) {
+    const native = ["llama.cpp", "onnxruntime"].includes(engine);
+    assert.equal(existsSync(new URL(`../pages/${page}.mjs`, import.meta.url)), !native, id);
+  }
 });
 
 test("onnxruntime-web takes part where there is an ONNX file", () => {

@@ -76,3 +76,21 @@ def test_wrong_arguments_are_named(arguments: list[str], message: str) -> None:
     assert result.returncode == 1
     assert result.stderr.startswith("error: ")
     assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give --models"),
+        (["--models", "x", "--only", "nothing"], "there is no `nothing`"),
+        (["--models", "x", "--contenders", "nobody"], "there is no `nobody`"),
+        (["--models", "x", "--threads", "0"], "--threads"),
+        (["--models", "x", "--rounds", "0"], "--rounds"),
+        (["--models", "x", "--browser", "lynx"], "there is no browser `lynx`"),
+    ],
+)
+def test_wrong_arguments_for_graphs_are_named(arguments: list[str], message: str) -> None:
+    result = _node("graphs.mjs", *arguments)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr

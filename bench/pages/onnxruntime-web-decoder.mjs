@@ -1,10 +1,10 @@
 // onnxruntime-web: its WebAssembly provider on a decoder whose keys and values go in and out of every run, as in transformers.js.
 
 import { Tokenizer } from "/peers/@huggingface/tokenizers/dist/tokenizers.min.mjs";
-import * as ort from "/peers/onnxruntime-web/dist/ort.wasm.min.mjs";
+import * as ort from "/peers/onnxruntime-web-1.23/dist/ort.wasm.min.mjs";
 
 export async function load({ threads }) {
-  Object.assign(ort.env.wasm, { numThreads: threads, wasmPaths: "/peers/onnxruntime-web/dist/" });
+  Object.assign(ort.env.wasm, { numThreads: threads, wasmPaths: "/peers/onnxruntime-web-1.23/dist/" });
   const [model, definition] = await Promise.all([fetch("/model.onnx"), fetch("/bundle/tokenizer.json")]);
   const tokenizer = new Tokenizer(await definition.json(), { clean_up_tokenization_spaces: false });
   const session = await ort.InferenceSession.create(await model.arrayBuffer(), { executionProviders: ["wasm"] });

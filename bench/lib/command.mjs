@@ -1,0 +1,53 @@
+// What the command lines of run.mjs, graphs.mjs and shapes.mjs share.
+
+import { mkdirSync, writeFileSync } from "node:fs";
+import { basename, dirname, resolve } from "node:path";
+
+export const SHARED_OPTIONS = {
+  contenders: { type: "string", default: "" },
+  rounds: { type: "string", default: "5" },
+  retries: { type: "string", default: "2" },
+  browser: { type: "string", default: "chromium" },
+  native: { type: "boolean", default: false },
+  python: { type: "string", default: "python3" },
+  niceness: { type: "string" },
+  from: { type: "string" },
+  json: { type: "boolean", default: false },
+  save: { type: "string" },
+  report: { type: "string" },
+  check: { type: "boolean", default: false },
+};
+
+/** `{rounds, retries, niceness}` of the flags; throws for what no run can be made of. */
+export function sharedSettings(flags) {
+  if (!["chromium", "firefox"].includes(flags.browser)) throw new Error(`there is no browser \`${flags.browser}\``);
+  const niceness = flags.niceness === undefined ? undefined : Number(flags.niceness);
+  return { rounds: wholeNumber(flags, "rounds", 1), retries: wholeNumber(flags, "retries", 0), niceness };
+}
+
+function wholeNumber(flags, name, least) {
+  const value = Number(flags[name]);
+  if (!Number.isInteger(value) || value < least) throw new Error(`--${name} is not a whole number, ${least} or more`);
+  return value;
+}
+
+/** What was given, between commas. */
+export const listed = (text) => (text ? text.split(",") : []);
+
+/** Throws where one of the ids is none of the known things'. */
+export function checkIds(ids, known) {
+  const unknown = ids.filter((id) => !known.some((one) => one.id === id));
+  if (unknown.length) throw new Error(`there is no \`${unknown.join("`, `")}\`; there are ${known.map(({ id }) => id).join(", ")}`);
+}
+
+export function write(path, text) {
+  mkdirSync(dirname(resolve(path)), { recursive: true });
+  writeFileSync(path, text);
+}
+
+/** A page and the plot beside it; `page` makes the text from the plot's file name. */
+export function writePage(path, plot, page) {
+  const picture = path.replace(/\.md$/, ".svg");
+  write(picture, plot);
+  write(path, page(basename(picture)));
+}

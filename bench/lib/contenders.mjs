@@ -9,6 +9,7 @@ import { checkIds } from "./command.mjs";
  * @property {string} [page] its module in pages/, where the engine's name is not that
  * @property {string} label
  * @property {number} threads
+ * @property {number} [copies] models that share the threads and do the same work at the same time
  * @property {number} [decodeTokens] instead of the work's, for one that would take minutes
  * @property {string} [variant] edgec's module, see docs/bundle-format.md; otherwise it chooses
  */
@@ -18,6 +19,7 @@ export const CONTENDERS = [
   { id: "edgec", engine: "edgec", label: "edgec", threads: 1 },
   { id: "edgec-simd128", engine: "edgec", label: "edgec, plain SIMD", threads: 1, variant: "simd128" },
   { id: "edgec-2t", engine: "edgec", label: "edgec", threads: 2 },
+  { id: "edgec-copies", engine: "edgec", label: "edgec, two copies", threads: 2, copies: 2 },
   { id: "wllama-2", engine: "wllama-2", label: "wllama 2", threads: 1 },
   { id: "wllama-2-2t", engine: "wllama-2", label: "wllama 2", threads: 2 },
   { id: "wllama-3", engine: "wllama-3", label: "wllama 3", threads: 1 },
@@ -38,6 +40,7 @@ export const GOALS = [
   { name: "decode, short context, against wllama, 1 thread", measure: "decodeShort", of: "edgec", over: ["wllama-2", "wllama-3"], atLeast: 3 },
   { name: "prefill against onnxruntime-web, 1 thread", measure: "prefill", of: "edgec", over: ["onnxruntime-web"], atLeast: 5 },
   { name: "prefill, 2 threads against 1", measure: "prefill", of: "edgec-2t", over: ["edgec"], atLeast: 1.5 },
+  { name: "prefill, 2 threads against two copies of 1 thread", measure: "prefill", of: "edgec-2t", over: ["edgec-copies"], atLeast: 0.9 },
 ];
 
 /**

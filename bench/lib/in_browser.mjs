@@ -8,7 +8,7 @@ const AWAKE = ["--disable-background-timer-throttling", "--disable-backgrounding
 
 export class BrowserContender {
   /** @param {{browser: "chromium" | "firefox", origin: string, load: object, niceness?: number}} options `load`: what its page gets, too */
-  static async start({ engine, page = engine, threads, variant, precision }, { browser, origin, load, niceness }) {
+  static async start({ engine, page = engine, threads, copies, variant, precision }, { browser, origin, load, niceness }) {
     const own = new BrowserContender();
     own.browser = await launch(browser, { args: browser === "chromium" ? AWAKE : [] });
     try {
@@ -20,7 +20,7 @@ export class BrowserContender {
       own.prioritize();
       own.loadSeconds = await own.call(`const started = performance.now();
         const { load } = await import("/bench/${page}.mjs");
-        globalThis.engine = await load(${JSON.stringify({ threads, variant, precision, ...load })});
+        globalThis.engine = await load(${JSON.stringify({ threads, copies, variant, precision, ...load })});
         return (performance.now() - started) / 1000;`);
       return own;
     } catch (error) {

@@ -1,8 +1,22 @@
-// edgec through its public runtime.
+// edgec through its public runtime. `copies` models share the threads and do the same at the same time, each by itself: what the
+// machine's processors give to work that has nothing in common. Speeds are those of all together.
 
 import * as edgec from "/runtime/edgec.js";
 
-export async function load({ threads, variant, contextLength }) {
+export async function load({ copies = 1, ...options }) {
+  const engines = await Promise.all(Array.from({ length: copies }, () => one({ ...options, threads: options.threads / copies })));
+  async function together(work) {
+    const done = await Promise.all(engines.map(work));
+    return { ...done[0], seconds: Math.max(...done.map(({ seconds }) => seconds)) / copies };
+  }
+  return {
+    prefill: (text) => together((engine) => engine.prefill(text)),
+    decode: (count) => together((engine) => engine.decode(count)),
+    describe: () => engines[0].describe(),
+  };
+}
+
+async function one({ threads, variant, contextLength }) {
   const model = await edgec.load("/bundle/", { threads, variant, contextLength, cache: "none" });
   let prompt;
 

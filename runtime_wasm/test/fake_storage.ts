@@ -17,7 +17,7 @@ export class FakeDirectory {
       if (!create) throw new DOMException("not found", "NotFoundError");
       this.files.set(name, new Uint8Array());
     }
-    const getFile = async (): Promise<object> => new Blob([this.files.get(name)!.slice()]);
+    const getFile = async (): Promise<object> => ({ stream: () => fileStream(this.files.get(name)!.slice()) });
     return this.syncHandlesOnly
       ? { getFile, createSyncAccessHandle: async () => this.accessHandle(name) }
       : { getFile, createWritable: async () => this.writable(name) };
@@ -63,6 +63,15 @@ export class FakeDirectory {
   async *keys(): AsyncGenerator<string> {
     yield* [...this.files.keys()];
   }
+}
+
+/** As Chromium's streams of files may do, it leaves a BYOB read waiting for ever. */
+function fileStream(content: Uint8Array<ArrayBuffer>): ReadableStream<Uint8Array> {
+  const stream = new Blob([content]).stream();
+  const reader = stream.getReader.bind(stream);
+  const stuck = { read: () => new Promise(() => undefined), cancel: async () => undefined };
+  const getReader = (options?: ReadableStreamGetReaderOptions): object => (options?.mode === "byob" ? stuck : reader());
+  return Object.assign(stream, { getReader }) as ReadableStream<Uint8Array>;
 }
 
 export class FakeCaches {

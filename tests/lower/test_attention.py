@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from edgec.ir.plan import PAGE_TOKENS
 from edgec.lower.wasm.kernels.attention import attention, scratch_floats
-from edgec.lower.wasm.kernels.kv_cache import PAGE_TOKENS, PageLayout, rope_and_append, rope_angles
+from edgec.lower.wasm.kernels.kv_cache import PageLayout, rope_and_append, rope_angles
 from edgec.lower.wasm.target import SIMD128
 from tests.lower.kernel_runner import KernelRunner
 

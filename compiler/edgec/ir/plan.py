@@ -15,6 +15,8 @@ from typing import Any, Literal
 from edgec.errors import UsageError
 
 PLAN_FORMAT = 1
+PAGE_TOKENS = 64  # of the KV cache; memory grows by pages
+BLOCK_TOKENS = 16  # that lie side by side in a page; contexts are multiples of it
 VARIANTS = ("simd128", "relaxed", "relaxed16", "simd128-threads", "relaxed-threads", "relaxed16-threads")
 
 
@@ -34,8 +36,8 @@ class TensorPlan:
 
 @dataclass(frozen=True)
 class KVPlan:
-    bits: int  # 8 or 32
-    page_tokens: int = 64
+    bits: int  # 16 or 32
+    page_tokens: int = PAGE_TOKENS
     reason: str = ""
 
 
@@ -103,10 +105,10 @@ class Plan:
                 )
         if self.kv is not None and self.kv.bits not in (16, 32):
             yield f"`kv.bits` is {self.kv.bits}, expected 16 or 32"
-        if self.kv is not None and self.kv.page_tokens != 64:
-            yield f"`kv.page_tokens` is {self.kv.page_tokens}, expected 64"
-        if self.kv is not None and (self.context_length < 16 or self.context_length % 16):
-            yield f"`context_length` is {self.context_length}, expected a positive multiple of 16"
+        if self.kv is not None and self.kv.page_tokens != PAGE_TOKENS:
+            yield f"`kv.page_tokens` is {self.kv.page_tokens}, expected {PAGE_TOKENS}"
+        if self.kv is not None and (self.context_length < 1 or self.context_length % BLOCK_TOKENS):
+            yield f"`context_length` is {self.context_length}, expected a positive multiple of {BLOCK_TOKENS}"
         if self.kv is not None and not 1 <= self.prefill_chunk <= self.context_length:
             yield f"`prefill_chunk` is {self.prefill_chunk}, expected 1 to {self.context_length} tokens"
         if self.kv is None and (self.context_length or self.prefill_chunk):

@@ -9,15 +9,13 @@ from typing import Literal
 from edgec import profiles
 from edgec.errors import DoesNotFitError, UsageError
 from edgec.ir.model import DecoderFacts, ModelIR
-from edgec.ir.plan import VARIANTS, KVPlan, Plan, Prediction, TensorPlan
+from edgec.ir.plan import BLOCK_TOKENS, PAGE_TOKENS, VARIANTS, KVPlan, Plan, Prediction, TensorPlan
 from edgec.ir.weight_use import weight_uses
 from edgec.plan import memory, roofline
 from edgec.plan.bits import tensor_plans
 from edgec.plan.dims import bounds
 from edgec.profiles import Profile, query
 
-PAGE_TOKENS = 64
-BLOCK_TOKENS = 16  # contexts are multiples of it
 DEFAULT_CONTEXT = 4096  # tokens; longer ones are for those who ask
 SHORTEST_CONTEXT = 256  # tokens; below, a chat makes no sense
 PREFILL_CHUNK = 64  # tokens; weights are read once per chunk, which 64 tokens make negligible
@@ -29,7 +27,7 @@ class _Demand:
 
     download: int
     weights: int
-    page_bytes: int  # of 64 tokens in the KV cache
+    page_bytes: int  # of PAGE_TOKENS tokens in the KV cache
     limit: int  # most tokens that are wanted, 0 for graphs
     least: int  # fewest tokens that are acceptable
     fixed: int  # memory that the wasm needs besides weights, cache and workspace

@@ -13,7 +13,7 @@ from edgec.lower.wasm.decoder_match import LayerWeights, LinearWeights, match_de
 from edgec.lower.wasm.kernels.attention import attention, scratch_floats
 from edgec.lower.wasm.kernels.embedding import embedding
 from edgec.lower.wasm.kernels.epilogue import Epilogue, padded
-from edgec.lower.wasm.kernels.kv_cache import PAGE_TOKENS, PageLayout, rope_and_append, rope_angles
+from edgec.lower.wasm.kernels.kv_cache import PageLayout, rope_and_append, rope_angles
 from edgec.lower.wasm.kernels.linear import linear
 from edgec.lower.wasm.kernels.linear_float import linear_float
 from edgec.lower.wasm.kernels.norm import norm
@@ -40,11 +40,11 @@ class _Lowering:
         self.rows = plan.prefill_chunk
         self.names = match_decoder(compressed.model)
         self.layout = PageLayout(facts.layers, facts.kv_heads, facts.head_dim, plan.kv.bits)
-        pages = -(-plan.context_length // PAGE_TOKENS)
+        pages = -(-plan.context_length // plan.kv.page_tokens)
         self.program = Program(
             "decoder",
             plan.max_threads,
-            kv=KVLayout(plan.kv.bits, PAGE_TOKENS, self.layout.page_bytes, pages, 0),
+            kv=KVLayout(plan.kv.bits, plan.kv.page_tokens, self.layout.page_bytes, pages, 0),
         )
         self.weights = WeightStore(self.program, compressed)
         self.tokens = self.program.workspace("tokens", 4 * self.rows, persistent=True)

@@ -13,6 +13,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgec.ir.compressed import GROUP
+from edgec.ir.plan import BLOCK_TOKENS
 from edgec.lower.wasm.abi import THREAD
 from edgec.lower.wasm.kernels import math
 from edgec.lower.wasm.kernels.builder import (
@@ -31,7 +32,7 @@ from edgec.lower.wasm.kernels.builder import (
     window,
 )
 from edgec.lower.wasm.kernels.dot import lane, signed_dot
-from edgec.lower.wasm.kernels.kv_cache import BLOCK_TOKENS, Block, CacheBuffers, PageLayout
+from edgec.lower.wasm.kernels.kv_cache import Block, CacheBuffers, PageLayout
 from edgec.lower.wasm.kernels.quantize import QuantizedBuffers, quantize_group
 from edgec.lower.wasm.target import Isa
 
@@ -131,17 +132,17 @@ def attention(
             row = bind(tirx.truncmod(work, m))
             number = bind(tirx.truncdiv(work, m))
             kv_head = bind(tirx.truncdiv(number, len(portions)))
-            if len(set(portions)) == 1:
-                one(row, kv_head, bind(number * portions[0]), portions[0])
+            place = bind(tirx.truncmod(number, len(portions)))
+            larger = portions.count(portions[0])
+            head = bind(kv_head * shared + place * portions[0] - tirx.max(place - larger, 0))  # others have one less
+            if larger == len(portions):
+                one(row, kv_head, head, portions[0])
             else:
-                place = bind(tirx.truncmod(number, len(portions)))
-                larger = portions.count(portions[0])
                 with T.If(place < larger):
                     with T.Then():
-                        one(row, kv_head, bind(kv_head * shared + place * portions[0]), portions[0])
+                        one(row, kv_head, head, portions[0])
                     with T.Else():
-                        head = kv_head * shared + larger * portions[0] + (place - larger) * portions[-1]
-                        one(row, kv_head, bind(head), portions[-1])
+                        one(row, kv_head, head, portions[-1])
     return k.func
 
 

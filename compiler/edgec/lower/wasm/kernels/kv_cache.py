@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from edgec.ir.plan import BLOCK_TOKENS, PAGE_TOKENS
 from edgec.lower.wasm.kernels import math
 from edgec.lower.wasm.kernels.builder import (
     Buffer,
@@ -35,8 +36,6 @@ from edgec.lower.wasm.kernels.builder import (
     tree_max,
 )
 
-PAGE_TOKENS = 64
-BLOCK_TOKENS = 16
 BLOCKS = PAGE_TOKENS // BLOCK_TOKENS  # of a page
 QUERY_LEVELS = 2047.0
 KEY_LEVELS = 2047.0  # 32 products of two 12-bit codes fit an int32

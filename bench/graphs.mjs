@@ -6,12 +6,11 @@
 //       [--json] [--save FILE] [--report docs/benchmarks-graphs.md] [--check]
 //   node bench/graphs.mjs --from FILE [--json] [--report docs/benchmarks-graphs.md] [--check]
 
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { TestServer } from "../runtime_wasm/tools/server.mjs";
-import { SHARED_OPTIONS, checkIds, listed, sharedSettings, write, writePage } from "./lib/command.mjs";
+import { SHARED_OPTIONS, benchmark, checkIds, listed, readJson, sharedSettings } from "./lib/command.mjs";
 import { graphMarkdown, graphPlot, graphTerminal } from "./lib/graph_report.mjs";
 import { chooseKinds, conclude, contendersOf, turn } from "./lib/graphs.mjs";
 import { BrowserContender } from "./lib/in_browser.mjs";
@@ -21,8 +20,7 @@ import { NativeContender } from "./lib/native.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const peers = join(here, "node_modules");
-const read = (path) => JSON.parse(readFileSync(path, "utf8"));
-const TABLE = read(join(here, "graphs.json"));
+const TABLE = readJson(join(here, "graphs.json"));
 
 const OPTIONS = {
   models: { type: "string" },
@@ -84,7 +82,7 @@ async function measure(flags) {
     niceness: niceness ?? 0,
     work: { rounds, seconds, threads },
     edgec,
-    peers: { "onnxruntime-web": read(join(peers, "onnxruntime-web", "package.json")).version, onnxruntime: versionOf("onnxruntime") },
+    peers: { "onnxruntime-web": readJson(join(peers, "onnxruntime-web", "package.json")).version, onnxruntime: versionOf("onnxruntime") },
     workloads: results,
   };
 }
@@ -94,22 +92,15 @@ function bundleFacts(models) {
   const manifests = Object.keys(TABLE.models).map((model) => join(models, "models", model, "bundle.edgec", "manifest.json"));
   const found = manifests.find(existsSync);
   if (!found) throw new Error(`${models} has no bundles; make_graphs.py makes them`);
-  const { edgec, profile } = read(found);
+  const { edgec, profile } = readJson(found);
   return { version: edgec, profile };
 }
 
-try {
-  const { values: flags } = parseArgs({ options: OPTIONS });
-  const measured = flags.from ? read(flags.from) : await measure(flags);
-  if (flags.save) write(flags.save, `${JSON.stringify(measured, null, 1)}\n`);
-  const result = { ...measured, workloads: measured.workloads.map((workload) => conclude(workload, measured.work.threads)) };
-  console.log(flags.json ? JSON.stringify(result) : graphTerminal(result));
-  if (flags.report) writePage(flags.report, graphPlot(result), (picture) => graphMarkdown(result, picture));
-  const compared = result.workloads.filter(({ skipped }) => !skipped);
-  const failed = compared.some(({ entries }) => entries.some(({ failure }) => failure));
-  const missed = compared.some(({ verdicts }) => verdicts.some(({ reached }) => !reached));
-  if (failed || (flags.check && missed)) process.exitCode = 1;
-} catch (error) {
-  console.error(`error: ${error.message}`);
-  process.exitCode = 1;
+const concludeAll = (measured) => ({ ...measured, workloads: measured.workloads.map((each) => conclude(each, measured.work.threads)) });
+
+function outcome({ workloads }) {
+  const compared = workloads.filter(({ skipped }) => !skipped);
+  return { entries: compared.flatMap(({ entries }) => entries), verdicts: compared.flatMap(({ verdicts }) => verdicts) };
 }
+
+await benchmark(OPTIONS, { measure, conclude: concludeAll, terminal: graphTerminal, plot: graphPlot, page: graphMarkdown, outcome });

@@ -5,9 +5,9 @@
 
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { inPage, launch } from "../runtime_wasm/tools/browsers.mjs";
 import { TestServer } from "../runtime_wasm/tools/server.mjs";
+import { run } from "./lib/command.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const OPTIONS = {
@@ -71,12 +71,9 @@ function describe({ browser, megabits, first, second }) {
   return [`${browser}, ${megabits} Mbit/s`, line("first load ", first), line("second load", second), `second load ${ratio.toFixed(1)}x faster`].join("\n");
 }
 
-try {
-  const { values: flags } = parseArgs({ options: OPTIONS });
+await run(OPTIONS, async (flags) => {
   if (!flags.bundle) throw new Error("give --bundle");
   const result = await measure(flags);
   console.log(flags.json ? JSON.stringify(result) : describe(result));
-} catch (error) {
-  console.error(`error: ${error.message}`);
-  process.exitCode = 1;
-}
+  return true;
+});

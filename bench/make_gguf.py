@@ -6,33 +6,36 @@ Usage: make_gguf.py MODEL.gguf OUT.gguf. Every matrix becomes Q4_0, except the e
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from gguf import GGMLQuantizationType as Type
-from gguf import GGUFReader, GGUFValueType, GGUFWriter, Keys, LlamaFileType
+from gguf import GGUFReader, GGUFValueType, GGUFWriter, Keys, LlamaFileType, ReaderField
 from gguf.quants import dequantize, quantize
+from whole_file import whole_file
 
 WRITTEN_BY_WRITER = {Keys.General.ARCHITECTURE, Keys.General.FILE_TYPE}  # and the counts of the header, `GGUF.*`
 EIGHT_BITS = {"token_embd.weight", "output.weight"}
 
 
+def add_field(writer: GGUFWriter, field: ReaderField, contents: Any) -> None:
+    """A field of another file, with its type."""
+    kind = field.types[0]
+    writer.add_key_value(field.name, contents, kind, field.types[-1] if kind == GGUFValueType.ARRAY else None)
+
+
 def convert(source: Path, target: Path) -> None:
-    """Write `source`, requantized, to `target`; nothing is left there on failure."""
+    """Write `source`, requantized, to `target`."""
     reader = GGUFReader(source)
     architecture = str(reader.fields[Keys.General.ARCHITECTURE].contents())
-    partial = target.with_name(target.name + ".partial")
-    try:
+    with whole_file(target) as partial:
         writer = GGUFWriter(partial, architecture)
         writer.add_file_type(LlamaFileType.MOSTLY_Q4_0)
         for field in reader.fields.values():
-            if field.name in WRITTEN_BY_WRITER or field.name.startswith("GGUF."):
-                continue
-            kind = field.types[0]
-            item = field.types[-1] if kind == GGUFValueType.ARRAY else None
-            writer.add_key_value(field.name, field.contents(), kind, item)
+            if field.name not in WRITTEN_BY_WRITER and not field.name.startswith("GGUF."):
+                add_field(writer, field, field.contents())
         for tensor in reader.tensors:
             if len(tensor.shape) == 1:
                 writer.add_tensor(tensor.name, np.asarray(tensor.data), raw_dtype=tensor.tensor_type)
@@ -46,9 +49,6 @@ def convert(source: Path, target: Path) -> None:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

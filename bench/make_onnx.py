@@ -7,7 +7,6 @@ logits are computed.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from gguf import GGMLQuantizationType as Type
 from gguf import GGUFReader, ReaderTensor
 from gguf.quants import dequantize, quantize
 from onnx import TensorProto, helper
+from whole_file import whole_file
 
 BLOCK = 32
 CONTRIB = "com.microsoft"
@@ -169,9 +169,8 @@ def save(
     ]
     graph = helper.make_graph(build.nodes, "decoder", inputs, [logits, *presents], build.weights)
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid(CONTRIB, 1)]
-    partial = target.with_name(target.name + ".partial")
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), partial)
-    os.replace(partial, target)
+    with whole_file(target) as partial:
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), partial)
 
 
 if __name__ == "__main__":

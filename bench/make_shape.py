@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType as Type
-from gguf import GGUFReader, GGUFValueType, GGUFWriter, LlamaFileType, TokenType
+from gguf import GGUFReader, GGUFWriter, LlamaFileType, TokenType
 from gguf.quants import quant_shape_to_byte_shape, quantize
+from make_gguf import add_field
+from whole_file import whole_file
 
 SEED = 20250101
 DEVIATION = 0.02  # what models of this kind are initialised with
@@ -106,16 +107,12 @@ def add_metadata(writer: GGUFWriter, name: str, shape: Shape, tokenizer: GGUFRea
     lists = fit_vocabulary(contents[TOKENS], contents[TOKEN_TYPES], contents[MERGES], shape["vocabulary"])
     contents.update(zip((TOKENS, TOKEN_TYPES, MERGES), lists, strict=True))
     for key, content in contents.items():
-        kind = tokenizer.fields[key].types[0]
-        writer.add_key_value(
-            key, content, kind, tokenizer.fields[key].types[-1] if kind == GGUFValueType.ARRAY else None
-        )
+        add_field(writer, tokenizer.fields[key], content)
 
 
 def write(name: str, shape: Shape, target: Path, tokenizer: Path) -> None:
-    """Write the model tensor by tensor, so that no more than one is in memory; nothing is left there on failure."""
-    partial = target.with_name(target.name + ".partial")
-    try:
+    """Write the model tensor by tensor, so that no more than one is in memory."""
+    with whole_file(target) as partial:
         writer = GGUFWriter(partial, shape["architecture"])
         add_metadata(writer, name, shape, GGUFReader(tokenizer))
         listed = list(tensors(shape))
@@ -129,9 +126,6 @@ def write(name: str, shape: Shape, target: Path, tokenizer: Path) -> None:
         for index, (tensor, extents, kind) in enumerate(listed):
             writer.write_tensor_data(values(tensor, extents, kind, index, shape))
         writer.close()
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

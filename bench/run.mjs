@@ -8,9 +8,8 @@
 import { readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { TestServer } from "../runtime_wasm/tools/server.mjs";
-import { SHARED_OPTIONS, listed, sharedSettings, write, writePage } from "./lib/command.mjs";
+import { SHARED_OPTIONS, benchmark, listed, readJson, sharedSettings } from "./lib/command.mjs";
 import { CONTENDERS, GOALS, choose } from "./lib/contenders.mjs";
 import { codeBytes, scriptsOf } from "./lib/download.mjs";
 import { BrowserContender } from "./lib/in_browser.mjs";
@@ -24,7 +23,6 @@ import { turn } from "./lib/tokens.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const runtime = join(here, "../runtime_wasm/dist");
-const read = (path) => JSON.parse(readFileSync(path, "utf8"));
 
 /** What is done where no shape says otherwise. */
 const WORK = { promptTokens: 512, decodeTokens: 64, contextLength: 1024 };
@@ -54,7 +52,7 @@ async function measure(flags) {
   const { work: doing, ...shape } = flags.shape ? shapeNamed(flags.shape) : { work: WORK };
   const { contextLength, promptCharacters } = doing;
   const [bundle, gguf] = [resolve(flags.bundle), resolve(flags.gguf)];
-  const manifest = read(join(bundle, "manifest.json"));
+  const manifest = readJson(join(bundle, "manifest.json"));
   const peers = join(here, "node_modules");
   const models = { "/bundle/": bundle, "/model.gguf": gguf, ...(flags.onnx ? { "/model.onnx": resolve(flags.onnx) } : {}) };
   const server = new TestServer({ "/bench/": join(here, "pages"), "/peers/": peers, "/runtime/": runtime, ...models });
@@ -79,7 +77,7 @@ async function measure(flags) {
       niceness: niceness ?? 0,
       work: { rounds, ...doing },
       model: { ...pick(manifest, ["edgec", "profile"]), ...pick(manifest.model, ["name", "parameters"]), ...sizes(manifest, doing), ...shape },
-      peers: Object.fromEntries(Object.entries(PEERS).map(([engine, name]) => [engine, read(join(peers, name, "package.json")).version])),
+      peers: Object.fromEntries(Object.entries(PEERS).map(([engine, name]) => [engine, readJson(join(peers, name, "package.json")).version])),
       entries,
     };
   } finally {
@@ -99,17 +97,11 @@ function sizes({ memory, kv, files, weights, context_length }, { promptTokens, d
   return { downloadBytes, weightBytes: memory.weights.bytes, kvBytes: kvOf(promptTokens + decodeTokens), kvBits: kv.bits, chatTokens, chatBytes };
 }
 
-try {
-  const { values: flags } = parseArgs({ options: OPTIONS });
-  const measured = flags.from ? read(flags.from) : await measure(flags);
-  if (flags.save) write(flags.save, `${JSON.stringify(measured, null, 1)}\n`);
+function conclude(measured) {
   const entries = summarizeEntries(measured.entries);
-  const result = { ...measured, entries, goals: judge(GOALS, entries) };
-  console.log(flags.json ? JSON.stringify(result) : terminal(result));
-  if (flags.report) writePage(flags.report, plot(result), (picture) => markdown(result, picture));
-  const failed = entries.some(({ failure }) => failure);
-  if (failed || (flags.check && result.goals.some(({ reached }) => !reached))) process.exitCode = 1;
-} catch (error) {
-  console.error(`error: ${error.message}`);
-  process.exitCode = 1;
+  return { ...measured, entries, goals: judge(GOALS, entries) };
 }
+
+const outcome = ({ entries, goals }) => ({ entries, verdicts: goals });
+
+await benchmark(OPTIONS, { measure, conclude, terminal, plot, page: markdown, outcome });

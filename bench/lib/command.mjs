@@ -1,7 +1,8 @@
-// What the command lines of run.mjs, graphs.mjs and shapes.mjs share.
+// What the command lines of run.mjs, graphs.mjs, shapes.mjs and load.mjs share.
 
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
+import { parseArgs } from "node:util";
 
 export const SHARED_OPTIONS = {
   contenders: { type: "string", default: "" },
@@ -17,6 +18,36 @@ export const SHARED_OPTIONS = {
   report: { type: "string" },
   check: { type: "boolean", default: false },
 };
+
+export const readJson = (path) => JSON.parse(readFileSync(path, "utf8"));
+
+/** Calls `action` with the flags; it returns whether all went well. What it throws is told in a line. */
+export async function run(options, action) {
+  try {
+    const { values: flags } = parseArgs({ options });
+    if (!(await action(flags))) process.exitCode = 1;
+  } catch (error) {
+    console.error(`error: ${error.message}`);
+    process.exitCode = 1;
+  }
+}
+
+/**
+ * A benchmark with SHARED_OPTIONS.
+ * @param {object} steps `measure(flags)` gives what --save keeps, `conclude` the result of that; `terminal(result)`, `plot(result)` and
+ *   `page(result, picture)` show it, and `outcome(result)` lists its entries and verdicts
+ */
+export async function benchmark(options, { measure, conclude, terminal, plot, page, outcome }) {
+  await run(options, async (flags) => {
+    const measured = flags.from ? readJson(flags.from) : await measure(flags);
+    if (flags.save) write(flags.save, `${JSON.stringify(measured, null, 1)}\n`);
+    const result = conclude(measured);
+    console.log(flags.json ? JSON.stringify(result) : terminal(result));
+    if (flags.report) writePage(flags.report, plot(result), (picture) => page(result, picture));
+    const { entries, verdicts } = outcome(result);
+    return !entries.some(({ failure }) => failure) && !(flags.check && verdicts.some(({ reached }) => !reached));
+  });
+}
 
 /** `{rounds, retries, niceness}` of the flags; throws for what no run can be made of. */
 export function sharedSettings(flags) {
@@ -40,7 +71,7 @@ export function checkIds(ids, known) {
   if (unknown.length) throw new Error(`there is no \`${unknown.join("`, `")}\`; there are ${known.map(({ id }) => id).join(", ")}`);
 }
 
-export function write(path, text) {
+function write(path, text) {
   mkdirSync(dirname(resolve(path)), { recursive: true });
   writeFileSync(path, text);
 }

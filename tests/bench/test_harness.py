@@ -62,35 +62,24 @@ def test_check_fails_where_a_goal_is_missed(measured: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("script", "arguments", "message"),
     [
-        ([], "give --bundle and --gguf"),
-        (["--bundle", "x", "--gguf", "y", "--rounds", "0"], "--rounds"),
-        (["--bundle", "x", "--gguf", "y", "--browser", "lynx"], "there is no browser `lynx`"),
-        (["--bundle", "x", "--gguf", "y", "--contenders", "nobody"], "there is no `nobody`"),
-        (["--bundle", "/nowhere", "--gguf", "y"], "manifest.json"),
+        ("run.mjs", [], "give --bundle and --gguf"),
+        ("run.mjs", ["--bundle", "x", "--gguf", "y", "--rounds", "0"], "--rounds"),
+        ("run.mjs", ["--bundle", "x", "--gguf", "y", "--browser", "lynx"], "there is no browser `lynx`"),
+        ("run.mjs", ["--bundle", "x", "--gguf", "y", "--contenders", "nobody"], "there is no `nobody`"),
+        ("run.mjs", ["--bundle", "/nowhere", "--gguf", "y"], "manifest.json"),
+        ("graphs.mjs", [], "give --models"),
+        ("graphs.mjs", ["--models", "x", "--only", "nothing"], "there is no `nothing`"),
+        ("graphs.mjs", ["--models", "x", "--contenders", "nobody"], "there is no `nobody`"),
+        ("graphs.mjs", ["--models", "x", "--threads", "0"], "--threads"),
+        ("graphs.mjs", ["--models", "x", "--rounds", "0"], "--rounds"),
+        ("graphs.mjs", ["--models", "x", "--browser", "lynx"], "there is no browser `lynx`"),
+        ("load.mjs", [], "give --bundle"),
     ],
 )
-def test_wrong_arguments_are_named(arguments: list[str], message: str) -> None:
-    result = _node("run.mjs", *arguments)
-    assert result.returncode == 1
-    assert result.stderr.startswith("error: ")
-    assert message in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "give --models"),
-        (["--models", "x", "--only", "nothing"], "there is no `nothing`"),
-        (["--models", "x", "--contenders", "nobody"], "there is no `nobody`"),
-        (["--models", "x", "--threads", "0"], "--threads"),
-        (["--models", "x", "--rounds", "0"], "--rounds"),
-        (["--models", "x", "--browser", "lynx"], "there is no browser `lynx`"),
-    ],
-)
-def test_wrong_arguments_for_graphs_are_named(arguments: list[str], message: str) -> None:
-    result = _node("graphs.mjs", *arguments)
+def test_wrong_arguments_are_named(script: str, arguments: list[str], message: str) -> None:
+    result = _node(script, *arguments)
     assert result.returncode == 1
     assert result.stderr.startswith("error: ")
     assert message in result.stderr

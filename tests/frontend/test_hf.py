@@ -216,6 +216,12 @@ class TestRefusals:
         with pytest.raises(ModelError):
             load(tiny_llama_copy)
 
+    @pytest.mark.parametrize("dim", [4, 12, 20])
+    def test_head_dimension_without_kernels(self, dim: int, tiny_llama_copy: Path) -> None:
+        set_config(tiny_llama_copy, head_dim=dim)
+        with pytest.raises(UnsupportedError, match=f"head dimension is {dim} .supported: multiples of 8"):
+            load(tiny_llama_copy)
+
     def test_config_of_another_model(self, tiny_llama_copy: Path) -> None:
         set_config(tiny_llama_copy, intermediate_size=100)
         with pytest.raises(ModelError, match=r"instead of .*; and \d more"):

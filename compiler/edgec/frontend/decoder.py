@@ -23,6 +23,7 @@ FINAL_NORM = "model.norm.weight"
 LM_HEAD = "lm_head.weight"
 _MAX_LAYERS = 2048
 _MAX_HEAD_DIM = 4096
+_HEAD_DIM_STEP = 8  # rotation takes vectors of 4 from each half
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -33,13 +34,16 @@ def linear_name(layer: int, linear: str) -> str:
 
 
 def check_extents(*, layers: int, heads: int, kv_heads: int, head_dim: int) -> None:
-    """Raises `ModelError` for sizes that no decoder has, before anything is made in their size."""
+    """Raises `ModelError` for sizes that no decoder has, before anything is made in their size, and
+    `UnsupportedError` for a head dimension that no kernel handles."""
     if layers > _MAX_LAYERS or head_dim > _MAX_HEAD_DIM:
         raise ModelError(f"{layers} layers with heads of dimension {head_dim} are beyond any model")
     if heads % kv_heads:
         raise ModelError(f"{heads} attention heads cannot share {kv_heads} key/value heads")
     if head_dim % 2 or not head_dim:
         raise ModelError(f"the head dimension is {head_dim}, rotary embeddings need a positive even one")
+    if head_dim % _HEAD_DIM_STEP:
+        raise UnsupportedError(f"the head dimension is {head_dim} (supported: multiples of {_HEAD_DIM_STEP})")
 
 
 def tensor_shapes(facts: DecoderFacts, biases: Collection[str]) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -197,7 +197,7 @@ for (const syncHandlesOnly of [false, true]) {
       assert.deepEqual(server.requests, ["/bundle/manifest.json"]);
       assert.equal(stats.cache, "opfs");
       assert.equal(stats.downloadedBytes, 0);
-      assert.equal(stats.cachedBytes, 5655);
+      assert.equal(stats.cachedBytes, 5893);
       await model.dispose();
 
       for (const damage of [(bytes: Uint8Array) => bytes.subarray(1), (bytes: Uint8Array) => bytes.fill(0)]) {

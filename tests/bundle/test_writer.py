@@ -198,14 +198,14 @@ def placements() -> list[WeightPlacement]:
         WeightPlacement("a", "nibbles", 0, data(640)),
         WeightPlacement("scales", "raw", 640, data(33)),
         WeightPlacement("b", "nibbles", 704, data(192)),
-        WeightPlacement("b.low", "nibbles", 896, data(192), rank=1),
-        WeightPlacement("late", "raw", 1088, data(5), rank=1),
-        WeightPlacement("nothing", "raw", 1093, data(0)),
+        WeightPlacement("c", "bytes", 896, data(256) & 0x7F),
+        WeightPlacement("late", "raw", 1152, data(5)),
+        WeightPlacement("nothing", "raw", 1157, data(0)),
     ]
 
 
 def rebuild(files: list[tuple[bytearray, tuple[Segment, ...]]]) -> planes.Bytes:
-    memory = np.zeros(1093, np.uint8)
+    memory = np.zeros(1157, np.uint8)
     for content, segments in files:
         start = 0
         for segment in segments:
@@ -215,8 +215,10 @@ def rebuild(files: list[tuple[bytearray, tuple[Segment, ...]]]) -> planes.Bytes:
                 target[:] = source
             elif segment.op == "bits2":
                 planes.merge_bits2(target, source)
-            else:
+            elif segment.op == "bit1":
                 planes.merge_bit1(target, source, segment.shift)
+            else:
+                planes.merge_byte1(target, source, segment.shift)
             start += segment.length
         assert start == len(content)
     return memory
@@ -238,16 +240,20 @@ def test_the_most_important_bytes_come_first() -> None:
     order = [(segment.op, segment.shift, segment.target) for segment in segments]
     assert order == [
         ("copy", 0, 640),
+        ("copy", 0, 1152),
         ("bits2", 0, 0),
         ("bits2", 0, 704),
+        ("byte1", 6, 896),
+        ("byte1", 5, 896),
         ("bit1", 1, 0),
         ("bit1", 1, 704),
+        ("byte1", 4, 896),
         ("bit1", 0, 0),
         ("bit1", 0, 704),
-        ("copy", 0, 1088),
-        ("bits2", 0, 896),
-        ("bit1", 1, 896),
-        ("bit1", 0, 896),
+        ("byte1", 3, 896),
+        ("byte1", 2, 896),
+        ("byte1", 1, 896),
+        ("byte1", 0, 896),
     ]
 
 

@@ -33,6 +33,24 @@ def bit1_by_the_book(data: planes.Bytes, shift: int) -> list[int]:
     return out
 
 
+def byte1_by_the_book(data: planes.Bytes, shift: int) -> list[int]:
+    return [
+        sum((int(data[base + 16 * j + i]) >> shift & 1) << j for j in range(8))
+        for base in range(0, data.size, 128)
+        for i in range(16)
+    ]
+
+
+def test_planes_of_bytes() -> None:
+    data = codes(384) & 0x7F
+    merged = np.zeros_like(data)
+    for shift in range(7):
+        plane = planes.split_byte1(data, shift)
+        assert plane.tolist() == byte1_by_the_book(data, shift)
+        planes.merge_byte1(merged, plane, shift)
+    assert np.array_equal(merged, data)
+
+
 def test_split_follows_the_format() -> None:
     data = codes(256)
     bits2, shift1, shift0 = planes.split(data)

@@ -55,13 +55,13 @@ def test_untied_embedding_is_read_by_rows_only() -> None:
 
 def test_small_models_keep_8_bits() -> None:
     tiny = decoder(layers=5, hidden=64, intermediate=172, heads=8, kv_heads=4, head_dim=8, vocabulary=512)
-    assert set(bits_of(make_plan(tiny, load("phone-4gb"))).values()) == {8, 32}
+    assert set(bits_of(make_plan(tiny, load("phone-4gb"))).values()) == {7, 32}
 
 
 def test_encoder() -> None:
     plan = make_plan(encoder(), load("phone-8gb"))
     bits = bits_of(plan)
-    assert (bits["word"], bits["position"], bits["token_type"]) == (4, 8, 32)
+    assert (bits["word"], bits["position"], bits["token_type"]) == (4, 7, 32)
     assert (bits["layer.0.up"], bits["layer.0.bias"]) == (4, 32)
     assert plan.kv is None and plan.context_length == plan.prefill_chunk == 0
     assert plan.dims == {"batch_size": 1, "sequence_length": 128}
@@ -77,13 +77,13 @@ def test_convolutional_network() -> None:
         "stem.bias": 32,
         "depthwise": 32,
         "narrow": 32,  # 2,048 weights
-        "pointwise": 8,
-        "classifier": 8,
+        "pointwise": 7,
+        "classifier": 7,
     }
     assert plan.dims == {"N": 1, "height": 192, "width": 224}
 
 
-@pytest.mark.parametrize("bits", [4, 6, 8, 32])
+@pytest.mark.parametrize("bits", [4, 6, 7, 32])
 def test_bits_override_the_rules(bits: int) -> None:
     plan = make_plan(decoder(), load("laptop-8gb"), bits=bits)
     assert {tensor.bits for tensor in plan.tensors if tensor.name.endswith(("embed", "qkv", "down"))} == {bits}
@@ -148,7 +148,7 @@ def test_too_long_a_context_is_refused_with_the_longest_that_fits() -> None:
 
 def test_too_many_bits_are_refused_with_the_planners_choice() -> None:
     with pytest.raises(DoesNotFitError) as caught:
-        make_plan(llama_1b(), load("phone-8gb"), bits=8)
+        make_plan(llama_1b(), load("phone-8gb"), bits=7)
     assert "planner's own choice" in (caught.value.hint or "")
     with pytest.raises(DoesNotFitError) as caught:
         make_plan(llama_1b(), load("phone-8gb"), precision="float32")

@@ -34,7 +34,7 @@ def manifest() -> dict[str, object]:
         reasons=("4 bits fit",),
     )
     tensors = {
-        name: {"bits": 8 if name == "lm_head" else 4, "rows": 64, "columns": 32, "bytes": 1216, "relative_rmse": 0.07}
+        name: {"bits": 7 if name == "lm_head" else 4, "rows": 64, "columns": 32, "bytes": 1216, "relative_rmse": 0.07}
         for name in names
     }
     return {
@@ -99,7 +99,7 @@ def test_layers_come_in_order_with_their_bytes() -> None:
     report = from_manifest(manifest())
     assert [layer.name for layer in report.layers] == ["2", "10", "embedding", "head"]
     head = report.layers[-1]
-    assert (head.bytes, head.bytes_by_bits, head.parameters) == (1216, {8: 1216}, 2048)
+    assert (head.bytes, head.bytes_by_bits, head.parameters) == (1216, {7: 1216}, 2048)
     assert head.bits_per_weight == pytest.approx(4.75)
     assert report.packed_bytes == 4 * 1216
     document = report.to_json()

@@ -47,7 +47,7 @@ PAGE_BYTES = 32768  # much more than it needs, so that the memory has to grow
 PAGES = CONTEXT // PAGE_TOKENS
 MAX_THREADS = 4
 STACK = 16384
-CODES = 320  # VOCABULARY rounded up to a multiple of 64
+CODES = 384  # VOCABULARY rounded up to a multiple of 128
 
 CONTROL = 1024
 STACKS = 4096
@@ -102,6 +102,19 @@ _MERGE = """
           (i32.shl (i32.and (local.get $b) (i32.const 1)) (local.get $s))
           (i32.shl (i32.and (local.get $b) (i32.const 2)) (i32.add (local.get $s) (i32.const 3))))))
         (br_if $quarters (i32.lt_u (local.tee $j (i32.add (local.get $j) (i32.const 1))) (i32.const 4))))
+      (br_if $next (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (local.get $n)))))
+  (func (export "merge_byte1") (param $to i32) (param $from i32) (param $n i32) (param $s i32) (local $i i32)
+      (local $j i32) (local $p i32) (local $b i32)
+    (loop $next
+      (local.set $j (i32.const 0))
+      (loop $eighths
+        (local.set $b (i32.shr_u (i32.load8_u (i32.add (local.get $from) (local.get $i))) (local.get $j)))
+        (local.set $p (i32.add (i32.add (local.get $to) (i32.shl (i32.and (local.get $i) (i32.const -16))
+            (i32.const 3)))
+          (i32.add (i32.and (local.get $i) (i32.const 15)) (i32.shl (local.get $j) (i32.const 4)))))
+        (i32.store8 (local.get $p) (i32.or (i32.load8_u (local.get $p))
+          (i32.shl (i32.and (local.get $b) (i32.const 1)) (local.get $s))))
+        (br_if $eighths (i32.lt_u (local.tee $j (i32.add (local.get $j) (i32.const 1))) (i32.const 8))))
       (br_if $next (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (local.get $n)))))
 """
 
@@ -207,7 +220,7 @@ def make_weights(seed: int = 0) -> dict[str, npt.NDArray[Any]]:
     return {
         "scale": scale,
         "high": random.integers(0, 256, CODES, dtype=np.uint8),
-        "low": random.integers(0, 256, CODES, dtype=np.uint8),
+        "low": random.integers(0, 128, CODES, dtype=np.uint8),
     }
 
 
@@ -270,7 +283,7 @@ def make_lowered(kind: str = "decoder", *, seed: int = 0, threads: bool = True) 
             weights=(
                 raw,
                 WeightPlacement("high", "nibbles", HIGH, weights["high"]),
-                WeightPlacement("low", "nibbles", LOW, weights["low"], rank=1),
+                WeightPlacement("low", "bytes", LOW, weights["low"]),
             ),
             kv=KVLayout(16, PAGE_TOKENS, PAGE_BYTES, PAGES, CONTROL + 1024),
         )

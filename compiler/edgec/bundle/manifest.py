@@ -80,22 +80,27 @@ class KV:
     table_offset: int
 
 
+SegmentOp = Literal["copy", "bits2", "bit1", "byte1"]
+EXPANSION: Mapping[SegmentOp, int] = {"copy": 1, "bits2": 2, "bit1": 4, "byte1": 8}  # target bytes per stored byte
+SHIFTS: Mapping[SegmentOp, int] = {"bit1": 1, "byte1": 6}  # largest `shift`
+
+
 @dataclass(frozen=True)
 class Segment:
     """`length` bytes of a file: copied to `target`, or a plane OR-ed into what is there."""
 
-    op: Literal["copy", "bits2", "bit1"]
+    op: SegmentOp
     length: int
     target: int
-    shift: int = 0  # bit1 only
+    shift: int = 0  # bit1 and byte1 only
 
     @property
     def target_bytes(self) -> int:
-        return self.length * {"copy": 1, "bits2": 2, "bit1": 4}[self.op]
+        return self.length * EXPANSION[self.op]
 
     def to_json(self) -> dict[str, Any]:
         result: dict[str, Any] = {"op": self.op, "length": self.length, "target": self.target}
-        if self.op == "bit1":
+        if self.op in SHIFTS:
             result["shift"] = self.shift
         return result
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Literal, TypeVar, cast
 
 from edgec.bundle import dims as dimensions
 from edgec.bundle.json_input import Node, invalid, parse
 from edgec.bundle.manifest import (
+    EXPANSION,
     FORMAT,
     ITEM_BYTES,
     KV,
@@ -20,6 +22,7 @@ from edgec.bundle.manifest import (
     MAX_WEIGHT_FILE_BYTES,
     REGIONS,
     REPORT_FILE,
+    SHIFTS,
     TOKENIZER_FILE,
     VARIANTS,
     VERSION,
@@ -29,6 +32,7 @@ from edgec.bundle.manifest import (
     ModelInfo,
     Region,
     Segment,
+    SegmentOp,
     Slot,
     TokenizerInfo,
     WeightFile,
@@ -266,7 +270,7 @@ def _files(node: Node) -> dict[str, FileInfo]:
 
 def _weights(node: Node, region: Region, files: Mapping[str, FileInfo]) -> tuple[WeightFile, ...]:
     weights: list[WeightFile] = []
-    ranges: dict[str, list[tuple[int, int]]] = {"copy": [], "bits2": [], "bit1.1": [], "bit1.0": []}
+    ranges: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
     for element in node.elements():
         element.fields(["file", "segments"])
         name = element["file"].string(_WEIGHT_FILE)
@@ -276,11 +280,10 @@ def _weights(node: Node, region: Region, files: Mapping[str, FileInfo]) -> tuple
         if not segments or sum(segment.length for segment in segments) != files[name].bytes:
             raise element["segments"].fail(f"do not cover the {files[name].bytes} bytes of the file")
         for segment in segments:
-            kind = f"bit1.{segment.shift}" if segment.op == "bit1" else segment.op
-            ranges[kind].append((segment.target, segment.target + segment.target_bytes))
+            ranges[segment.op, segment.shift].append((segment.target, segment.target + segment.target_bytes))
         weights.append(WeightFile(name, segments))
-    copies = ranges.pop("copy")
-    for planes in ranges.values():
+    copies = ranges.pop(("copy", 0), [])
+    for planes in [[], *ranges.values()]:
         ordered = sorted(copies + planes)
         if any(start < end for (_, end), (start, _) in itertools.pairwise(ordered)):
             raise node.fail("has segments with overlapping targets")
@@ -288,13 +291,13 @@ def _weights(node: Node, region: Region, files: Mapping[str, FileInfo]) -> tuple
 
 
 def _segment(node: Node, region: Region) -> Segment:
-    op = node["op"].choice(["copy", "bits2", "bit1"])
-    node.fields(["op", "length", "target", *(["shift"] if op == "bit1" else [])])
+    op = cast(SegmentOp, node["op"].choice(list(EXPANSION)))
+    node.fields(["op", "length", "target", *(["shift"] if op in SHIFTS else [])])
     segment = Segment(
-        op=cast(Literal["copy", "bits2", "bit1"], op),
+        op=op,
         length=node["length"].integer(1, MAX_WEIGHT_FILE_BYTES, multiple=1 if op == "copy" else 16),
         target=node["target"].integer(0, _MAX_SIZE, multiple=1 if op == "copy" else 64),
-        shift=node["shift"].integer(0, 1) if op == "bit1" else 0,
+        shift=node["shift"].integer(0, SHIFTS[op]) if op in SHIFTS else 0,
     )
     if segment.target < region.offset or segment.target + segment.target_bytes > region.end:
         raise node.fail("has a target outside the weights region")

@@ -1,8 +1,8 @@
 """Cutting the weights of a lowered module into content-addressed files, most important bytes first.
 
-Order: by rank; within a rank raw bytes, then the 2-bit planes of all tensors, then bit 1, then
-bit 0, each in the order of the memory plan. A prefix of the download is thus a usable model.
-Planes that are all zero (two of each 6-bit tensor) are left out: memory starts zeroed.
+Order: raw bytes, then the two top bits of all codes, then the third, then the fourth, then what codes of 6 and 7
+bits have below, each in the order of the memory plan. A prefix of the download is thus a usable model. Planes that are
+all zero (the lowest of a 6-bit tensor) are left out: memory starts zeroed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgec.bundle.manifest import MAX_WEIGHT_FILE_BYTES, Segment
+from edgec.bundle.manifest import EXPANSION, MAX_WEIGHT_FILE_BYTES, Segment, SegmentOp
 from edgec.ir import WeightPlacement, planes
 
 
@@ -22,23 +22,23 @@ class _Part:
     """A range of one placement as one kind of segment."""
 
     placement: WeightPlacement
-    op: str  # "copy", "bits2", "bit1"
-    shift: int
+    op: SegmentOp
+    shift: int = 0
 
     @property
     def ratio(self) -> int:
         """Target bytes per stored byte."""
-        return {"copy": 1, "bits2": 2, "bit1": 4}[self.op]
+        return EXPANSION[self.op]
 
     @property
     def quantum(self) -> int:
         """Stored bytes between two places where the part may be cut: targets stay multiples of 64."""
-        return planes.QUANTUM // self.ratio
+        return max(planes.QUANTUM // self.ratio, 1 if self.op == "copy" else planes.VECTOR)
 
     @property
     def mask(self) -> int:
         """The bits of a target byte that this part writes."""
-        return 0xFF if self.op == "copy" else 0xCC if self.op == "bits2" else 0x11 << self.shift
+        return {"copy": 0xFF, "bits2": 0xCC, "bit1": 0x11 << self.shift, "byte1": 1 << self.shift}[self.op]
 
     def is_zero(self) -> bool:
         return self.op != "copy" and not np.any(self.placement.data & np.uint8(self.mask))
@@ -48,26 +48,38 @@ class _Part:
 
     def segment(self, start: int, length: int) -> Segment:
         target = self.placement.offset + start * self.ratio
-        if self.op == "copy":
-            return Segment("copy", length, target)
-        return Segment("bits2", length, target) if self.op == "bits2" else Segment("bit1", length, target, self.shift)
+        return Segment(self.op, length, target, self.shift)
 
     def bytes(self, start: int, length: int) -> npt.NDArray[np.uint8]:
         data = self.placement.data[start * self.ratio : (start + length) * self.ratio]
         if self.op == "copy":
             return data
-        return planes.split_bits2(data) if self.op == "bits2" else planes.split_bit1(data, self.shift)
+        if self.op == "bits2":
+            return planes.split_bits2(data)
+        return planes.split_bit1(data, self.shift) if self.op == "bit1" else planes.split_byte1(data, self.shift)
+
+
+# Planes in the order of their importance: kind, op and shift.
+_PLANES: tuple[tuple[str, SegmentOp, int], ...] = (
+    ("nibbles", "bits2", 0),
+    ("bytes", "byte1", 6),
+    ("bytes", "byte1", 5),
+    ("nibbles", "bit1", 1),
+    ("bytes", "byte1", 4),
+    ("nibbles", "bit1", 0),
+    ("bytes", "byte1", 3),
+    ("bytes", "byte1", 2),
+    ("bytes", "byte1", 1),
+    ("bytes", "byte1", 0),
+)
 
 
 def download_order(placements: Sequence[WeightPlacement]) -> list[_Part]:
-    parts: list[_Part] = []
-    for rank in sorted({placement.rank for placement in placements}):
-        ranked = [placement for placement in placements if placement.rank == rank and placement.data.size]
-        nibbles = [placement for placement in ranked if placement.kind == "nibbles"]
-        parts += [_Part(placement, "copy", 0) for placement in ranked if placement.kind == "raw"]
-        for op, shift in (("bits2", 0), ("bit1", 1), ("bit1", 0)):
-            planes_of_all = [_Part(placement, op, shift) for placement in nibbles]
-            parts += [part for part in planes_of_all if not part.is_zero()]
+    some = [placement for placement in placements if placement.data.size]
+    parts = [_Part(placement, "copy") for placement in some if placement.kind == "raw"]
+    for kind, op, shift in _PLANES:
+        planes_of_all = [_Part(placement, op, shift) for placement in some if placement.kind == kind]
+        parts += [part for part in planes_of_all if not part.is_zero()]
     return parts
 
 

@@ -21,7 +21,7 @@ Examples:
 \b
   edgec compile ./SmolLM2-135M-Instruct --profile phone-8gb
   edgec compile model.gguf --profile laptop-8gb --context 4096 -o model.edgec
-  edgec compile efficientnet.onnx --profile phone-6gb --bits 8
+  edgec compile efficientnet.onnx --profile phone-6gb --bits 7
   edgec compile ./minilm --task feature-extraction --profile phone-4gb
   edgec compile model.gguf --profile phone-4gb --dry-run --json > plan.json
   edgec compile model.gguf --plan plan.json
@@ -33,7 +33,7 @@ Examples:
 @click.option("--profile", "-p", help="The device, see `edgec profiles`.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Where the bundle goes  [default: NAME.edgec].")
 @click.option(
-    "--bits", type=click.Choice(["4", "6", "8", "32"]), help="Bits per weight, instead of the planner's choice."
+    "--bits", type=click.Choice(["4", "6", "7", "32"]), help="Bits per weight, instead of the planner's choice."
 )
 @click.option("--context", type=click.IntRange(min=1), metavar="TOKENS", help="Longest conversation.")
 @click.option("--kv-bits", type=click.Choice(["16", "32"]), help="Bits of the conversation's memory (KV cache).")

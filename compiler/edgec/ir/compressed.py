@@ -3,9 +3,9 @@
 One group is `GROUP = 32` consecutive input features of one output row. Its codes are unsigned,
 its value is
 
-    w = scale * (q16 - zero) / 16        q16 = 16 * q for 4-bit codes q, = q for 8-bit codes
+    w = scale * (q16 - zero) / 16        q16 = 16 * q for 4-bit codes q, = 2 * q for 7-bit codes
 
-so the zero point has 1/16 of a 4-bit step, and the top four bits of an 8-bit code are the 4-bit
+so the zero point has 1/16 of a 4-bit step, and the top four bits of a 7-bit code are the 4-bit
 code of the same tensor with the same scale and zero point (nested planes).
 
 Tile order (N rows padded to a multiple of 8, K to a multiple of 32, G = K / 32):
@@ -16,9 +16,9 @@ Tile order (N rows padded to a multiple of 8, K to a multiple of 32, G = K / 32)
     scales float16 [N/8, G, 8]            row 8*block + i
     zeros  uint8   [N/8, G, 8]
 
-`high` holds the upper nibbles (the whole code at 4 bits), `low` the lower nibbles of 8-bit codes.
-A tensor planned at 6 bits has 8-bit codes that are multiples of 4: the bundle leaves their two
-lowest planes out, because they are zero.
+`high` holds the upper nibbles of q16 (the whole code at 4 bits), `low` its lower nibbles, whose lowest bit is zero:
+7 bits are what a dot product takes in one go (docs/decisions/0011). A tensor planned at 6 bits has 7-bit codes that are
+even: the bundle leaves their lowest plane out, because it is zero.
 Padding rows and features have scale 0 (rows) or code q with q16 == zero contribution handled by
 zero activations (features): their activations are zero, so any code is right.
 """
@@ -46,9 +46,9 @@ class PackedTensor:
     name: str
     rows: int
     columns: int
-    bits: int  # 4 or 8
+    bits: int  # 4 or 7
     high: npt.NDArray[np.uint8]  # [blocks, groups, 128]
-    low: npt.NDArray[np.uint8] | None  # the same shape, 8-bit only
+    low: npt.NDArray[np.uint8] | None  # the same shape, 7-bit only
     scales: npt.NDArray[np.float16]  # [blocks, groups, 8]
     zeros: npt.NDArray[np.uint8]  # [blocks, groups, 8]
     error: Mapping[str, float] = field(default_factory=dict)  # "relative_rmse", "max_abs"
@@ -76,7 +76,7 @@ class PackedTensor:
         for array, shape in shapes:
             if array.shape != shape:
                 raise ModelError(f"packed tensor `{self.name}` has an array of shape {array.shape}, expected {shape}")
-        if (self.bits == 8) != (self.low is not None):
+        if (self.bits == 7) != (self.low is not None):
             low = "a" if self.low is not None else "no"
             raise ModelError(f"packed tensor `{self.name}` has {self.bits} bits but {low} low plane")
 

@@ -56,19 +56,21 @@ class TensorSlot:
     bytes: int  # at the upper bounds of all dimensions
 
 
+WeightKind = Literal["nibbles", "bytes", "raw"]
+
+
 @dataclass(frozen=True)
 class WeightPlacement:
     """`data` goes to address `offset`.
 
-    `nibbles`: tile-ordered 4-bit codes that the bundle stores as planes of 2, 1 and 1 bits;
-    `raw`: stored and copied as it is. `rank` orders the download (0 first).
+    `nibbles`: tile-ordered 4-bit codes that the bundle stores as planes of 2, 1 and 1 bits; `bytes`: 7-bit
+    codes, stored as planes of one bit; `raw`: stored and copied as it is.
     """
 
     name: str
-    kind: Literal["nibbles", "raw"]
+    kind: WeightKind
     offset: int
     data: npt.NDArray[np.uint8]  # one-dimensional
-    rank: int = 0
 
 
 @dataclass(frozen=True)

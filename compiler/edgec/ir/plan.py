@@ -24,11 +24,11 @@ VARIANTS = ("simd128", "relaxed", "relaxed16", "simd128-threads", "relaxed-threa
 class TensorPlan:
     """How one initializer is stored. `bits == 32` keeps float32 (group_size 0).
 
-    6 bits are 8-bit codes whose two low bits are zero: the kernels of 8 bits, the download of 6.
+    6 bits are 7-bit codes whose lowest bit is zero: the kernels of 7 bits, the download of 6.
     """
 
     name: str
-    bits: int  # 4, 6, 8 or 32
+    bits: int  # 4, 6, 7 or 32
     group_size: int  # along the input dimension
     scheme: Literal["asymmetric", "float"]
     reason: str
@@ -95,8 +95,8 @@ class Plan:
             if tensor.name in seen:
                 yield f"{where} is listed twice"
             seen.add(tensor.name)
-            if tensor.bits not in (4, 6, 8, 32):
-                yield f"{where} has `bits` {tensor.bits}, expected 4, 6, 8 or 32"
+            if tensor.bits not in (4, 6, 7, 32):
+                yield f"{where} has `bits` {tensor.bits}, expected 4, 6, 7 or 32"
             expected = (0, "float") if tensor.bits == 32 else (32, "asymmetric")
             if (tensor.group_size, tensor.scheme) != expected:
                 yield (

@@ -1,4 +1,4 @@
-"""Planes of 4-bit codes: the layout in which a bundle stores them, most important bits first.
+"""Planes of codes: the layout in which a bundle stores them, most important bits first.
 
 Codes are packed two to a byte (low nibble, high nibble). `split` cuts `n` such bytes into
 
@@ -6,9 +6,9 @@ Codes are packed two to a byte (low nibble, high nibble). `split` cuts `n` such 
     shift 1  uint8 [n / 4]   bit 1
     shift 0  uint8 [n / 4]   bit 0
 
-so that any prefix of (bits2, shift 1, shift 0) is a usable coarser code. The byte order inside a
-plane is that of docs/bundle-format.md, "Weight segments": it lets 16-byte vectors expand with
-masks and shifts alone. The wasm exports `merge_bits2` and `merge_bit1` are the same functions.
+so that any prefix of (bits2, shift 1, shift 0) is a usable coarser code. Codes of 7 bits, a byte each, have seven
+planes of one bit. The byte order inside a plane is that of docs/bundle-format.md, "Weight segments": it lets 16-byte
+vectors expand with masks and shifts alone. The wasm exports `merge_*` are the same functions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
 
-QUANTUM = 64  # target bytes; a whole number of 16-byte vectors in every plane
+QUANTUM = 64  # target bytes; a whole number of 16-byte vectors in every plane of nibbles
+VECTOR = 16  # bytes; planes are whole vectors
 _CHUNK = 1 << 20  # target bytes handled at a time, so that temporaries stay small
 
 
@@ -54,6 +55,16 @@ def split_bit1(nibbles: Bytes, shift: int) -> Bytes:
     return np.asarray(packed, np.uint8).reshape(-1)
 
 
+def split_byte1(codes: Bytes, shift: int) -> Bytes:
+    """Bit `shift` of every byte: `n` bytes (a multiple of 128) give `n / 8`."""
+    _check(codes, 8 * VECTOR)
+    vectors = codes.reshape(-1, 8, VECTOR) >> shift & 0x01
+    packed = np.zeros((vectors.shape[0], VECTOR), np.uint8)
+    for part in range(8):
+        packed |= vectors[:, part] << part
+    return packed.reshape(-1)
+
+
 def merge(bits2: Bytes | None, shift1: Bytes | None = None, shift0: Bytes | None = None) -> Bytes:
     """The inverse of `split`. A plane that is None counts as zeros; at least one must be there."""
     sizes = {plane.size * factor for plane, factor in ((bits2, 2), (shift1, 4), (shift0, 4)) if plane is not None}
@@ -87,6 +98,15 @@ def merge_bit1(target: Bytes, source: Bytes, shift: int) -> None:
     for quarter in range(4):
         bits = plane >> (2 * quarter)
         vectors[:, quarter] |= (bits & 0x01) << shift | (bits & 0x02) << (3 + shift)
+
+
+def merge_byte1(target: Bytes, source: Bytes, shift: int) -> None:
+    """OR a 1-bit plane of bytes into `target`, which is eight times as long as `source` (a multiple of 16)."""
+    _check(source, VECTOR)
+    vectors = target.reshape(-1, 8, VECTOR)
+    plane = source.reshape(-1, VECTOR)
+    for part in range(8):
+        vectors[:, part] |= (plane >> part & 0x01) << shift
 
 
 def _check(array: Bytes, multiple: int) -> None:

@@ -24,8 +24,7 @@ class Work:
 
 def matrix_work(resident_bytes: int, elements: int, bits: int) -> Work:
     """The matrix-vector product with one matrix."""
-    factor = {4: 1, 6: 2, 8: 2, 32: _FLOAT_PENALTY}[bits]  # 8-bit weights are two dots of 4 bits
-    return Work(resident_bytes, 2.0 * elements * factor)
+    return Work(resident_bytes, 2.0 * elements * (_FLOAT_PENALTY if bits == 32 else 1))
 
 
 def total(works: list[Work]) -> Work:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import wasmtime
 
 from edgec.bundle import Bundle
-from edgec.bundle.manifest import Segment, Slot
+from edgec.bundle.manifest import EXPANSION, Segment, Slot
 from edgec.errors import BundleError, RunError, UsageError
 from edgec.run.doorbell import doorbell_wat
 from edgec.run.probe import make_config, relaxed_dots
@@ -158,6 +158,7 @@ class Engine:
             self._entries[name] = self._bind(exports, name, 0, 1)
         self._merge_bits2 = self._bind(exports, "merge_bits2")
         self._merge_bit1 = self._bind(exports, "merge_bit1")
+        self._merge_byte1 = self._bind(exports, "merge_byte1")
 
     def _memory_import(self) -> Any:
         imports = [(entry.module, entry.name) for entry in self._module.imports]
@@ -284,10 +285,12 @@ class Engine:
         for start in range(0, source.size, step):
             part = source[start : start + step]
             memory[staging.offset : staging.offset + part.size] = part
+            target = segment.target + start * EXPANSION[segment.op]
             if segment.op == "bits2":
-                self._merge_bits2(segment.target + 2 * start, staging.offset, part.size)
+                self._merge_bits2(target, staging.offset, part.size)
             else:
-                self._merge_bit1(segment.target + 4 * start, staging.offset, part.size, segment.shift)
+                merge = self._merge_bit1 if segment.op == "bit1" else self._merge_byte1
+                merge(target, staging.offset, part.size, segment.shift)
 
     # calls
 

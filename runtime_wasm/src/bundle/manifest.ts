@@ -55,14 +55,17 @@ export interface KVLayout {
 }
 
 export interface Segment {
-  op: "copy" | "bits2" | "bit1";
+  op: keyof typeof EXPANSION;
   length: number;
   target: number;
   shift: number;
 }
 
 /** Bytes of memory that one byte of a segment becomes. */
-export const EXPANSION = { copy: 1, bits2: 2, bit1: 4 } as const;
+export const EXPANSION = { copy: 1, bits2: 2, bit1: 4, byte1: 8 } as const;
+
+/** The largest `shift` of the segments that have one. */
+export const SHIFTS: Partial<Record<Segment["op"], number>> = { bit1: 1, byte1: 6 };
 
 export interface WeightFile {
   file: string;

@@ -18,6 +18,7 @@ import {
   type Memory,
   REGIONS,
   REPORT_FILE,
+  SHIFTS,
   type Region,
   type Segment,
   type Slot,
@@ -280,7 +281,8 @@ function parseFiles(field: Field): Record<string, FileInfo> {
 }
 
 function parseWeights(field: Field, region: Region, files: Record<string, FileInfo>): WeightFile[] {
-  const ranges: Record<string, [number, number][]> = { copy: [], bits2: [], "bit1.1": [], "bit1.0": [] };
+  const copies: [number, number][] = [];
+  const planes = new Map<string, [number, number][]>();
   const weights = field.elements().map((element) => {
     element.fields(["file", "segments"]);
     const file = element.at("file").string(WEIGHT_FILE);
@@ -294,12 +296,14 @@ function parseWeights(field: Field, region: Region, files: Record<string, FileIn
       throw element.at("segments").fail(`do not cover the ${files[file].bytes} bytes of the file`);
     }
     for (const { op, shift, target, length } of segments) {
-      ranges[op === "bit1" ? `bit1.${shift}` : op].push([target, target + length * EXPANSION[op]]);
+      const kind = `${op}.${shift}`;
+      if (!planes.has(kind)) planes.set(kind, []);
+      (op === "copy" ? copies : planes.get(kind)!).push([target, target + length * EXPANSION[op]]);
     }
     return { file, segments };
   });
-  for (const planes of [ranges.bits2, ranges["bit1.1"], ranges["bit1.0"]]) {
-    const ordered = [...ranges.copy, ...planes].sort((a, b) => a[0] - b[0]);
+  for (const some of [[], ...planes.values()]) {
+    const ordered = [...copies, ...some].sort((a, b) => a[0] - b[0]);
     if (ordered.some(([start], i) => i > 0 && ordered[i - 1][1] > start))
       throw field.fail("has segments with overlapping targets");
   }
@@ -307,13 +311,14 @@ function parseWeights(field: Field, region: Region, files: Record<string, FileIn
 }
 
 function parseSegment(field: Field, region: Region): Segment {
-  const op = field.at("op").choice(["copy", "bits2", "bit1"]);
-  field.fields(["op", "length", "target", ...(op === "bit1" ? ["shift"] : [])]);
+  const op = field.at("op").choice(Object.keys(EXPANSION) as Segment["op"][]);
+  const largest = SHIFTS[op];
+  field.fields(["op", "length", "target", ...(largest === undefined ? [] : ["shift"])]);
   const segment: Segment = {
     op,
     length: field.at("length").integer(1, MAX_WEIGHT_FILE_BYTES, op === "copy" ? 1 : 16),
     target: field.at("target").integer(0, MAX_SIZE, op === "copy" ? 1 : 64),
-    shift: op === "bit1" ? field.at("shift").integer(0, 1) : 0,
+    shift: largest === undefined ? 0 : field.at("shift").integer(0, largest),
   };
   if (segment.target < region.offset || segment.target + segment.length * EXPANSION[op] > end(region)) {
     throw field.fail("has a target outside the weights region");

@@ -50,7 +50,7 @@ export class Engine {
   ) {
     this.exports = instantiate(manifest, memory, module, 0);
     this.order = Object.keys(manifest.entry_points).sort();
-    for (const name of [...this.order, "merge_bits2", "merge_bit1"]) {
+    for (const name of [...this.order, "merge_bits2", "merge_bit1", "merge_byte1"]) {
       if (typeof this.exports[name] !== "function") {
         throw new EdgecError("manifest-invalid", `the module does not export \`${name}\``, {
           hint: "compile the model again",
@@ -160,7 +160,7 @@ export class Engine {
       this.guarded(() =>
         op === "bits2"
           ? this.exports.merge_bits2(to, staging, part.length)
-          : this.exports.merge_bit1(to, staging, part.length, shift),
+          : this.exports[`merge_${op}`](to, staging, part.length, shift),
       );
     }
   }

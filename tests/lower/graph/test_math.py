@@ -85,7 +85,7 @@ def _reference(name: str, x: Floats) -> Floats:
         ("tanh", -0.7, 0.7, 1.5e-7, "relative"),
         ("erf", -5.0, 5.0, 1.5e-7, "relative"),
         ("erf", -1.0, 1.0, 1.5e-7, "relative"),
-        ("gelu", -8.0, 8.0, 2e-7, "of max(1, |x|)"),
+        ("gelu", -8.0, 8.0, 3e-7, "of max(1, |x|)"),
         ("gelu_tanh", -8.0, 8.0, 2e-7, "of max(1, |x|)"),
         ("sin", -8192.0, 8192.0, 2e-7, "absolute"),
         ("cos", -8192.0, 8192.0, 2e-7, "absolute"),

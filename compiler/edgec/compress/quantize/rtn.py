@@ -46,7 +46,7 @@ _CANDIDATES_4 = (
     (16.0, 0.25),
     (16.0, 0.75),
 )
-# The same for 6 and 8 bits, where little is to be won, as differences to the number of levels.
+# The same for 6 and 7 bits, where little is to be won, as differences to the number of levels.
 _CANDIDATES_FINE = ((0.0, 0.0), (-1.0, 0.5), (-0.5, 0.25), (0.5, 0.5), (1.0, 0.25), (1.0, 0.75))
 _REFITS = 2
 _LARGEST_SCALE = float(np.finfo(np.float16).max)
@@ -148,7 +148,7 @@ def _storable(scales: Floats) -> Floats:
 
 
 def quantize_groups(weights: Floats, bits: int) -> QuantizedGroups:
-    """Quantize the columns of `weights` (float32 `[k, n]`, finite, k <= 32) to 4, 6 or 8 bits."""
+    """Quantize the columns of `weights` (float32 `[k, n]`, finite, k <= 32) to 4, 6 or 7 bits."""
     # Zero must have a code between the ends, or the zero point would not fit its byte.
     low = np.minimum(weights.min(axis=0), np.float32(0))
     high = np.maximum(weights.max(axis=0), np.float32(0))

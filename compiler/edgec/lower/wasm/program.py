@@ -25,11 +25,12 @@ from edgec.ir.lowered import (
     MemoryPlan,
     Region,
     TensorSlot,
+    WeightKind,
     WeightPlacement,
 )
 from edgec.lower.wasm.abi import PrimFunc, Signature, compile_kernels
 from edgec.lower.wasm.assembler import AssembledFunction, barrier, i32_const, local_get
-from edgec.lower.wasm.kernels.planes import merge_bit1, merge_bits2
+from edgec.lower.wasm.kernels.planes import merge_bit1, merge_bits2, merge_byte1
 from edgec.lower.wasm.linker import link
 from edgec.lower.wasm.memory import Lifetime, align, plan_offsets
 from edgec.lower.wasm.target import ISAS, Isa, Variant
@@ -40,7 +41,11 @@ PAGE_TABLE = 1024  # offset in the control region
 STAGING_BYTES = 1 << 20  # smallest workspace, so that weights can be staged in it
 ADDRESS_LIMIT = 1 << 32
 
-_LOADER_EXPORTS: dict[str, Callable[[], PrimFunc]] = {"merge_bits2": merge_bits2, "merge_bit1": merge_bit1}
+_LOADER_EXPORTS: dict[str, Callable[[], PrimFunc]] = {
+    "merge_bits2": merge_bits2,
+    "merge_bit1": merge_bit1,
+    "merge_byte1": merge_byte1,
+}
 _OPERATORS = {"+": b"\x6a", "-": b"\x6b", "*": b"\x6c", "//": b"\x6e"}
 
 Scalar = int | str | tuple[str, Any, Any]
@@ -106,7 +111,7 @@ class Program:
     kv: KVLayout | None = None  # table_offset is set by build
     _factories: dict[Hashable, tuple[str, Callable[[Isa], PrimFunc]]] = field(default_factory=dict)
     _storages: list[Storage] = field(default_factory=list)
-    _weights: list[tuple[Storage, npt.NDArray[np.uint8], Literal["nibbles", "raw"], int]] = field(default_factory=list)
+    _weights: list[tuple[Storage, npt.NDArray[np.uint8], WeightKind]] = field(default_factory=list)
     _inputs: list[tuple[str, Any, tuple[Dimension, ...], Storage]] = field(default_factory=list)
     _outputs: list[tuple[str, Any, tuple[Dimension, ...], Storage]] = field(default_factory=list)
     dims: dict[str, int] = field(default_factory=dict)
@@ -132,12 +137,10 @@ class Program:
         self._storages.append(storage)
         return storage
 
-    def weight(
-        self, name: str, data: npt.NDArray[Any], *, kind: Literal["nibbles", "raw"] = "raw", rank: int = 0
-    ) -> Storage:
+    def weight(self, name: str, data: npt.NDArray[Any], *, kind: WeightKind = "raw") -> Storage:
         content = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
         storage = Storage(name, content.nbytes, "weights")
-        self._weights.append((storage, content, kind, rank))
+        self._weights.append((storage, content, kind))
         return storage
 
     def input(self, name: str, dtype: str, shape: tuple[Dimension, ...], storage: Storage) -> None:
@@ -174,7 +177,7 @@ class Program:
             storage.offset = space.offset + offset
         position = space.offset + space.bytes
         weights_start = position
-        for storage, _, _, _ in self._weights:
+        for storage, _, _ in self._weights:
             storage.offset = position
             position = align(position + storage.bytes)
         weights = Region(weights_start, position - weights_start)
@@ -296,8 +299,7 @@ class Program:
             outputs=tuple(_slot(*item) for item in self._outputs),
             dims=dict(self.dims),
             weights=tuple(
-                WeightPlacement(storage.name, kind, storage.offset, data, rank)
-                for storage, data, kind, rank in self._weights
+                WeightPlacement(storage.name, kind, storage.offset, data) for storage, data, kind in self._weights
             ),
             kv=kv,
             statistics={

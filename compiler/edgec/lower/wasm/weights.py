@@ -13,8 +13,6 @@ from edgec.ir.compressed import ROWS, CompressedModel, PackedTensor
 from edgec.lower.wasm.kernels.linear_float import pack_float
 from edgec.lower.wasm.program import Program, Storage
 
-RANK_LOW_PLANE = 1  # low nibbles of 8-bit codes refine what is already usable
-
 
 @dataclass(frozen=True)
 class Matrix:
@@ -22,7 +20,7 @@ class Matrix:
 
     rows: int
     columns: int
-    bits: int
+    bits: int  # of a code in memory: 4, 7 or 32
     storages: tuple[Storage, ...]
 
 
@@ -64,6 +62,17 @@ def gather_rows(packed: PackedTensor, order: Sequence[int]) -> PackedTensor:
         scales=parameters(packed.scales).astype(np.float16, copy=False),
         zeros=parameters(packed.zeros).astype(np.uint8, copy=False),
     )
+
+
+def byte_codes(high: npt.NDArray[np.uint8], low: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Planes of nibbles `[blocks, groups, 128]` to codes of 7 bits, a byte each, `[blocks, groups, 256]`.
+
+    In a group: t, part, half, row, j as in `kernels/codes.py`. The lowest bit of the 8 is zero.
+    """
+    blocks, groups, _ = high.shape
+    parts = [((high >> shift & 15) << 4 | low >> shift & 15) >> 1 for shift in (0, 4)]
+    tiles = np.stack([part.reshape(blocks, groups, 4, 32) for part in parts], axis=3)
+    return np.ascontiguousarray(tiles).reshape(blocks, groups, 256)
 
 
 def interleaved_order(half: int) -> list[int]:
@@ -117,12 +126,13 @@ class WeightStore:
         if gated:
             tensor = gather_rows(tensor, interleaved_order(rows // 2))
         add = self.program.weight
-        storages = [add(f"{tensor.name}#high", tensor.high, kind="nibbles")]
-        if tensor.low is not None:
-            storages.append(add(f"{tensor.name}#low", tensor.low, kind="nibbles", rank=RANK_LOW_PLANE))
-        storages.append(add(f"{tensor.name}#scales", tensor.scales))
-        storages.append(add(f"{tensor.name}#zeros", tensor.zeros))
-        return Matrix(rows, tensor.columns, tensor.bits, tuple(storages))
+        if tensor.low is None:
+            codes = add(f"{tensor.name}#codes", tensor.high, kind="nibbles")
+        else:
+            codes = add(f"{tensor.name}#codes", byte_codes(tensor.high, tensor.low), kind="bytes")
+        scales = add(f"{tensor.name}#scales", tensor.scales)
+        zeros = add(f"{tensor.name}#zeros", tensor.zeros)
+        return Matrix(rows, tensor.columns, tensor.bits, (codes, scales, zeros))
 
     def _floats(self, name: str, array: npt.NDArray[np.float32], gated: bool) -> Matrix:
         rows, columns = array.shape

@@ -1,6 +1,6 @@
 """The integer dot products of both ISAs: exact, so they agree to the bit.
 
-Weights are unsigned 4-bit codes in bytes, one vector = 4 rows x 4 features; activations are signed
+Weights are unsigned codes of 4 or 7 bits in bytes, one vector = 4 rows x 4 features; activations are signed
 8-bit, four of them in one element (`int32` of 4 bytes, or `int64` of 4 halfwords where plain SIMD
 wants them widened). An accumulator ends as one `int32x4`, a lane per row.
 """
@@ -19,15 +19,6 @@ from edgec.lower.wasm.target import Isa
 def activation_element(isa: Isa) -> str:
     """dtype of one buffer element, which holds 4 activations."""
     return "int32" if isa.relaxed_dot else "int64"
-
-
-def low_nibbles(codes: Expr) -> Expr:
-    """`int32x4` of 16 packed bytes -> the low nibble of each byte."""
-    return codes & T.Broadcast(T.int32(0x0F0F0F0F), 4)
-
-
-def high_nibbles(codes: Expr) -> Expr:
-    return T.shift_right(codes, T.Broadcast(T.int32(4), 4)) & T.Broadcast(T.int32(0x0F0F0F0F), 4)
 
 
 def signed_dot(left: Expr, right: Expr) -> Expr:
@@ -59,13 +50,15 @@ def even_odd_sum(first: Expr, second: Expr) -> Expr:
 class DotAccumulators:
     """`count` accumulators of 4 weight rows each, for 32 features at most between `clear` and `result`.
 
-    In halfwords 16 products of a 4-bit code and a signed byte meet: 16 * 15 * 128 < 2^15.
+    In halfwords 16 products of a 4-bit code and a signed byte meet: 16 * 15 * 128 < 2^15; of 7-bit codes only two
+    fit, so those are widened at once.
     """
 
-    def __init__(self, isa: Isa, count: int) -> None:
+    def __init__(self, isa: Isa, bits: int, count: int) -> None:
         self.isa = isa
         self._per = 1 if isa.relaxed_dot else 2
-        self._registers = Registers(count * self._per, "int16x8" if isa.halfword_sums else "int32x4")
+        self._halfwords = isa.halfword_sums and bits == 4
+        self._registers = Registers(count * self._per, "int16x8" if self._halfwords else "int32x4")
 
     def clear(self, count: int) -> None:
         """Zero the first `count` accumulators."""
@@ -90,7 +83,7 @@ class DotAccumulators:
         if self.isa.halfword_sums:
             intrinsic = "llvm.wasm.relaxed.dot.i8x16.i7x16.signed"
             products = T.call_llvm_pure_intrin("int16x8", intrinsic, activations, weights[0])
-            registers[index] = registers[index] + products
+            registers[index] = registers[index] + (products if self._halfwords else _widened(products))
         elif self.isa.relaxed_dot:
             intrinsic = "llvm.wasm.relaxed.dot.i8x16.i7x16.add.signed"
             registers[index] = T.call_llvm_pure_intrin("int32x4", intrinsic, activations, weights[0], registers[index])
@@ -101,8 +94,13 @@ class DotAccumulators:
 
     def result(self, index: int) -> Expr:
         """`int32x4`, a lane per row."""
-        if self.isa.halfword_sums:
-            return signed_dot(self._registers[index], splat(1, "int16x8"))
+        if self._halfwords:
+            return _widened(self._registers[index])
         if self.isa.relaxed_dot:
             return self._registers[index]
         return even_odd_sum(self._registers[index * 2], self._registers[index * 2 + 1])
+
+
+def _widened(sums: Expr) -> Expr:
+    """`int16x8` -> `int32x4`, adjacent pairs added."""
+    return signed_dot(sums, splat(1, "int16x8"))

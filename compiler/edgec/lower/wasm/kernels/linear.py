@@ -1,9 +1,9 @@
-"""Quantized linear layers: `y[m, n] = epilogue(sum_k a[m, k] * w[n, k])`, W4A8 and W8A8.
+"""Quantized linear layers: `y[m, n] = epilogue(sum_k a[m, k] * w[n, k])`, W4A8 and W7A8.
 
 Weights are in tile order (`edgec/ir/compressed.py`), activations from `quantize.py`. Per group of
 32 features the dot product of codes is exact,
 
-    d = sum(a * q) - zero / 16 * sum(a)                 (8 bits: high + low / 16 in place of q)
+    d = sum(a * q) - zero / 16 * sum(a)                 (7 bits: q / 8 in place of q)
     y += (d * scale) * activation_scale
 
 and then, for each outlier of the group, `y += q * scale * outlier`; sum(a) counts outliers too. Groups
@@ -31,7 +31,8 @@ from edgec.lower.wasm.kernels.builder import (
     splat,
     window,
 )
-from edgec.lower.wasm.kernels.dot import DotAccumulators, activation_element, high_nibbles, lane, low_nibbles
+from edgec.lower.wasm.kernels.codes import CodeFormat
+from edgec.lower.wasm.kernels.dot import DotAccumulators, activation_element, lane
 from edgec.lower.wasm.kernels.epilogue import PLAIN, Epilogue, Finish, for_each_tile, padded
 from edgec.lower.wasm.kernels.quantize import OUTLIERS, ROW_TILE, QuantizedBuffers
 from edgec.lower.wasm.target import Isa
@@ -46,8 +47,9 @@ def linear(
     epilogue: Epilogue = PLAIN,
     output_stride: int | None = None,
 ) -> PrimFunc:
-    """Parameters: quantized activations (5 buffers), high codes, [low codes], scales, zeros, [bias], [residual],
-    output, m.
+    """Parameters: quantized activations (5 buffers), codes, scales, zeros, [bias], [residual], output, m.
+
+    `bits` is 4 or 7.
 
     `rows` counts weight rows, gate and up together when gated. Outputs (and the residual) have
     `output_stride` floats per row, by default the output rows rounded up to 8; with a smaller one
@@ -59,11 +61,10 @@ def linear(
     groups: int | Expr
     outputs: int | Expr
     stride: int | Expr
+    form = CodeFormat(bits)
     with KernelBuilder() as k:
         activations = QuantizedBuffers.declare(k, activation_element(isa))
-        codes = [k.buffer("high", "int32")]
-        if bits == 8:
-            codes.append(k.buffer("low", "int32"))
+        codes = k.buffer("weight_codes", "int32")
         scales = k.buffer("scales", "uint16")
         zeros = k.buffer("zeros", "uint8")
         bias = k.buffer("bias", "float32") if epilogue.bias else None
@@ -79,41 +80,29 @@ def linear(
             outputs = rows // 2 if epilogue.gated else rows
             stride = padded(outputs) if output_stride is None else output_stride
         blocks = tirx.truncdiv(outputs + (ROWS - 1), ROWS) if rows is None else -(-outputs // ROWS)
-
-        # Relaxed dots take 7-bit codes, so a plane at a time; the others take whole bytes.
-        def planes_together(planes: list[Buffer]) -> list[list[Buffer]]:
-            return [[plane] for plane in planes] if isa.relaxed_dot else [planes]
-
         finish = Finish(epilogue, bias, residual, output, outputs, stride)
 
         def dot_block(block: Expr, row: Expr, tile: int) -> Registers:
             """8 weight rows x `tile` activation rows; register 2 * r + half."""
             sums = Registers(tile * 2, "float32x4")
             sums.fill(tile * 2, 0.0)
-            dots = DotAccumulators(isa, tile * 2)
+            dots = DotAccumulators(isa, bits, tile * 2)
             with T.serial(0, groups) as group:
                 at = bind(block * groups + group)
-                planes = [window(plane, at * GROUP) for plane in codes]
+                weights = window(codes, at * form.words)
                 scale = [bind(_scale(scales, at * ROWS + 4 * half)) for half in range(2)]
                 zero = [bind(_zero(zeros, at * ROWS + 4 * half)) for half in range(2)]
                 here = activations.window(row, group, groups)
-                total = Registers(tile * 2, "float32x4")
-                for number, some in enumerate(planes_together(planes)):
-                    _accumulate_codes(dots, some, here.codes, tile)
-                    for i in range(tile * 2):
-                        exact = T.Cast("float32x4", dots.result(i))
-                        if number > 0 or len(some) > 1:
-                            exact = exact * splat(1 / 16, "float32x4")
-                        total[i] = exact if number == 0 else total[i] + exact
+                _accumulate_codes(dots, form, weights, here.codes, tile)
                 code_sums, factors = (_Repeated(buffer, tile) for buffer in (here.sums, here.scales))
                 for r in range(tile):
                     code_sum, factor = code_sums(r), factors(r)
                     for half in range(2):
                         i = 2 * r + half
-                        exact = total[i] - zero[half] * code_sum
+                        exact = _in_steps(dots.result(i), form) - zero[half] * code_sum
                         sums[i] = sums[i] + exact * scale[half] * factor
                 for r in range(tile):
-                    _add_outliers(sums, 2 * r, here, r, planes, scale)
+                    _add_outliers(sums, 2 * r, here, r, form, weights, scale)
             return sums
 
         for_each_tile(blocks, m, finish, dot_block)
@@ -133,17 +122,20 @@ class _Repeated:
         return bind(lane(self._rows, row))
 
 
-def _accumulate_codes(dots: DotAccumulators, planes: Sequence[Buffer], activations: Buffer, tile: int) -> None:
-    """`dots` = sum over one group of codes (a plane's, or of both together) times codes of `tile` rows.
+def _in_steps(exact: Expr, form: CodeFormat) -> Expr:
+    """A dot product of codes as float32, in steps of the scale."""
+    result = T.Cast("float32x4", exact)
+    return result if form.unit == 1 else result * splat(form.unit, "float32x4")
 
-    Planes and activations are windows at the group.
-    """
+
+def _accumulate_codes(dots: DotAccumulators, form: CodeFormat, codes: Buffer, activations: Buffer, tile: int) -> None:
+    """`dots` = sum over one group of codes times codes of `tile` rows; `codes` and `activations` are windows at it."""
     dots.clear(tile * 2)
 
-    def step(t: int, planes: Sequence[Buffer], activations: Buffer) -> None:
-        packed = [[bind(load(plane, t * 8 + half * 4)) for plane in planes] for half in range(2)]
+    def step(t: int, codes: Buffer, activations: Buffer) -> None:
+        vectors = form.vectors(codes, t)
         for part in range(2):
-            weights = [tuple(bind(w) for w in dots.widen(_codes_of(packed[half], part))) for half in range(2)]
+            weights = [tuple(bind(w) for w in dots.widen(vector)) for vector in vectors(part)]
             repeated = dots.repeated(activations, (t * 2 + part) * ROW_TILE, tile)
             for r in range(tile):
                 row = bind(repeated(r))
@@ -152,11 +144,13 @@ def _accumulate_codes(dots: DotAccumulators, planes: Sequence[Buffer], activatio
 
     if tile == 1:
         for t in range(4):
-            step(t, planes, activations)
+            step(t, codes, activations)
         return
-    # A loop, because LLVM would reorder the straight code until no register is left.
-    with T.serial(0, 4) as t:
-        step(0, [window(plane, t * 8) for plane in planes], window(activations, t * (2 * ROW_TILE)))
+    # A loop, because LLVM would reorder the straight code until no register is left. The first step stands before it:
+    # a loop that starts with zeros makes engines keep the sums in memory.
+    step(0, codes, activations)
+    with T.serial(1, 4) as t:
+        step(0, window(codes, t * form.step_words), window(activations, t * (2 * ROW_TILE)))
 
 
 def _add_outliers(
@@ -164,7 +158,8 @@ def _add_outliers(
     first: int,
     activations: QuantizedBuffers,
     row: int,
-    planes: Sequence[Buffer],
+    form: CodeFormat,
+    codes: Buffer,
     scale: Sequence[Expr],
 ) -> None:
     """The outliers of one group of a row of the window: registers `first` and `first + 1` of `sums`."""
@@ -173,35 +168,12 @@ def _add_outliers(
         place = bind(activations.places[number * ROW_TILE + row])
         with T.If(place >= 0), T.Then():
             value = splat(activations.outliers[number * ROW_TILE + row], "float32x4")
-            shift = T.Broadcast(T.bitwise_and(place, T.int32(31)), 4)
-            here = [window(plane, T.shift_right(place, T.int32(5))) for plane in planes]
             for half in range(2):
-                nibbles = [_top_nibbles(T.shift_left(load(plane, 4 * half), shift)) for plane in here]
-                code = T.Cast("float32x4", nibbles[0])
-                if len(nibbles) > 1:
-                    code = code + T.Cast("float32x4", nibbles[1]) * splat(1 / 16, "float32x4")
-                sums[first + half] = sums[first + half] + code * scale[half] * value
+                sums[first + half] = sums[first + half] + form.feature(codes, place, half) * scale[half] * value
             if number + 1 < OUTLIERS:
                 one(number + 1)
 
     one(0)
-
-
-def _top_nibbles(vector: Expr) -> Expr:
-    """`int32x4` -> its four top bits, unsigned."""
-    unsigned = T.reinterpret("uint32x4", vector)
-    return T.reinterpret("int32x4", T.shift_right(unsigned, T.Broadcast(T.uint32(28), 4)))
-
-
-def _codes_of(packed: Sequence[Expr], part: int) -> Expr:
-    """16 codes: the low (part 0) or high nibbles of one plane, or bytes made of two planes."""
-    if len(packed) == 1:
-        return high_nibbles(packed[0]) if part else low_nibbles(packed[0])
-    upper, lower = packed
-    four = T.Broadcast(T.int32(4), 4)
-    if part:
-        return T.bitwise_or(upper - low_nibbles(upper), high_nibbles(lower))
-    return T.bitwise_or(T.shift_left(low_nibbles(upper), four), low_nibbles(lower))
 
 
 def _scale(scales: Buffer, index: Expr) -> Expr:

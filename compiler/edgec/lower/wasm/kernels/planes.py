@@ -1,4 +1,4 @@
-"""Merging the planes of 4-bit codes at load (docs/bundle-format.md, weight segments)."""
+"""Merging the planes of codes at load (docs/bundle-format.md, weight segments)."""
 
 from __future__ import annotations
 
@@ -50,4 +50,21 @@ def merge_bit1() -> PrimFunc:
                 nibbles = T.shift_left(T.bitwise_or(low, high), amount)
                 at = i * 64 + 16 * part
                 store(target, at, T.bitwise_or(load(target, at, 16), nibbles), 16)
+    return k.func
+
+
+def merge_byte1() -> PrimFunc:
+    """Parameters: target, source, length (source bytes, a multiple of 16), shift (0 to 6)."""
+    with KernelBuilder() as k:
+        target = k.buffer("target", "uint8")
+        source = k.buffer("source", "uint8")
+        length = k.scalar("length")
+        shift = k.scalar("shift")
+        amount = T.Broadcast(T.Cast("uint8", shift), 16)
+        with T.serial(0, tirx.truncdiv(length, 16)) as i:
+            packed = bind(load(source, i * 16, 16))
+            for part in range(8):
+                bits = T.bitwise_and(T.shift_right(packed, _shift(part)), _mask(1))
+                at = i * 128 + 16 * part
+                store(target, at, T.bitwise_or(load(target, at, 16), T.shift_left(bits, amount)), 16)
     return k.func

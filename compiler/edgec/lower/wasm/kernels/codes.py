@@ -1,0 +1,72 @@
+"""How the codes of weights lie in memory, and how kernels read them.
+
+One group is 8 rows by 32 features in the tile order of `edgec/ir/compressed.py`. A kernel multiplies
+vectors of bytes, 4 rows by 4 features each: at `t`, `part` and `half` those of the rows `4 * half` ... and the
+features `16 * part + 4 * t` ... Both formats hold unsigned codes that a relaxed dot product takes (7 bits).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm.script.ir_builder import tirx as T
+
+from edgec.ir.compressed import GROUP, ROWS
+from edgec.lower.wasm.kernels.builder import Buffer, Expr, bind, load
+
+
+@dataclass(frozen=True)
+class CodeFormat:
+    """`bits` is 4 (two codes to a byte) or 7 (a byte each)."""
+
+    bits: int
+
+    @property
+    def words(self) -> int:
+        """int32 elements of a group."""
+        return GROUP * ROWS * (1 if self.bits == 4 else 2) // 8
+
+    @property
+    def unit(self) -> float:
+        """What a code of 1 means, in steps of the scale; a power of two."""
+        return 1.0 if self.bits == 4 else 0.125
+
+    @property
+    def step_words(self) -> int:
+        """int32 elements of a `t`."""
+        return self.words // 4
+
+    def vectors(self, codes: Buffer, t: int) -> Callable[[int], list[Expr]]:
+        """`part -> [half 0, half 1]`, each an `int32x4` of 16 codes. `codes` is a window at the group."""
+        start = t * self.step_words
+        if self.bits == 4:
+            packed = [bind(load(codes, start + 4 * half)) for half in range(2)]
+            return lambda part: [_nibbles(vector, part) for vector in packed]
+        return lambda part: [load(codes, start + 8 * part + 4 * half) for half in range(2)]
+
+    def feature(self, codes: Buffer, place: Expr, half: int) -> Expr:
+        """`float32x4`: codes of one feature of the rows `4 * half` ... in steps of the scale; see `quantize.place_of`.
+
+        `codes` is a window at the group.
+        """
+        shift = T.bitwise_and(place, T.int32(31))
+        if self.bits == 4:
+            word = T.shift_right(place, T.int32(5))
+            return T.Cast("float32x4", _top_bits(load(codes, word + 4 * half), shift, 4))
+        part_words = T.int32(8) - T.shift_left(T.bitwise_and(place, T.int32(4)), T.int32(1))  # bit 2 is set in part 0
+        word = T.shift_left(T.shift_right(place, T.int32(8)), T.int32(4)) + part_words
+        code = _top_bits(load(codes, word + 4 * half), T.bitwise_and(shift, T.int32(24)), 8)
+        return T.Cast("float32x4", code) * T.Broadcast(T.float32(self.unit), 4)
+
+
+def _nibbles(packed: Expr, part: int) -> Expr:
+    if part:
+        packed = T.shift_right(packed, T.Broadcast(T.int32(4), 4))
+    return packed & T.Broadcast(T.int32(0x0F0F0F0F), 4)
+
+
+def _top_bits(vector: Expr, shift: Expr, bits: int) -> Expr:
+    """`int32x4` -> the `bits` top bits of each lane after a left shift, unsigned."""
+    unsigned = T.reinterpret("uint32x4", T.shift_left(vector, T.Broadcast(shift, 4)))
+    return T.reinterpret("int32x4", T.shift_right(unsigned, T.Broadcast(T.uint32(32 - bits), 4)))

@@ -10,7 +10,7 @@ import gguf
 import numpy as np
 from safetensors.numpy import load_file
 
-from edgec.frontend.families import DecoderConfig
+from edgec.frontend.hf_config import DecoderConfig
 
 PARTS = {
     "self_attn.q_proj": "attn_q",
@@ -45,13 +45,14 @@ def write_gguf(
     folder: Path,
     config: DecoderConfig,
     *,
+    rope_theta: float = 10000.0,
     tensor_type: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
     metadata: Mapping[str, Any] | None = None,
     tensors: Mapping[str, np.ndarray] | None = None,
     tokenizer: Callable[[gguf.GGUFWriter], None] = lambda writer: None,
 ) -> None:
     """`metadata` (keys without the architecture) and `tensors` are added; None as a value drops a key."""
-    facts, architecture = config.facts, "qwen2" if config.family.name == "qwen2" else "llama"
+    facts, architecture = config.spec.facts, "qwen2" if config.family.name == "qwen2" else "llama"
     writer = gguf.GGUFWriter(path, architecture)
     keys: dict[str, Any] = {
         "block_count": facts.layers,
@@ -61,8 +62,8 @@ def write_gguf(
         "attention.head_count": facts.heads,
         "attention.head_count_kv": facts.kv_heads,
         "attention.key_length": facts.head_dim,
-        "attention.layer_norm_rms_epsilon": facts.norm_epsilon,
-        "rope.freq_base": facts.rope_theta,
+        "attention.layer_norm_rms_epsilon": config.spec.norm_epsilon,
+        "rope.freq_base": rope_theta,
         **(metadata or {}),
     }
     for key, value in keys.items():

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from edgec.errors import CorruptFileError, EdgecError, ModelError, UnsupportedError
 from edgec.frontend import check, load
-from edgec.frontend.families import decoder_config
 from edgec.frontend.gguf_file import GGUFFile
+from edgec.frontend.hf_config import decoder_config
 from tests.frontend.decoders import prefill_and_steps, reference_logits, save_reference
 from tests.frontend.gguf_files import write_gguf
 
@@ -29,7 +29,8 @@ Kind = gguf.GGMLQuantizationType
 
 def convert(folder: Path, **options: Any) -> Path:
     path = folder / "model.gguf"
-    write_gguf(path, folder, decoder_config(json.loads((folder / "config.json").read_text())), **options)
+    config = json.loads((folder / "config.json").read_text())
+    write_gguf(path, folder, decoder_config(config), rope_theta=config["rope_theta"], **options)
     return path
 
 
@@ -67,7 +68,7 @@ class TestWholeModels:
 
     def test_llama3_rope_comes_as_divisors(self, tmp_path: Path) -> None:
         reference = save_reference(tmp_path, "llama", rope_scaling=LLAMA3, rope_theta=500.0)
-        scaled = np.array(load(tmp_path).decoder.rope_inv_freq, np.float32)  # type: ignore[union-attr]
+        scaled = load(tmp_path).model.graph.initializers["rope.inv_freq"].const_value.numpy()  # type: ignore[union-attr]
         plain = np.float32(1) / np.float32(500.0) ** (np.arange(0, 8, 2, dtype=np.float32) / 8)
         path = convert(tmp_path, tensors={"rope_freqs.weight": (plain / scaled).astype(np.float32)})
         logits = prefill_and_steps(load(path), IDS, prefill=8)
@@ -168,7 +169,7 @@ class TestRefusals:
 
     def test_wrong_layer_count(self, tmp_path: Path) -> None:
         save_reference(tmp_path, "llama", num_hidden_layers=1)
-        with pytest.raises(ModelError, match=r"lacks `model\.layers\.1\.input_layernorm\.weight`"):
+        with pytest.raises(ModelError, match=r"lacks `blk\.1\.attn_norm\.weight`"):
             load(convert(tmp_path, metadata={"block_count": 2}))
 
     def test_metadata_of_another_type(self, tmp_path: Path) -> None:

@@ -2,50 +2,44 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgec.errors import ModelError
-from edgec.frontend.decoder import (
-    EMBEDDING,
-    FINAL_NORM,
-    LM_HEAD,
-    build_decoder,
-    check_extents,
-    check_tensors,
-    linear_name,
-    parameter_count,
-)
+from edgec.frontend.checkpoint import CheckpointWeights, Layout, check_tensors
+from edgec.frontend.decoder import build_decoder
 from edgec.frontend.files import source_sha256
 from edgec.frontend.gguf_file import SUPPORTED_TYPES, GGUFFile
 from edgec.frontend.gguf_metadata import Metadata
 from edgec.frontend.gguf_tokenizer import read_tokenizer, tokenizer_problems
 from edgec.frontend.problems import Problem, refuse
 from edgec.frontend.rope import inverse_frequencies
+from edgec.frontend.spec import DecoderSpec, LayerSpec, Rope
+from edgec.frontend.tensors import check_extents, parameter_count
 from edgec.ir.model import DecoderFacts, ModelFacts, ModelIR
 
 # Architectures and whether their q and k rows lie interleaved (even and odd halves in turn).
 ARCHITECTURES: Mapping[str, bool] = {"llama": True, "qwen2": False}
 
-_LINEARS = {
-    "attn_q": "q_proj",
-    "attn_k": "k_proj",
-    "attn_v": "v_proj",
-    "attn_output": "o_proj",
-    "ffn_gate": "gate_proj",
-    "ffn_up": "up_proj",
-    "ffn_down": "down_proj",
+_PARTS = {
+    "embed_tokens": "token_embd",
+    "norm": "output_norm",
+    "lm_head": "output",
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
 }
-_NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
-_WHOLE = {"token_embd.weight": EMBEDDING, "output_norm.weight": FINAL_NORM, "output.weight": LM_HEAD}
 _ROPE_FACTORS = "rope_freqs.weight"
 _ROPE_SCALINGS = ("none", "linear", "yarn")
-_BLOCK_TENSOR = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
 
 # Keys after `{architecture}.` that are read here, or say nothing about the mathematics.
 _READ = frozenset(
@@ -68,72 +62,34 @@ def load(path: Path, *, name: str | None = None) -> ModelIR:
     """Reads a file. Raises `UnsupportedError`, `ModelError` or `CorruptFileError` before any weight is read."""
     file = GGUFFile(path)
     refuse(path.name, _problems(file))
-    weights = GGUFWeights(file)
-    facts, biases = weights.facts, weights.biases
-    check_tensors(facts, biases, weights.shapes())
+    spec = _spec(file, Metadata(file))
+    layout = Layout(
+        model="",
+        layers="blk.",
+        parts=_PARTS,
+        interleaved=ARCHITECTURES[Metadata(file).required_text("general.architecture")],
+        ignored=(_ROPE_FACTORS,),
+    )
+    check_tensors(spec, layout, {name: tensor.shape for name, tensor in file.tensors.items()})
     metadata = Metadata(file)
     model_name = name or path.stem
     model = ModelIR(
-        model=build_decoder(facts, biases, weights, name=model_name),
+        model=build_decoder(spec, CheckpointWeights(spec, layout, file), name=model_name),
         kind="decoder",
         facts=ModelFacts(
             name=model_name,
             architecture=metadata.required_text("general.architecture"),
             source_format="gguf",
             source_sha256=source_sha256([path]),
-            parameters=parameter_count(facts, biases),
+            parameters=parameter_count(spec),
             license=metadata.text("general.license"),
         ),
-        decoder=facts,
-        tokenizer=read_tokenizer(metadata, vocabulary=facts.vocabulary),
+        decoder=spec.facts,
+        tokenizer=read_tokenizer(metadata, vocabulary=spec.facts.vocabulary),
         generation=_sampling_defaults(metadata),
     )
     model.verify()
     return model
-
-
-class GGUFWeights:
-    """The file's tensors under Hugging Face names and in Hugging Face row order."""
-
-    def __init__(self, file: GGUFFile) -> None:
-        metadata = Metadata(file)
-        self._file = file
-        self._stored = {_canonical(stored): stored for stored in file.tensors if stored != _ROPE_FACTORS}
-        self._interleaved = ARCHITECTURES[metadata.required_text("general.architecture")]
-        self.biases = frozenset(
-            linear for linear in _LINEARS.values() if f"{linear_name(0, linear)}.bias" in self._stored
-        )
-        self.facts = _facts(file, metadata)
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: self._file.tensors[stored].shape for name, stored in self._stored.items()}
-
-    def read(self, name: str) -> npt.NDArray[np.float32]:
-        array = self._file.read(self._stored[name])
-        if self._interleaved and (".q_proj." in name or ".k_proj." in name):
-            array = _deinterleave(array, self.facts.head_dim)
-        return array
-
-
-def _canonical(stored: str) -> str:
-    """The Hugging Face name of a tensor; an unknown one keeps its name and is refused later."""
-    if stored in _WHOLE:
-        return _WHOLE[stored]
-    match = _BLOCK_TENSOR.fullmatch(stored)
-    if match is None:
-        return stored
-    layer, part, kind = int(match[1]), match[2], match[3]
-    if part in _LINEARS:
-        return f"{linear_name(layer, _LINEARS[part])}.{kind}"
-    if part in _NORMS and kind == "weight":
-        return f"model.layers.{layer}.{_NORMS[part]}.weight"
-    return stored
-
-
-def _deinterleave(array: npt.NDArray[np.float32], head_dim: int) -> npt.NDArray[np.float32]:
-    """Rows of each head from (0, h, 1, h + 1, ...) to (0, 1, ..., h, h + 1, ...), h = head_dim / 2."""
-    pairs = array.reshape(-1, head_dim // 2, 2, *array.shape[1:])
-    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(array.shape)
 
 
 def _problems(file: GGUFFile) -> list[Problem]:
@@ -170,7 +126,7 @@ def _problems(file: GGUFFile) -> list[Problem]:
     return problems + tokenizer_problems(metadata)
 
 
-def _facts(file: GGUFFile, metadata: Metadata) -> DecoderFacts:
+def _spec(file: GGUFFile, metadata: Metadata) -> DecoderSpec:
     prefix = f"{metadata.required_text('general.architecture')}."
     hidden = metadata.required_integer(f"{prefix}embedding_length")
     heads = metadata.required_integer(f"{prefix}attention.head_count")
@@ -183,9 +139,10 @@ def _facts(file: GGUFFile, metadata: Metadata) -> DecoderFacts:
         raise ModelError(f"`{file.path.name}` has no token embedding", hint="it is not a language model")
     trained = metadata.required_integer(f"{prefix}context_length")
     window = metadata.integer(f"{prefix}attention.sliding_window") or None
+    window = None if window is None or window >= trained else window
     theta = metadata.real(f"{prefix}rope.freq_base") or 10000.0
-    frequencies, scale = _rope(file, metadata, prefix, theta=theta, head_dim=head_dim, trained=trained)
-    return DecoderFacts(
+    rope = Rope(*_rope(file, metadata, prefix, theta=theta, head_dim=head_dim, trained=trained))
+    facts = DecoderFacts(
         layers=layers,
         hidden=hidden,
         intermediate=metadata.required_integer(f"{prefix}feed_forward_length"),
@@ -193,13 +150,16 @@ def _facts(file: GGUFFile, metadata: Metadata) -> DecoderFacts:
         kv_heads=kv_heads,
         head_dim=head_dim,
         vocabulary=embedding.shape[0],
-        context_length=min(trained, window or trained),
-        norm_epsilon=metadata.required_real(f"{prefix}attention.layer_norm_rms_epsilon"),
-        rope_theta=theta,
-        rope_inv_freq=frequencies,
-        rope_scale=scale,
-        sliding_window=window,
+        context_length=trained,
+        windows=(window,) * layers,
         tied_embedding="output.weight" not in file.tensors,
+    )
+    biased = [part.rpartition(".")[2] for part, stored in _PARTS.items() if f"blk.0.{stored}.bias" in file.tensors]
+    return DecoderSpec(
+        facts=facts,
+        layers=(LayerSpec(rope, window),) * layers,
+        norm_epsilon=metadata.required_real(f"{prefix}attention.layer_norm_rms_epsilon"),
+        biases=frozenset(biased),
     )
 
 
@@ -238,4 +198,4 @@ def _sampling_defaults(metadata: Metadata) -> dict[str, Any]:
     return defaults if top_k is None else {**defaults, "top_k": top_k}
 
 
-__all__ = ["ARCHITECTURES", "GGUFWeights", "check", "load"]
+__all__ = ["ARCHITECTURES", "check", "load"]

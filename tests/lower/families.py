@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +59,3 @@ class Family:
         with edgec.run.load(self.compile(out, **choices)) as running:
             found = np.stack(list(running.logits(IDS)))
         return float((found.argmax(-1) == self.wanted.argmax(-1)).mean())
-
-
-@contextmanager
-def family(name: str, folder: Path) -> Iterator[Family]:
-    yield Family(name, folder)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import edgec.run
+from edgec.frontend.families import FAMILIES
 from tests.families import CASES
 from tests.lower.families import IDS, Family
+from tests.lower.families_page import HEAD, PAGE
 
 ALIKE = ("gemma2", "gpt2", "olmo2", "stablelm")  # together they use every kernel that a plain Llama does not
 
@@ -45,3 +47,11 @@ def test_variants_and_chunks_agree_to_the_bit(name: str, tmp_path: Path) -> None
         for token, row in zip(IDS[:40], wanted, strict=False):
             state.decode(token)
             np.testing.assert_array_equal(state.logits(), row)
+
+
+def test_page_has_every_family() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page.startswith(HEAD)
+    listed = [line.split(" | ")[1:3] for line in page.removeprefix(HEAD).splitlines()]
+    assert [exercised for _, exercised in listed] == [case.exercises for case in CASES.values()]
+    assert {architecture for architecture, _ in listed} == {family.architecture for family in FAMILIES.values()}

@@ -36,7 +36,7 @@ LONGROPE = {
 
 @dataclass(frozen=True)
 class FamilyCase:
-    """`prefix` of the classes of `transformers`; `fields` of the configuration besides `SHAPES`; `DROP` takes one out."""
+    """`prefix` of the classes of `transformers`; `fields` of the configuration besides `SHAPES`, `DROP` without one."""
 
     prefix: str
     exercises: str  # what this entry has that a plain Llama does not

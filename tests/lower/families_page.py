@@ -19,15 +19,17 @@ HEAD = f"""# Decoder families
 
 Written by `python -m tests.lower.families_page` (`make families`) from `tests/families.py`; do not edit.
 
-A family is an entry in `compiler/edgec/frontend/families.py`: names of tensors and switches of one builder. `edgec compile` takes a
-Hugging Face folder of any of them; a field of a configuration that edgec does not know how to honour is refused by its name
-before a weight is read.
+A family is an entry in `compiler/edgec/frontend/families.py`: names of tensors and switches of one builder.
+`edgec compile` takes a Hugging Face folder of any of them; a field of a configuration that edgec does not know
+how to honour is refused by its name before a weight is read.
 
-Each row is a model with random weights, two layers and small odd shapes, made by `transformers` in the test. *Float error*: the
-largest difference from the logits of `transformers` (eager attention, float32) over a prefill of {PREFILL} tokens and {STEPS} decode steps, when
-everything is compiled in float32. *Top-1*: part of {len(IDS)} positions at which the model, quantized as the planner chooses (8 bits for models
-this small, 12-bit keys and values, int8 activations), has the same most likely token. Random weights have near-ties everywhere;
-real models agree more often.
+Each row is a model with random weights, two layers and small odd shapes, made by `transformers` in the test.
+
+* *Float error*: the largest difference from the logits of `transformers` (eager attention, float32) over a prefill
+  of {PREFILL} tokens and {STEPS} decode steps, when everything is compiled in float32.
+* *Top-1*: part of {len(IDS)} positions at which the model has the same most likely token when it is quantized as the
+  planner chooses: 8 bits for models this small, 12-bit keys and values, int8 activations. With random weights
+  near-ties are everywhere.
 
 | model_type | class | exercised | float error | top-1 |
 |---|---|---|--:|--:|

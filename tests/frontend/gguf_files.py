@@ -66,14 +66,7 @@ def write_gguf(
         "rope.freq_base": rope_theta,
         **(metadata or {}),
     }
-    for key, value in keys.items():
-        match value:
-            case int():
-                writer.add_uint32(f"{architecture}.{key}", value)
-            case float():
-                writer.add_float32(f"{architecture}.{key}", value)
-            case str():
-                writer.add_string(f"{architecture}.{key}", value)
+    add_metadata(writer, keys)
     tokenizer(writer)
     for name, array in load_file(folder / "model.safetensors").items():
         if architecture == "llama" and ("q_proj" in name or "k_proj" in name):
@@ -85,6 +78,21 @@ def write_gguf(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def add_metadata(writer: gguf.GGUFWriter, keys: Mapping[str, Any]) -> None:
+    """Keys without the architecture's name; None as a value drops a key."""
+    for key, value in keys.items():
+        name = f"{writer.arch}.{key}"
+        match value:
+            case bool():
+                writer.add_bool(name, value)
+            case int():
+                writer.add_uint32(name, value)
+            case float():
+                writer.add_float32(name, value)
+            case str():
+                writer.add_string(name, value)
 
 
 def _add(writer: gguf.GGUFWriter, name: str, array: np.ndarray, kind: gguf.GGMLQuantizationType) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgec.frontend.families import FAMILIES
+from edgec.frontend.gguf_families import ARCHITECTURES
 from tests.families import CASES
 from tests.lower.families import IDS, PREFILL, STEPS, Family
 
@@ -21,7 +22,8 @@ Written by `python -m tests.lower.families_page` (`make families`) from `tests/f
 
 A family is an entry in `compiler/edgec/frontend/families.py`: names of tensors and switches of one builder.
 `edgec compile` takes a Hugging Face folder of any of them; a field of a configuration that edgec does not know
-how to honour is refused by its name before a weight is read.
+how to honour is refused by its name before a weight is read. GGUF files are taken of the architectures
+{", ".join(ARCHITECTURES)}.
 
 Each row is a model with random weights, two layers and small odd shapes, made by `transformers` in the test.
 

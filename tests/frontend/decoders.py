@@ -14,31 +14,27 @@ import torch
 import transformers
 
 from edgec.ir.model import ModelIR
-
-CLASSES = {
-    "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
-    "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM),
-    "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
-}
-SHAPES = {
-    "hidden_size": 48,
-    "intermediate_size": 80,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "vocab_size": 131,
-    "max_position_embeddings": 64,
-}
+from tests.families import CASES, SHAPES
 
 
-def save_reference(folder: Path, family: str, *, dtype: torch.dtype = torch.float32, **config: Any) -> torch.nn.Module:
-    """A random model as a Hugging Face folder; returns it in float32, its parameters rounded to `dtype`."""
-    config_class, model_class = CLASSES[family]
+def save_reference(
+    folder: Path, family: str, *, dtype: torch.dtype = torch.float32, plain: bool = True, **config: Any
+) -> torch.nn.Module:
+    """A random model as a Hugging Face folder; returns it in float32, its parameters rounded to `dtype`.
+
+    `family` is a key of `tests.families.CASES`; `plain` takes only the shapes from there.
+    """
+    case = CASES[family]
+    config_class = getattr(transformers, case.prefix + case.config)
+    model_class = getattr(transformers, case.prefix + case.head)
     torch.manual_seed(7)
-    model = model_class(config_class(**{**SHAPES, **config})).eval()
+    settings = {**SHAPES, **config} if plain else {**case.settings(), **config}
+    # Other implementations of attention leave soft caps out.
+    model = model_class(config_class(**settings, attn_implementation="eager")).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.normal_(1.0 if "norm" in name else 0.0, 0.3 if "norm" in name else 0.1)
+            norm = "norm" in name or "ln_" in name
+            parameter.normal_(1.0 if norm else 0.0, 0.3 if norm else 0.1)
             parameter.copy_(parameter.to(dtype))
     copy.deepcopy(model).to(dtype).save_pretrained(folder)
     return model

@@ -10,7 +10,7 @@ import gguf
 import numpy as np
 from safetensors.numpy import load_file
 
-from edgec.frontend.families import DecoderConfig
+from edgec.frontend.hf_config import DecoderConfig
 
 PARTS = {
     "self_attn.q_proj": "attn_q",
@@ -45,13 +45,14 @@ def write_gguf(
     folder: Path,
     config: DecoderConfig,
     *,
+    rope_theta: float = 10000.0,
     tensor_type: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
     metadata: Mapping[str, Any] | None = None,
     tensors: Mapping[str, np.ndarray] | None = None,
     tokenizer: Callable[[gguf.GGUFWriter], None] = lambda writer: None,
 ) -> None:
     """`metadata` (keys without the architecture) and `tensors` are added; None as a value drops a key."""
-    facts, architecture = config.facts, "qwen2" if config.family.name == "qwen2" else "llama"
+    facts, architecture = config.spec.facts, "qwen2" if config.family.name == "qwen2" else "llama"
     writer = gguf.GGUFWriter(path, architecture)
     keys: dict[str, Any] = {
         "block_count": facts.layers,
@@ -61,18 +62,11 @@ def write_gguf(
         "attention.head_count": facts.heads,
         "attention.head_count_kv": facts.kv_heads,
         "attention.key_length": facts.head_dim,
-        "attention.layer_norm_rms_epsilon": facts.norm_epsilon,
-        "rope.freq_base": facts.rope_theta,
+        "attention.layer_norm_rms_epsilon": config.spec.norm_epsilon,
+        "rope.freq_base": rope_theta,
         **(metadata or {}),
     }
-    for key, value in keys.items():
-        match value:
-            case int():
-                writer.add_uint32(f"{architecture}.{key}", value)
-            case float():
-                writer.add_float32(f"{architecture}.{key}", value)
-            case str():
-                writer.add_string(f"{architecture}.{key}", value)
+    add_metadata(writer, keys)
     tokenizer(writer)
     for name, array in load_file(folder / "model.safetensors").items():
         if architecture == "llama" and ("q_proj" in name or "k_proj" in name):
@@ -84,6 +78,21 @@ def write_gguf(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def add_metadata(writer: gguf.GGUFWriter, keys: Mapping[str, Any]) -> None:
+    """Keys without the architecture's name; None as a value drops a key."""
+    for key, value in keys.items():
+        name = f"{writer.arch}.{key}"
+        match value:
+            case bool():
+                writer.add_bool(name, value)
+            case int():
+                writer.add_uint32(name, value)
+            case float():
+                writer.add_float32(name, value)
+            case str():
+                writer.add_string(name, value)
 
 
 def _add(writer: gguf.GGUFWriter, name: str, array: np.ndarray, kind: gguf.GGMLQuantizationType) -> None:

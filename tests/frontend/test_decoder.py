@@ -6,9 +6,12 @@ import pytest
 
 from edgec.errors import ModelError, UnsupportedError
 from edgec.frontend import load
-from edgec.frontend.decoder import check_tensors, tensor_shapes
+from edgec.frontend.checkpoint import Layout, check_tensors
+from edgec.frontend.spec import DecoderSpec, LayerSpec, Rope
+from edgec.frontend.tensors import tensor_shapes
 from edgec.ir.model import DecoderFacts
-from tests.frontend.decoders import SHAPES, prefill_and_steps, reference_logits, save_reference
+from tests.families import CASES, SHAPES
+from tests.frontend.decoders import prefill_and_steps, reference_logits, save_reference
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -19,7 +22,7 @@ LLAMA3 = {
 }
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {"tie_word_embeddings": False}),
     "llama tied": ("llama", {"tie_word_embeddings": True, "rms_norm_eps": 1e-5}),
     "llama one kv head": ("llama", {"num_key_value_heads": 1}),
@@ -36,13 +39,21 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 FACTS = DecoderFacts(
     layers=1, hidden=8, intermediate=12, heads=2, kv_heads=1, head_dim=4, vocabulary=16, context_length=32,
-    norm_epsilon=1e-6, rope_theta=1e4, rope_inv_freq=(1.0, 0.01),
 )  # fmt: skip
+SPEC = DecoderSpec(FACTS, (LayerSpec(Rope((1.0, 0.01))),))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("family", CASES)
+def test_families_equal_transformers(family: str, tmp_path: Path) -> None:
+    reference = save_reference(tmp_path, family, plain=False)
+    ids = np.random.default_rng(3).integers(3, SHAPES["vocab_size"], 36).tolist()
+    logits = prefill_and_steps(load(tmp_path), ids, prefill=20)
+    np.testing.assert_allclose(logits, reference_logits(reference, ids), atol=1e-4)
+
+
+@pytest.mark.parametrize("case", VARIANTS)
 def test_logits_equal_transformers(case: str, tmp_path: Path) -> None:
-    family, config = CASES[case]
+    family, config = VARIANTS[case]
     reference = save_reference(tmp_path, family, **config)
     ids = np.random.default_rng(3).integers(0, SHAPES["vocab_size"], 36).tolist()
 
@@ -61,7 +72,7 @@ def test_initializers_are_read_only_when_asked_for(tmp_path: Path) -> None:
     weight = model.model.graph.initializers["model.layers.1.mlp.down_proj.weight"].const_value
 
     assert weight is not None
-    assert tuple(weight.shape) == (80, 48)  # [in, out]
+    assert tuple(weight.shape) == (84, 48)  # [in, out]
     with pytest.raises(FileNotFoundError):
         weight.numpy()
 
@@ -86,23 +97,23 @@ def test_every_value_has_type_and_shape(tmp_path: Path) -> None:
 
 
 def test_missing_tensors_are_named() -> None:
-    found = dict(tensor_shapes(FACTS, ()))
+    found = dict(tensor_shapes(SPEC))
     del found["model.layers.0.mlp.up_proj.weight"], found["model.norm.weight"]
     with pytest.raises(ModelError, match=r"lacks `model.layers.0.mlp.up_proj.weight`, `model.norm.weight`"):
-        check_tensors(FACTS, (), found)
+        check_tensors(SPEC, Layout(), found)
 
 
 def test_wrong_shapes_are_named_with_both_shapes() -> None:
-    found = dict(tensor_shapes(FACTS, ()))
+    found = dict(tensor_shapes(SPEC))
     found["model.layers.0.self_attn.k_proj.weight"] = (8, 8)
     with pytest.raises(
         ModelError, match=r"`model.layers.0.self_attn.k_proj.weight` has shape \[8, 8\] instead of \[4, 8\]"
     ):
-        check_tensors(FACTS, (), found)
+        check_tensors(SPEC, Layout(), found)
 
 
 def test_tensors_that_the_builder_would_leave_out_are_refused() -> None:
-    found = dict(tensor_shapes(FACTS, ()))
+    found = dict(tensor_shapes(SPEC))
     found["model.layers.0.self_attn.q_norm.weight"] = (4,)
     with pytest.raises(UnsupportedError, match=r"`model\.layers\.0\.self_attn\.q_norm\.weight`"):
-        check_tensors(FACTS, (), found)
+        check_tensors(SPEC, Layout(), found)

@@ -78,17 +78,17 @@ class TestWholeModels:
             file.write(b"\x3e")
         assert load(tiny_llama_copy).facts.source_sha256 != before
 
-    def test_window_limits_the_context(self, tmp_path: Path) -> None:
+    def test_window_does_not_limit_the_context(self, tmp_path: Path) -> None:
         save_reference(tmp_path, "mistral", sliding_window=40)
         decoder = load(tmp_path).decoder
         assert decoder is not None
-        assert (decoder.sliding_window, decoder.context_length) == (40, 40)
+        assert (decoder.windows, decoder.context_length) == ((40, 40), 272)
 
     def test_window_that_is_switched_off(self, tmp_path: Path) -> None:
         save_reference(tmp_path, "qwen2", sliding_window=40, use_sliding_window=False)
         decoder = load(tmp_path).decoder
         assert decoder is not None
-        assert (decoder.sliding_window, decoder.context_length) == (None, 64)
+        assert (decoder.windows, decoder.context_length) == ((None, None), 272)
 
     def test_tied_matrix_stored_as_the_head(self, tmp_path: Path) -> None:
         reference = save_reference(tmp_path, "llama", tie_word_embeddings=True)
@@ -165,10 +165,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("fields", "named"),
         [
-            ({"model_type": "gpt_neox", "architectures": ["GPTNeoXForCausalLM"]}, "model_type"),
+            ({"model_type": "mamba", "architectures": ["MambaForCausalLM"]}, "model_type"),
             ({"architectures": ["LlamaForCausalLM", "Other"]}, "architectures"),
-            ({"hidden_act": "gelu"}, "hidden_act"),
-            ({"rope_scaling": {"rope_type": "longrope", "short_factor": [1], "long_factor": [1]}}, "rope_type"),
+            ({"hidden_act": "selu"}, "hidden_act"),
             ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_type"),
             ({"rope_scaling": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
             ({"rope_scaling": {"rope_type": "linear", "factor": 2.0, "mystery": 3}}, "rope.mystery"),
@@ -189,7 +188,7 @@ class TestRefusals:
         assert "supported: " in caught.value.message
 
     def test_all_problems_are_named_at_once(self, tiny_llama_copy: Path) -> None:
-        set_config(tiny_llama_copy, hidden_act="relu", logit_scale=2.0, sandwich_norm=True)
+        set_config(tiny_llama_copy, hidden_act="quick_gelu", logit_scale=2.0, sandwich_norm=True)
         with pytest.raises(UnsupportedError, match=r"hidden_act.*logit_scale.*sandwich_norm"):
             load(tiny_llama_copy)
 
@@ -208,6 +207,7 @@ class TestRefusals:
             {"rms_norm_eps": float("nan")},
             {"rope_scaling": {"rope_type": "linear"}},
             {"rope_scaling": "linear"},
+            {"rope_scaling": {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}},
             {"head_dim": 7},
         ],
     )

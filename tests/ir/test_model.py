@@ -21,8 +21,8 @@ def test_facts_of_another_decoder(model: ModelIR) -> None:
     assert model.decoder is not None
     with pytest.raises(ModelError, match="has the inputs"):
         dataclasses.replace(model, decoder=dataclasses.replace(model.decoder, layers=3)).verify()
-    with pytest.raises(ModelError, match="rotary frequencies"):
-        dataclasses.replace(model, decoder=dataclasses.replace(model.decoder, rope_inv_freq=(1.0,))).verify()
+    with pytest.raises(ModelError, match="windows of 3 layers"):
+        dataclasses.replace(model, decoder=dataclasses.replace(model.decoder, windows=(None,) * 3)).verify()
 
 
 def test_decoder_and_graph_exclude_each_other(model: ModelIR) -> None:

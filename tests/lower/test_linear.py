@@ -14,7 +14,7 @@ from edgec.ir.compressed import GROUP, PackedTensor
 from edgec.lower.wasm.kernels.epilogue import Epilogue, padded
 from edgec.lower.wasm.kernels.linear import linear
 from edgec.lower.wasm.kernels.linear_float import linear_float, pack_float
-from edgec.lower.wasm.kernels.norm import norm
+from edgec.lower.wasm.kernels.norm import norm, norm_parts
 from edgec.lower.wasm.kernels.quantize import OUTLIER_CREST, OUTLIERS, ROW_TILE, SCALE_FACTOR, quantize, quantized_bytes
 from edgec.lower.wasm.target import ISAS, RELAXED, SIMD128, Isa
 from edgec.lower.wasm.weights import byte_codes, gather_rows, interleaved_order
@@ -210,6 +210,33 @@ def test_norm(kind: str, columns: int) -> None:
         wide = wide - wide.mean(-1, keepdims=True)
     wanted = wide / np.sqrt((wide**2).mean(-1, keepdims=True) + 1e-5) * weight + (shift if bias else 0)
     np.testing.assert_allclose(output, wanted, rtol=2e-6, atol=2e-6 * np.abs(wanted).max())
+
+
+def test_norm_that_is_added() -> None:
+    x, weight, stream = random_floats(5, 4, 24)[:, :20], random_floats(6, 20), random_floats(7, 4, 24)
+    arguments: dict[str, Any] = {"kind": "rms", "columns": 20, "epsilon": 1e-5, "quantized": False}
+    plain, added = np.zeros((4, 20), np.float32), stream.copy()
+    rows = np.ascontiguousarray(x)
+    KernelRunner(norm(SIMD128, stride=20, **arguments), SIMD128).run([rows, weight, plain], [0, 4])
+    KernelRunner(norm(SIMD128, stride=20, added_stride=24, **arguments), SIMD128).run([rows, weight, added], [0, 4])
+    np.testing.assert_array_equal(added[:, :20], plain + stream[:, :20])
+    np.testing.assert_array_equal(added[:, 20:], stream[:, 20:])
+
+
+@pytest.mark.parametrize("kind", ["rms", "layer"])
+@pytest.mark.parametrize(("parts", "columns"), [(3, 8), (1, 22), (2, 24)])
+def test_norm_of_parts(kind: str, parts: int, columns: int) -> None:
+    stride = parts * columns + 5
+    x, weight = random_floats(5, 7, stride), random_floats(6, columns)
+    found = x.copy()
+    func = norm_parts(kind=kind, parts=parts, columns=columns, stride=stride, epsilon=1e-5)
+    KernelRunner(func, SIMD128).run([found, weight], [7], threads=2)
+    wide = x[:, : parts * columns].reshape(7, parts, columns).astype(np.float64)
+    if kind == "layer":
+        wide = wide - wide.mean(-1, keepdims=True)
+    wanted = (wide / np.sqrt((wide**2).mean(-1, keepdims=True) + 1e-5) * weight).reshape(7, -1)
+    np.testing.assert_allclose(found[:, : parts * columns], wanted, rtol=2e-6, atol=2e-6 * np.abs(wanted).max())
+    np.testing.assert_array_equal(found[:, parts * columns :], x[:, parts * columns :])
 
 
 def test_norm_and_quantize_are_one() -> None:

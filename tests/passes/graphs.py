@@ -14,6 +14,7 @@ import onnx_ir
 import onnxruntime
 
 from edgec.frontend.decoder import build_decoder
+from edgec.frontend.spec import DecoderSpec, LayerSpec, Rope
 from edgec.ir.model import DecoderFacts, ModelFacts, ModelIR
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -207,7 +208,7 @@ class RandomWeights:
 
 
 def decoder(*, biases: bool, tied: bool) -> tuple[ModelIR, Arrays, RandomWeights]:
-    from edgec.frontend.decoder import tensor_shapes
+    from edgec.frontend.tensors import tensor_shapes
 
     facts = DecoderFacts(
         layers=2,
@@ -218,14 +219,13 @@ def decoder(*, biases: bool, tied: bool) -> tuple[ModelIR, Arrays, RandomWeights
         head_dim=8,
         vocabulary=40,
         context_length=64,
-        norm_epsilon=1e-5,
-        rope_theta=10000.0,
-        rope_inv_freq=tuple(float(10000.0 ** (-i / 4)) for i in range(4)),
         tied_embedding=tied,
     )
-    biased = ("q_proj", "k_proj", "v_proj") if biases else ()
-    weights = RandomWeights(dict(tensor_shapes(facts, biased)))
-    model = build_decoder(facts, biased, weights, name="tiny")
+    rope = Rope(tuple(float(10000.0 ** (-i / 4)) for i in range(4)))
+    biased = frozenset({"q_proj", "k_proj", "v_proj"} if biases else ())
+    spec = DecoderSpec(facts, (LayerSpec(rope),) * 2, norm_epsilon=1e-5, biases=biased)
+    weights = RandomWeights(dict(tensor_shapes(spec)))
+    model = build_decoder(spec, weights, name="tiny")
     ir = ModelIR(model, "decoder", ModelFacts("tiny", "llama", "hf", "0" * 64, 0), facts)
     random = np.random.default_rng(8)
     feed: Arrays = {"input_ids": random.integers(0, 40, (1, 3)), "position_ids": np.arange(2, 5, dtype=np.int64)[None]}

@@ -88,9 +88,6 @@ def decoder(
         head_dim=head_dim,
         vocabulary=vocabulary,
         context_length=context_length,
-        norm_epsilon=1e-5,
-        rope_theta=1e4,
-        rope_inv_freq=(1.0,) * (head_dim // 2),
         tied_embedding=tied,
     )
     tokenizer = TokenizerAssets(b"{}" * 1000, (0,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -51,6 +52,17 @@ def test_every_float_initializer_has_a_plan_with_a_reason() -> None:
 def test_untied_embedding_is_read_by_rows_only() -> None:
     bits = bits_of(make_plan(decoder(tied=False), load("laptop-8gb")))
     assert (bits["embed"], bits["lm_head"]) == (4, 6)
+
+
+def test_windows_make_long_contexts_faster() -> None:
+    full = decoder()
+    assert full.decoder is not None
+    windows = (512,) * 29 + (None,)
+    windowed = dataclasses.replace(full, decoder=dataclasses.replace(full.decoder, windows=windows))
+    one, other = (make_plan(model, load("phone-8gb")).prediction for model in (full, windowed))
+    assert one.kv_bytes == other.kv_bytes  # the cache holds every token, also those that a window hides
+    assert one.decode_tokens_per_second < other.decode_tokens_per_second
+    assert one.prefill_tokens_per_second == other.prefill_tokens_per_second
 
 
 def test_small_models_keep_8_bits() -> None:

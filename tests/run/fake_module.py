@@ -313,9 +313,6 @@ def make_model(kind: str = "decoder") -> ModelIR:
         head_dim=2,
         vocabulary=VOCABULARY,
         context_length=CONTEXT,
-        norm_epsilon=1e-5,
-        rope_theta=1e4,
-        rope_inv_freq=(1.0,),
     )
     specials = {"eos_token": "<|im_end|>", "bos_token": "<|im_start|>"}
     tokenizer = TokenizerAssets(make_tokenizer(), (259,), 258, 260, CHAT_TEMPLATE, specials)

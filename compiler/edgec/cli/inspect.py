@@ -166,7 +166,7 @@ def _model_json(model: ModelIR, plans: dict[str, Plan | DoesNotFitError]) -> dic
         "compiles": True,
         "kind": model.kind,
         "model": asdict(model.facts),
-        "decoder": {k: v for k, v in asdict(model.decoder).items() if k != "rope_inv_freq"} if model.decoder else None,
+        "decoder": asdict(model.decoder) if model.decoder else None,
         "operators": dict(_operators(model)),
         "inputs": [str(value) for value in model.model.graph.inputs],
         "outputs": [str(value) for value in model.model.graph.outputs],

@@ -1,37 +1,51 @@
-"""Decoder families as data, and how a Hugging Face `config.json` of one becomes `DecoderFacts`.
-
-A field that no entry here reads is refused unless it is listed as harmless or switched off
-(`null`, `false`, `0`, empty): an unread field that changes the mathematics would compile another
-model without a word.
-"""
+"""Decoder families as data: what their `config.json` says, and how their checkpoints are laid out."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from edgec.errors import ModelError
-from edgec.frontend.decoder import check_extents
-from edgec.frontend.problems import Problem
-from edgec.frontend.rope import ROPE_KEYS, ROPE_TYPES, inverse_frequencies
-from edgec.ir.model import DecoderFacts
+from edgec.frontend.checkpoint import Layout
+from edgec.frontend.spec import POST_NORMS, PRE_NORMS
+from edgec.frontend.values import Values
 
 ATTENTION_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj")
+QKV = ATTENTION_LINEARS[:3]
 MLP_LINEARS = ("gate_proj", "up_proj", "down_proj")
+PLAIN_MLP = ("up_proj", "down_proj")
+
+
+def _plain(values: Values) -> Layout:
+    return Layout()
+
+
+def _nothing(values: Values) -> Mapping[str, Any]:
+    return {}
 
 
 @dataclass(frozen=True)
 class Family:
-    """`defaults` are the values of absent fields, as the family's own configuration class has them."""
+    """`defaults` are the values of absent fields, as the family's own configuration class has them.
+
+    `fields` maps fields of Llama configurations to the family's own names. `switches` gives fields of
+    `DecoderSpec` (and `kv_heads`) that are not the default; what it reads must stand in `defaults`.
+    """
 
     name: str
     architecture: str  # the class named in `config.json`
     defaults: Mapping[str, Any]
+    fields: Mapping[str, str] = field(default_factory=dict)
+    same: Mapping[str, str] = field(default_factory=dict)  # fields that have to equal another one
+    allowed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # the values of a field that are supported
     biases: frozenset[str] = frozenset()  # linears that always have one
     bias_switches: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # config field -> linears
+    windows: Literal["all", "after", "pattern"] = "all"  # layers with a window, unless `layer_types` says which
     window_switch: str | None = None  # field that turns `sliding_window` on; None: it is on when set
+    rope: Literal["all", "none", "windowed", "listed", "local"] = "all"  # layers that rotate (see `hf_config`)
+    gated: bool = True
+    switches: Callable[[Values], Mapping[str, Any]] = _nothing
+    layout: Callable[[Values], Layout] = _plain
 
 
 _COMMON_DEFAULTS: Mapping[str, Any] = {
@@ -42,6 +56,80 @@ _COMMON_DEFAULTS: Mapping[str, Any] = {
     "sliding_window": None,
     "tie_word_embeddings": False,
 }
+_LAYER_NORM: Mapping[str, Any] = {
+    **{name: value for name, value in _COMMON_DEFAULTS.items() if name != "rms_norm_eps"},
+    "layer_norm_eps": 1e-5,
+}
+_LAYER_NORM_FIELDS = {"rms_norm_eps": "layer_norm_eps"}
+
+
+def _gemma_scale(values: Values) -> dict[str, Any]:
+    return {"embedding_scale": values.real("hidden_size") ** 0.5}
+
+
+def _gemma2(values: Values) -> dict[str, Any]:
+    return {
+        **_gemma_scale(values),
+        "norms": PRE_NORMS | POST_NORMS,
+        "attention_scale": values.real("query_pre_attn_scalar") ** -0.5,
+        "attention_softcap": values.optional_real("attn_logit_softcapping"),
+        "logit_softcap": values.optional_real("final_logit_softcapping"),
+    }
+
+
+_SANDWICH = {
+    "attention_output_layernorm": "post_attention_layernorm",
+    "post_attention_layernorm": "pre_feedforward_layernorm",
+    "mlp_output_layernorm": "post_feedforward_layernorm",
+}
+_GEMMA2_DEFAULTS = {
+    **_COMMON_DEFAULTS,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "max_position_embeddings": 8192,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "sliding_window": 4096,
+    "tie_word_embeddings": True,
+    "query_pre_attn_scalar": 256,
+    "attn_logit_softcapping": None,
+    "final_logit_softcapping": None,
+}
+
+
+def _falcon(values: Values) -> dict[str, Any]:
+    wide = values["new_decoder_architecture"]
+    norms = 2 if values["num_ln_in_parallel_attn"] is None and wide else values["num_ln_in_parallel_attn"]
+    parallel = wide or values["parallel_attn"]
+    one = parallel and not (wide and norms == 2)
+    kv_heads = values["num_kv_heads"] if wide or not values["multi_query"] else 1
+    return {
+        "norm": "layer",
+        "norm_bias": True,
+        "parallel": parallel,
+        "norms": frozenset({"attention"}) if one else PRE_NORMS,
+        "kv_heads": kv_heads,
+    }
+
+
+def _falcon_layout(values: Values) -> Layout:
+    two = _falcon(values)["parallel"] and "mlp" in _falcon(values)["norms"]
+    return Layout(
+        model="transformer.",
+        layers="h.",
+        parts={
+            "embed_tokens": "word_embeddings",
+            "norm": "ln_f",
+            "self_attn.o_proj": "self_attention.dense",
+            "mlp.up_proj": "mlp.dense_h_to_4h",
+            "mlp.down_proj": "mlp.dense_4h_to_h",
+            **({"input_layernorm": "ln_attn", "post_attention_layernorm": "ln_mlp"} if two else {}),
+        },
+        qkv="self_attention.query_key_value",
+        qkv_order="groups",
+    )
+
+
+_COHERE_SWITCHES = {"norm": "layer", "parallel": True, "norms": frozenset({"attention"})}
 
 FAMILIES: Mapping[str, Family] = {
     family.name: family
@@ -70,177 +158,382 @@ FAMILIES: Mapping[str, Family] = {
                 "max_position_embeddings": 32768,
                 "num_key_value_heads": 32,
                 "sliding_window": 4096,
+                "max_window_layers": 28,
             },
-            biases=frozenset({"q_proj", "k_proj", "v_proj"}),
+            biases=frozenset(QKV),
+            windows="after",
             window_switch="use_sliding_window",
+        ),
+        Family(
+            "qwen3",
+            "Qwen3ForCausalLM",
+            {
+                **_COMMON_DEFAULTS,
+                "max_position_embeddings": 32768,
+                "num_key_value_heads": 32,
+                "head_dim": 128,
+                "sliding_window": 4096,
+                "max_window_layers": 28,
+            },
+            bias_switches={"attention_bias": ATTENTION_LINEARS},
+            windows="after",
+            window_switch="use_sliding_window",
+            switches=lambda values: {"qk_norm": "head"},
+        ),
+        Family(
+            "gemma",
+            "GemmaForCausalLM",
+            {
+                **_COMMON_DEFAULTS,
+                "hidden_act": "gelu_pytorch_tanh",
+                "hidden_activation": None,
+                "max_position_embeddings": 8192,
+                "num_key_value_heads": 16,
+                "head_dim": 256,
+                "tie_word_embeddings": True,
+            },
+            allowed={"hidden_activation": (None, "gelu_pytorch_tanh")},
+            bias_switches={"attention_bias": ATTENTION_LINEARS},
+            switches=lambda values: {
+                **_gemma_scale(values),
+                **({"activation": "gelu_tanh"} if values["hidden_activation"] is not None else {}),
+            },
+            layout=lambda values: Layout(norm_offset=1.0),
+        ),
+        Family(
+            "gemma2",
+            "Gemma2ForCausalLM",
+            {**_GEMMA2_DEFAULTS, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+            fields={"hidden_act": "hidden_activation"},
+            same={"hidden_act": "hidden_activation"},
+            bias_switches={"attention_bias": ATTENTION_LINEARS},
+            windows="pattern",
+            switches=lambda values: {**_gemma2(values), "window_pattern": 2},
+            layout=lambda values: Layout(norm_offset=1.0, parts=_SANDWICH),
+        ),
+        Family(
+            "gemma3_text",
+            "Gemma3ForCausalLM",
+            {
+                **_GEMMA2_DEFAULTS,
+                "max_position_embeddings": 131072,
+                "rope_theta": 1e6,
+                "rope_local_base_freq": 10000.0,
+                "sliding_window_pattern": 6,
+            },
+            fields={"hidden_act": "hidden_activation"},
+            same={"hidden_act": "hidden_activation"},
+            allowed={"attn_logit_softcapping": (None,)},
+            bias_switches={"attention_bias": ATTENTION_LINEARS},
+            windows="pattern",
+            rope="local",
+            switches=lambda values: {
+                **_gemma2(values),
+                "qk_norm": "head",
+                "window_pattern": values.integer("sliding_window_pattern"),
+            },
+            layout=lambda values: Layout(norm_offset=1.0, parts=_SANDWICH),
+        ),
+        Family(
+            "phi3",
+            "Phi3ForCausalLM",
+            {
+                **_COMMON_DEFAULTS,
+                "max_position_embeddings": 4096,
+                "original_max_position_embeddings": 4096,
+                "rms_norm_eps": 1e-5,
+                "partial_rotary_factor": 1.0,
+            },
+            layout=lambda values: Layout(qkv="self_attn.qkv_proj", gate_up="mlp.gate_up_proj"),
+        ),
+        Family(
+            "smollm3",
+            "SmolLM3ForCausalLM",
+            {
+                **_COMMON_DEFAULTS,
+                "max_position_embeddings": 32768,
+                "num_key_value_heads": 4,
+                "rope_theta": 2e6,
+                "tie_word_embeddings": True,
+                "no_rope_layers": None,
+                "no_rope_layer_interval": 4,
+                "use_sliding_window": False,
+            },
+            allowed={"use_sliding_window": (False,)},
+            bias_switches={"attention_bias": ATTENTION_LINEARS, "mlp_bias": MLP_LINEARS},
+            window_switch="use_sliding_window",
+            rope="listed",
+        ),
+        Family(
+            "olmo2",
+            "Olmo2ForCausalLM",
+            {**_COMMON_DEFAULTS, "max_position_embeddings": 2048, "rms_norm_eps": 1e-5},
+            bias_switches={"attention_bias": ATTENTION_LINEARS},
+            switches=lambda values: {"norms": POST_NORMS, "qk_norm": "whole"},
+            layout=lambda values: Layout(parts=_SANDWICH),
+        ),
+        Family(
+            "granite",
+            "GraniteForCausalLM",
+            {
+                **_COMMON_DEFAULTS,
+                "max_position_embeddings": 2048,
+                "embedding_multiplier": 1.0,
+                "residual_multiplier": 1.0,
+                "attention_multiplier": 1.0,
+                "logits_scaling": 1.0,
+            },
+            bias_switches={"attention_bias": ATTENTION_LINEARS, "mlp_bias": MLP_LINEARS},
+            switches=lambda values: {
+                "embedding_scale": values.real("embedding_multiplier"),
+                "attention_scale": values.real("attention_multiplier"),
+            },
+            layout=lambda values: Layout(
+                factors={
+                    "o_proj": values.real("residual_multiplier"),
+                    "down_proj": values.real("residual_multiplier"),
+                    "norm": 1 / values.real("logits_scaling"),
+                }
+            ),
+        ),
+        Family(
+            "cohere",
+            "CohereForCausalLM",
+            {**_LAYER_NORM, "max_position_embeddings": 8192, "logit_scale": 0.0625, "tie_word_embeddings": True},
+            fields=_LAYER_NORM_FIELDS,
+            bias_switches={"attention_bias": ATTENTION_LINEARS},
+            switches=lambda values: _COHERE_SWITCHES,
+            layout=lambda values: Layout(interleaved=True, factors={"norm": values.real("logit_scale")}),
+        ),
+        Family(
+            "cohere2",
+            "Cohere2ForCausalLM",
+            {
+                **_LAYER_NORM,
+                "max_position_embeddings": 8192,
+                "sliding_window": 4096,
+                "sliding_window_pattern": 4,
+                "logit_scale": 0.0625,
+                "tie_word_embeddings": True,
+            },
+            fields=_LAYER_NORM_FIELDS,
+            bias_switches={"attention_bias": ATTENTION_LINEARS},
+            windows="pattern",
+            rope="windowed",
+            switches=lambda values: {**_COHERE_SWITCHES, "window_pattern": values.integer("sliding_window_pattern")},
+            layout=lambda values: Layout(interleaved=True, factors={"norm": values.real("logit_scale")}),
+        ),
+        Family(
+            "stablelm",
+            "StableLmForCausalLM",
+            {
+                **_LAYER_NORM,
+                "max_position_embeddings": 4096,
+                "num_key_value_heads": 32,
+                "partial_rotary_factor": 0.25,
+                "use_parallel_residual": False,
+            },
+            fields=_LAYER_NORM_FIELDS,
+            bias_switches={"use_qkv_bias": QKV},
+            switches=lambda values: {
+                "norm": "layer",
+                "norm_bias": True,
+                "parallel": bool(values["use_parallel_residual"]),
+                "norms": frozenset({"attention"}) if values["use_parallel_residual"] else PRE_NORMS,
+            },
+        ),
+        Family(
+            "phi",
+            "PhiForCausalLM",
+            {**_LAYER_NORM, "hidden_act": "gelu_new", "max_position_embeddings": 2048, "partial_rotary_factor": 0.5},
+            fields=_LAYER_NORM_FIELDS,
+            biases=frozenset({*ATTENTION_LINEARS, *PLAIN_MLP, "lm_head"}),
+            gated=False,
+            switches=lambda values: {
+                "norm": "layer",
+                "norm_bias": True,
+                "parallel": True,
+                "norms": frozenset({"attention"}),
+            },
+            layout=lambda values: Layout(
+                parts={
+                    "self_attn.o_proj": "self_attn.dense",
+                    "mlp.up_proj": "mlp.fc1",
+                    "mlp.down_proj": "mlp.fc2",
+                    "norm": "final_layernorm",
+                }
+            ),
+        ),
+        Family(
+            "gpt_neox",
+            "GPTNeoXForCausalLM",
+            {
+                **_LAYER_NORM,
+                "hidden_act": "gelu",
+                "max_position_embeddings": 2048,
+                "rotary_emb_base": 10000.0,
+                "rotary_pct": 0.25,
+                "attention_bias": True,
+                "use_parallel_residual": True,
+            },
+            fields={**_LAYER_NORM_FIELDS, "rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"},
+            same={"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"},
+            biases=frozenset(PLAIN_MLP),
+            bias_switches={"attention_bias": ATTENTION_LINEARS},
+            gated=False,
+            switches=lambda values: {
+                "norm": "layer",
+                "norm_bias": True,
+                "parallel": bool(values["use_parallel_residual"]),
+            },
+            layout=lambda values: Layout(
+                model="gpt_neox.",
+                parts={
+                    "embed_tokens": "embed_in",
+                    "norm": "final_layer_norm",
+                    "lm_head": "embed_out",
+                    "self_attn.o_proj": "attention.dense",
+                    "mlp.up_proj": "mlp.dense_h_to_4h",
+                    "mlp.down_proj": "mlp.dense_4h_to_h",
+                },
+                qkv="attention.query_key_value",
+                qkv_order="groups",
+                ignored=(".attention.bias", ".attention.masked_bias"),
+            ),
+        ),
+        Family(
+            "starcoder2",
+            "Starcoder2ForCausalLM",
+            {
+                **_COMMON_DEFAULTS,
+                "hidden_act": "gelu_pytorch_tanh",
+                "max_position_embeddings": 4096,
+                "num_key_value_heads": 2,
+                "norm_epsilon": 1e-5,
+                "tie_word_embeddings": True,
+                "use_bias": True,
+            },
+            fields={"rms_norm_eps": "norm_epsilon"},
+            bias_switches={"use_bias": (*ATTENTION_LINEARS, *PLAIN_MLP)},
+            gated=False,
+            switches=lambda values: {"norm": "layer", "norm_bias": True},
+            layout=lambda values: Layout(parts={"mlp.up_proj": "mlp.c_fc", "mlp.down_proj": "mlp.c_proj"}),
+        ),
+        Family(
+            "gpt2",
+            "GPT2LMHeadModel",
+            {
+                "activation_function": "gelu_new",
+                "layer_norm_epsilon": 1e-5,
+                "n_inner": None,
+                "n_positions": 1024,
+                "tie_word_embeddings": True,
+                "scale_attn_weights": True,
+            },
+            fields={
+                "hidden_act": "activation_function",
+                "hidden_size": "n_embd",
+                "intermediate_size": "n_inner",
+                "max_position_embeddings": "n_positions",
+                "num_attention_heads": "n_head",
+                "num_hidden_layers": "n_layer",
+                "rms_norm_eps": "layer_norm_epsilon",
+            },
+            allowed={"scale_attn_weights": (True,)},
+            biases=frozenset({*ATTENTION_LINEARS, *PLAIN_MLP}),
+            rope="none",
+            gated=False,
+            switches=lambda values: {"norm": "layer", "norm_bias": True, "positions": values.integer("n_positions")},
+            layout=lambda values: Layout(
+                model="transformer.",
+                layers="h.",
+                parts={
+                    "embed_tokens": "wte",
+                    "embed_positions": "wpe",
+                    "norm": "ln_f",
+                    "input_layernorm": "ln_1",
+                    "post_attention_layernorm": "ln_2",
+                    "self_attn.o_proj": "attn.c_proj",
+                    "mlp.up_proj": "mlp.c_fc",
+                    "mlp.down_proj": "mlp.c_proj",
+                },
+                qkv="attn.c_attn",
+                transposed=True,
+                ignored=(".attn.bias", ".attn.masked_bias"),
+            ),
+        ),
+        Family(
+            "opt",
+            "OPTForCausalLM",
+            {
+                "activation_function": "relu",
+                "max_position_embeddings": 2048,
+                "tie_word_embeddings": True,
+                "do_layer_norm_before": True,
+                "enable_bias": True,
+                "layer_norm_elementwise_affine": True,
+                "word_embed_proj_dim": None,
+                "_remove_final_layer_norm": False,
+            },
+            fields={"hidden_act": "activation_function", "intermediate_size": "ffn_dim"},
+            same={"word_embed_proj_dim": "hidden_size"},
+            allowed={
+                "do_layer_norm_before": (True,),
+                "layer_norm_elementwise_affine": (True,),
+                "_remove_final_layer_norm": (False,),
+            },
+            bias_switches={"enable_bias": (*ATTENTION_LINEARS, *PLAIN_MLP)},
+            rope="none",
+            gated=False,
+            switches=lambda values: {
+                "norm": "layer",
+                "norm_bias": True,
+                "norm_epsilon": 1e-5,
+                "positions": values.integer("max_position_embeddings"),
+            },
+            layout=lambda values: Layout(
+                model="model.decoder.",
+                parts={
+                    "norm": "final_layer_norm",
+                    "input_layernorm": "self_attn_layer_norm",
+                    "post_attention_layernorm": "final_layer_norm",
+                    "self_attn.o_proj": "self_attn.out_proj",
+                    "mlp.up_proj": "fc1",
+                    "mlp.down_proj": "fc2",
+                },
+                skipped_positions=2,
+            ),
+        ),
+        Family(
+            "falcon",
+            "FalconForCausalLM",
+            {
+                **_COMMON_DEFAULTS,
+                "activation": "gelu",
+                "alibi": False,
+                "bias": False,
+                "ffn_hidden_size": None,
+                "layer_norm_epsilon": 1e-5,
+                "max_position_embeddings": 2048,
+                "multi_query": True,
+                "new_decoder_architecture": False,
+                "num_kv_heads": None,
+                "num_ln_in_parallel_attn": None,
+                "parallel_attn": True,
+                "tie_word_embeddings": True,
+            },
+            fields={
+                "hidden_act": "activation",
+                "intermediate_size": "ffn_hidden_size",
+                "rms_norm_eps": "layer_norm_epsilon",
+            },
+            allowed={"alibi": (False,)},
+            bias_switches={"bias": (*ATTENTION_LINEARS, *PLAIN_MLP)},
+            gated=False,
+            switches=_falcon,
+            layout=_falcon_layout,
         ),
     )
 }
 
-_SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
-_READ = frozenset(
-    {
-        *_SIZES,
-        *_COMMON_DEFAULTS,
-        "architectures",
-        "head_dim",
-        "layer_types",
-        "max_position_embeddings",
-        "max_window_layers",
-        "model_type",
-        "original_max_position_embeddings",
-        "rope_parameters",
-        "rope_scaling",
-        "use_sliding_window",
-    }
-)
-# Fields about training, files, sampling or other libraries: without effect on the logits.
-_HARMLESS = frozenset(
-    {
-        "attention_dropout", "auto_map", "bos_token_id", "chunk_size_feed_forward", "decoder_start_token_id",
-        "dtype", "embd_pdrop", "eos_token_id", "hidden_dropout", "id2label", "initializer_range", "is_llama_config",
-        "keys_to_ignore_at_inference", "label2id", "max_length", "max_new_tokens", "min_length",
-        "model_max_length", "output_attentions", "output_hidden_states", "pad_token_id", "pretraining_tp",
-        "problem_type", "repetition_penalty", "resid_pdrop", "return_dict", "temperature", "tokenizer_class",
-        "top_k", "top_p", "torch_dtype", "torchscript", "transformers.js_config", "transformers_version",
-        "typical_p", "unk_token_id", "unsloth_fixed", "unsloth_version", "use_bfloat16", "use_cache",
-        "diversity_penalty", "length_penalty", "num_beams", "num_beam_groups", "num_return_sequences",
-        "do_sample", "early_stopping", "encoder_no_repeat_ngram_size", "no_repeat_ngram_size",
-    }
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class DecoderConfig:
-    """A configuration understood completely."""
-
-    family: Family
-    facts: DecoderFacts
-    biases: frozenset[str]
-
-
-def family_problems(config: Mapping[str, Any]) -> list[Problem]:
-    """Whether the configuration names a known family; a missing `architectures` is no problem."""
-    supported = ", ".join(f"{f.name} ({f.architecture})" for f in FAMILIES.values())
-    family = FAMILIES.get(str(config.get("model_type")))
-    if family is None:
-        return [Problem("model_type", repr(config.get("model_type")), supported)]
-    architectures = config.get("architectures") or [family.architecture]
-    if architectures != [family.architecture]:
-        return [Problem("architectures", repr(architectures), supported)]
-    return []
-
-
-def config_problems(config: Mapping[str, Any]) -> list[Problem]:
-    """Every field of a `config.json` that the builder cannot honour."""
-    problems = family_problems(config)
-    if problems:
-        return problems
-    family = FAMILIES[config["model_type"]]
-    values = {**family.defaults, **config}
-    if values["hidden_act"] not in ("silu", "swish"):
-        problems.append(Problem("hidden_act", repr(values["hidden_act"]), "'silu'"))
-    layer_types = set(config.get("layer_types") or ()) - {"full_attention", "sliding_attention"}
-    if layer_types:
-        problems.append(Problem("layer_types", repr(sorted(layer_types)), "'full_attention', 'sliding_attention'"))
-    problems += _rope_problems(_rope(config, values))
-    known = _READ | _HARMLESS | set(family.bias_switches)
-    for name, value in config.items():
-        if name not in known and not name.startswith("_") and value not in (None, False, 0, "", [], {}):
-            problems.append(Problem(name, _short(value), "leaving it out or switching it off"))
-    return problems
-
-
-def _rope_problems(rope: Mapping[str, Any]) -> list[Problem]:
-    kind = rope["rope_type"]
-    if kind not in ROPE_TYPES:
-        return [Problem("rope_type", repr(kind), ", ".join(f"'{name}'" for name in ROPE_TYPES))]
-    problems = []
-    if rope.get("partial_rotary_factor", 1.0) not in (None, 1, 1.0):
-        problems.append(Problem("partial_rotary_factor", repr(rope["partial_rotary_factor"]), "1.0"))
-    known = ROPE_KEYS[kind] | {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
-    # Transformers leaves the defaults of other types in; they are read by none.
-    known |= {"original_max_position_embeddings"} if kind in ("default", "linear") else set()
-    for name, value in rope.items():
-        if name not in known and value is not None:
-            problems.append(Problem(f"rope.{name}", repr(value), f"fields of rope type '{kind}'"))
-    return problems
-
-
-def _rope(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Both spellings, `rope_parameters` and `rope_scaling` beside `rope_theta`, as one dictionary."""
-    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(found, dict):
-        raise ModelError(f"the config field `rope_scaling` is {found!r}, expected an object")
-    rope = {"rope_theta": values["rope_theta"], **found}
-    rope["rope_type"] = rope.get("rope_type") or rope.get("type") or "default"
-    if rope["rope_type"] in ("llama3", "yarn"):
-        trained = config.get("original_max_position_embeddings") or values["max_position_embeddings"]
-        rope.setdefault("original_max_position_embeddings", trained)
-    return rope
-
-
-def decoder_config(config: Mapping[str, Any]) -> DecoderConfig:
-    """The facts of a configuration without problems. Raises `ModelError` for impossible values."""
-    family = FAMILIES[config["model_type"]]
-    values = {**family.defaults, **config}
-    missing = [name for name in _SIZES if name not in values]
-    if missing:
-        raise ModelError(f"the config lacks {', '.join(f'`{name}`' for name in missing)}")
-    sizes = {name: _positive(values, name) for name in (*_SIZES, "max_position_embeddings")}
-    heads, hidden = sizes["num_attention_heads"], sizes["hidden_size"]
-    kv_heads = heads if values["num_key_value_heads"] is None else _positive(values, "num_key_value_heads")
-    if values.get("head_dim") is None and hidden % heads:
-        raise ModelError(f"`hidden_size` {hidden} is not a multiple of `num_attention_heads` {heads}")
-    head_dim = hidden // heads if values.get("head_dim") is None else _positive(values, "head_dim")
-    check_extents(layers=sizes["num_hidden_layers"], heads=heads, kv_heads=kv_heads, head_dim=head_dim)
-    window = _window(family, values)
-    context = min(sizes["max_position_embeddings"], window or sizes["max_position_embeddings"])
-    rope = _rope(config, values)
-    theta = _positive_real(rope, "rope_theta")
-    frequencies, scale = inverse_frequencies(
-        rope, theta=theta, head_dim=head_dim, context_length=sizes["max_position_embeddings"]
-    )
-    facts = DecoderFacts(
-        layers=sizes["num_hidden_layers"],
-        hidden=hidden,
-        intermediate=sizes["intermediate_size"],
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        vocabulary=sizes["vocab_size"],
-        context_length=context,
-        norm_epsilon=_positive_real(values, "rms_norm_eps"),
-        rope_theta=theta,
-        rope_inv_freq=frequencies,
-        rope_scale=scale,
-        sliding_window=window,
-        tied_embedding=bool(values["tie_word_embeddings"]),
-    )
-    switched = [linears for name, linears in family.bias_switches.items() if values.get(name)]
-    return DecoderConfig(family, facts, family.biases.union(*switched))
-
-
-def _window(family: Family, values: Mapping[str, Any]) -> int | None:
-    if family.window_switch is not None and not values.get(family.window_switch):
-        return None
-    return None if values["sliding_window"] is None else _positive(values, "sliding_window")
-
-
-def _positive(values: Mapping[str, Any], name: str) -> int:
-    value = values[name]
-    if type(value) is not int or not 0 < value < 1 << 31:
-        raise ModelError(f"the config field `{name}` is {value!r}, expected a positive integer")
-    return value
-
-
-def _positive_real(values: Mapping[str, Any], name: str) -> float:
-    value = values[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ModelError(f"the config field `{name}` is {value!r}, expected a positive number")
-    return float(value)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+__all__ = ["FAMILIES", "Family"]

@@ -2,61 +2,39 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgec.errors import ModelError
-from edgec.frontend.decoder import (
-    EMBEDDING,
-    FINAL_NORM,
-    LM_HEAD,
-    build_decoder,
-    check_extents,
-    check_tensors,
-    linear_name,
-    parameter_count,
-)
+from edgec.frontend.checkpoint import CheckpointWeights, Layout, check_tensors
+from edgec.frontend.decoder import build_decoder
 from edgec.frontend.files import source_sha256
+from edgec.frontend.gguf_families import ARCHITECTURES, PARTS, Architecture, Header
 from edgec.frontend.gguf_file import SUPPORTED_TYPES, GGUFFile
 from edgec.frontend.gguf_metadata import Metadata
 from edgec.frontend.gguf_tokenizer import read_tokenizer, tokenizer_problems
 from edgec.frontend.problems import Problem, refuse
 from edgec.frontend.rope import inverse_frequencies
+from edgec.frontend.spec import DecoderSpec, LayerSpec, Rope
+from edgec.frontend.tensors import check_extents, parameter_count
 from edgec.ir.model import DecoderFacts, ModelFacts, ModelIR
 
-# Architectures and whether their q and k rows lie interleaved (even and odd halves in turn).
-ARCHITECTURES: Mapping[str, bool] = {"llama": True, "qwen2": False}
-
-_LINEARS = {
-    "attn_q": "q_proj",
-    "attn_k": "k_proj",
-    "attn_v": "v_proj",
-    "attn_output": "o_proj",
-    "ffn_gate": "gate_proj",
-    "ffn_up": "up_proj",
-    "ffn_down": "down_proj",
-}
-_NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
-_WHOLE = {"token_embd.weight": EMBEDDING, "output_norm.weight": FINAL_NORM, "output.weight": LM_HEAD}
-_ROPE_FACTORS = "rope_freqs.weight"
 _ROPE_SCALINGS = ("none", "linear", "yarn")
-_BLOCK_TENSOR = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
+_LOCAL_THETA = 10000.0  # frequency base of layers with a window, where it is their own and no key gives it
 
 # Keys after `{architecture}.` that are read here, or say nothing about the mathematics.
 _READ = frozenset(
     {
-        "attention.head_count", "attention.head_count_kv", "attention.key_length",
-        "attention.layer_norm_rms_epsilon", "attention.value_length", "attention.sliding_window", "block_count",
-        "context_length", "embedding_length", "feed_forward_length", "rope.dimension_count", "rope.freq_base",
-        "rope.scaling.factor", "rope.scaling.finetuned", "rope.scaling.original_context_length",
-        "rope.scaling.type", "vocab_size",
+        "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
+        "attention.sliding_window", "block_count", "context_length", "embedding_length", "feed_forward_length",
+        "rope.dimension_count", "rope.freq_base", "rope.scaling.factor", "rope.scaling.finetuned",
+        "rope.scaling.original_context_length", "rope.scaling.type", "tensor_data_layout", "vocab_size",
     }
 )  # fmt: skip
+_EPSILONS = {"rms": "attention.layer_norm_rms_epsilon", "layer": "attention.layer_norm_epsilon"}
 
 
 def check(path: Path) -> list[Problem]:
@@ -68,72 +46,29 @@ def load(path: Path, *, name: str | None = None) -> ModelIR:
     """Reads a file. Raises `UnsupportedError`, `ModelError` or `CorruptFileError` before any weight is read."""
     file = GGUFFile(path)
     refuse(path.name, _problems(file))
-    weights = GGUFWeights(file)
-    facts, biases = weights.facts, weights.biases
-    check_tensors(facts, biases, weights.shapes())
     metadata = Metadata(file)
+    architecture = ARCHITECTURES[metadata.required_text("general.architecture")]
+    header = Header(file, metadata, f"{metadata.required_text('general.architecture')}.")
+    spec, layout = _spec(header, architecture), _layout(header, architecture)
+    check_tensors(spec, layout, {name: tensor.shape for name, tensor in file.tensors.items()})
     model_name = name or path.stem
     model = ModelIR(
-        model=build_decoder(facts, biases, weights, name=model_name),
+        model=build_decoder(spec, CheckpointWeights(spec, layout, file), name=model_name),
         kind="decoder",
         facts=ModelFacts(
             name=model_name,
             architecture=metadata.required_text("general.architecture"),
             source_format="gguf",
             source_sha256=source_sha256([path]),
-            parameters=parameter_count(facts, biases),
+            parameters=parameter_count(spec),
             license=metadata.text("general.license"),
         ),
-        decoder=facts,
-        tokenizer=read_tokenizer(metadata, vocabulary=facts.vocabulary),
+        decoder=spec.facts,
+        tokenizer=read_tokenizer(metadata, vocabulary=spec.facts.vocabulary),
         generation=_sampling_defaults(metadata),
     )
     model.verify()
     return model
-
-
-class GGUFWeights:
-    """The file's tensors under Hugging Face names and in Hugging Face row order."""
-
-    def __init__(self, file: GGUFFile) -> None:
-        metadata = Metadata(file)
-        self._file = file
-        self._stored = {_canonical(stored): stored for stored in file.tensors if stored != _ROPE_FACTORS}
-        self._interleaved = ARCHITECTURES[metadata.required_text("general.architecture")]
-        self.biases = frozenset(
-            linear for linear in _LINEARS.values() if f"{linear_name(0, linear)}.bias" in self._stored
-        )
-        self.facts = _facts(file, metadata)
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: self._file.tensors[stored].shape for name, stored in self._stored.items()}
-
-    def read(self, name: str) -> npt.NDArray[np.float32]:
-        array = self._file.read(self._stored[name])
-        if self._interleaved and (".q_proj." in name or ".k_proj." in name):
-            array = _deinterleave(array, self.facts.head_dim)
-        return array
-
-
-def _canonical(stored: str) -> str:
-    """The Hugging Face name of a tensor; an unknown one keeps its name and is refused later."""
-    if stored in _WHOLE:
-        return _WHOLE[stored]
-    match = _BLOCK_TENSOR.fullmatch(stored)
-    if match is None:
-        return stored
-    layer, part, kind = int(match[1]), match[2], match[3]
-    if part in _LINEARS:
-        return f"{linear_name(layer, _LINEARS[part])}.{kind}"
-    if part in _NORMS and kind == "weight":
-        return f"model.layers.{layer}.{_NORMS[part]}.weight"
-    return stored
-
-
-def _deinterleave(array: npt.NDArray[np.float32], head_dim: int) -> npt.NDArray[np.float32]:
-    """Rows of each head from (0, h, 1, h + 1, ...) to (0, 1, ..., h, h + 1, ...), h = head_dim / 2."""
-    pairs = array.reshape(-1, head_dim // 2, 2, *array.shape[1:])
-    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(array.shape)
 
 
 def _problems(file: GGUFFile) -> list[Problem]:
@@ -144,8 +79,10 @@ def _problems(file: GGUFFile) -> list[Problem]:
         return [Problem("general.architecture", f"'{architecture}'", supported)]
     problems = []
     prefix = f"{architecture}."
+    known = ARCHITECTURES[architecture]
+    read = _READ | known.reads | {_EPSILONS[known.norm]}
     for key, value in file.metadata.items():
-        if key.startswith(prefix) and key.removeprefix(prefix) not in _READ and value not in (0, False, "", []):
+        if key.startswith(prefix) and key.removeprefix(prefix) not in read and value not in (0, False, "", []):
             problems.append(Problem(key, repr(value)[:60], "leaving it out"))
     heads = file.metadata.get(f"{prefix}attention.head_count")
     for key in ("attention.head_count", "attention.head_count_kv", "feed_forward_length"):
@@ -153,74 +90,124 @@ def _problems(file: GGUFFile) -> list[Problem]:
         if isinstance(value, list) and len(set(value)) > 1:
             problems.append(Problem(prefix + key, "different from layer to layer", "one value for all layers"))
     scaling = metadata.text(f"{prefix}rope.scaling.type") or "none"
-    if scaling not in _ROPE_SCALINGS:
-        problems.append(Problem(f"{prefix}rope.scaling.type", f"'{scaling}'", ", ".join(_ROPE_SCALINGS)))
+    scalings = _ROPE_SCALINGS if len(known.rope_factors) == 1 else (*_ROPE_SCALINGS, "longrope")
+    if scaling not in scalings:
+        problems.append(Problem(f"{prefix}rope.scaling.type", f"'{scaling}'", ", ".join(scalings)))
     if isinstance(heads, int) and heads:
         head_dim = metadata.integer(f"{prefix}attention.key_length") or (
             metadata.required_integer(f"{prefix}embedding_length") // heads
         )
-        for key in ("attention.value_length", "rope.dimension_count"):
-            if metadata.integer(prefix + key) not in (None, head_dim):
-                problems.append(
-                    Problem(prefix + key, str(file.metadata[prefix + key]), f"the head dimension {head_dim}")
-                )
+        key = f"{prefix}attention.value_length"
+        if metadata.integer(key) not in (None, head_dim):
+            problems.append(Problem(key, str(file.metadata[key]), f"the head dimension {head_dim}"))
     types = sorted({tensor.type_name for tensor in file.tensors.values()} - set(SUPPORTED_TYPES))
     if types:
         problems.append(Problem("tensor type", ", ".join(types), ", ".join(SUPPORTED_TYPES)))
     return problems + tokenizer_problems(metadata)
 
 
-def _facts(file: GGUFFile, metadata: Metadata) -> DecoderFacts:
-    prefix = f"{metadata.required_text('general.architecture')}."
-    hidden = metadata.required_integer(f"{prefix}embedding_length")
-    heads = metadata.required_integer(f"{prefix}attention.head_count")
-    kv_heads = metadata.integer(f"{prefix}attention.head_count_kv") or heads
-    head_dim = metadata.integer(f"{prefix}attention.key_length") or hidden // heads
-    layers = metadata.required_integer(f"{prefix}block_count")
+def _layout(header: Header, architecture: Architecture) -> Layout:
+    return Layout(
+        model="",
+        layers="blk.",
+        parts={**PARTS, **architecture.parts(header)},
+        qkv="attn_qkv" if header.has("blk.0.attn_qkv.weight") else None,
+        gate_up=architecture.gate_up,
+        interleaved=architecture.interleaved,
+        ignored=architecture.rope_factors,
+        factors=architecture.factors(header),
+    )
+
+
+def _spec(header: Header, architecture: Architecture) -> DecoderSpec:
+    heads, head_dim, layers = header.heads, header.head_dim, header.integer("block_count")
+    kv_heads = header.optional_integer("attention.head_count_kv") or heads
     check_extents(layers=layers, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
-    embedding = file.tensors.get("token_embd.weight")
+    embedding = header.file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
-        raise ModelError(f"`{file.path.name}` has no token embedding", hint="it is not a language model")
-    trained = metadata.required_integer(f"{prefix}context_length")
-    window = metadata.integer(f"{prefix}attention.sliding_window") or None
-    theta = metadata.real(f"{prefix}rope.freq_base") or 10000.0
-    frequencies, scale = _rope(file, metadata, prefix, theta=theta, head_dim=head_dim, trained=trained)
-    return DecoderFacts(
+        raise ModelError(f"`{header.file.path.name}` has no token embedding", hint="it is not a language model")
+    trained = header.integer("context_length")
+    window = header.optional_integer("attention.sliding_window")
+    pattern = architecture.window_pattern
+    windows = [None if pattern and (number + 1) % pattern == 0 else window for number in range(layers)]
+    ropes, context = _ropes(header, architecture, windows, trained)
+    windows = [None if size is None or size >= context else size for size in windows]
+    facts = DecoderFacts(
         layers=layers,
-        hidden=hidden,
-        intermediate=metadata.required_integer(f"{prefix}feed_forward_length"),
+        hidden=header.integer("embedding_length"),
+        intermediate=header.integer("feed_forward_length"),
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
         vocabulary=embedding.shape[0],
-        context_length=min(trained, window or trained),
-        norm_epsilon=metadata.required_real(f"{prefix}attention.layer_norm_rms_epsilon"),
-        rope_theta=theta,
-        rope_inv_freq=frequencies,
-        rope_scale=scale,
-        sliding_window=window,
-        tied_embedding="output.weight" not in file.tensors,
+        context_length=context,
+        windows=tuple(windows),
+        gated_mlp=architecture.gated,
+        tied_embedding=not header.has("output.weight"),
+    )
+    return DecoderSpec(
+        facts=facts,
+        layers=tuple(LayerSpec(rope, size) for rope, size in zip(ropes, windows, strict=True)),
+        norm=architecture.norm,
+        norm_epsilon=header.real(_EPSILONS[architecture.norm]),
+        norm_bias=header.has("output_norm.bias"),
+        biases=frozenset(_biased(header)),
+        **architecture.switches(header),
     )
 
 
-def _rope(
-    file: GGUFFile, metadata: Metadata, prefix: str, *, theta: float, head_dim: int, trained: int
-) -> tuple[tuple[float, ...], float]:
-    scaling = metadata.text(f"{prefix}rope.scaling.type") or "none"
+def _biased(header: Header) -> Iterator[str]:
+    """Linears with a bias; the first layer's tell of all."""
+    joined = header.has("blk.0.attn_qkv.bias")
+    for part, stored in PARTS.items():
+        linear = part.rpartition(".")[2]
+        if part.endswith("_proj") and (header.has(f"blk.0.{stored}.bias") or (joined and linear[0] in "qkv")):
+            yield linear
+    if header.has("output.bias"):
+        yield "lm_head"
+
+
+def _ropes(
+    header: Header, architecture: Architecture, windows: list[int | None], trained: int
+) -> tuple[list[Rope | None], int]:
+    """The rotary embedding of each layer, and the longest context for which it is exact."""
+    if architecture.rope == "none":
+        return [None for _ in windows], trained
+    rotated = header.optional_integer("rope.dimension_count") or header.head_dim
+    if rotated > header.head_dim or rotated % 2:
+        raise ModelError(f"{rotated} of {header.head_dim} features of a head rotate, expected an even number")
+    scaling = header.metadata.text(f"{header.prefix}rope.scaling.type") or "none"
+    original = header.optional_integer("rope.scaling.original_context_length") or trained
     rope = {
-        "rope_type": "default" if scaling == "none" else scaling,
-        "factor": metadata.real(f"{prefix}rope.scaling.factor"),
-        "original_max_position_embeddings": metadata.integer(f"{prefix}rope.scaling.original_context_length")
-        or trained,
+        "rope_type": "default" if scaling in ("none", "longrope") else scaling,
+        "factor": header.optional_real("rope.scaling.factor"),
+        "original_max_position_embeddings": original,
     }
-    frequencies, scale = inverse_frequencies(rope, theta=theta, head_dim=head_dim, context_length=trained)
-    if _ROPE_FACTORS not in file.tensors:
-        return frequencies, scale
-    factors = file.read(_ROPE_FACTORS)  # llama3 scaling comes as a divisor for each frequency
-    if factors.shape != (head_dim // 2,) or not np.all(np.isfinite(factors) & (factors > 0)):
-        raise ModelError(f"`{_ROPE_FACTORS}` is not {head_dim // 2} positive numbers")
-    scaled = np.array(frequencies, dtype=np.float32) / factors
-    return tuple(float(value) for value in scaled), scale
+    theta = header.optional_real("rope.freq_base") or 10000.0
+    frequencies, scale = inverse_frequencies(rope, theta=theta, head_dim=rotated, context_length=trained)
+    if header.has(architecture.rope_factors[0]):  # a divisor for each frequency
+        factors = header.file.read(architecture.rope_factors[0])
+        if factors.shape != (rotated // 2,) or not np.all(np.isfinite(factors) & (factors > 0)):
+            raise ModelError(f"`{architecture.rope_factors[0]}` is not {rotated // 2} positive numbers")
+        frequencies = tuple(float(value) for value in np.array(frequencies, dtype=np.float32) / factors)
+        if len(architecture.rope_factors) > 1:
+            # Beyond this length the model rotates by other factors, the tokens before it included.
+            trained = min(trained, original)
+    if "rope.scaling.attn_factor" in architecture.reads:
+        scale *= header.optional_real("rope.scaling.attn_factor") or 1.0
+    everywhere = Rope(frequencies, scale)
+    match architecture.rope:
+        case "windowed":
+            return [None if window is None else everywhere for window in windows], trained
+        case "fourth":
+            return [everywhere if (number + 1) % 4 else None for number in range(len(windows))], trained
+        case "local":
+            theta = header.optional_real("rope.freq_base_swa") or _LOCAL_THETA
+            plain = {"rope_type": "default"}
+            local = Rope(*inverse_frequencies(plain, theta=theta, head_dim=rotated, context_length=trained))
+            return [everywhere if window is None else local for window in windows], trained
+        case _:
+            return [everywhere for _ in windows], trained
 
 
 def _sampling_defaults(metadata: Metadata) -> dict[str, Any]:
@@ -238,4 +225,4 @@ def _sampling_defaults(metadata: Metadata) -> dict[str, Any]:
     return defaults if top_k is None else {**defaults, "top_k": top_k}
 
 
-__all__ = ["ARCHITECTURES", "GGUFWeights", "check", "load"]
+__all__ = ["ARCHITECTURES", "check", "load"]

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from edgec.errors import ModelError
-from edgec.frontend.decoder import EMBEDDING, LM_HEAD, build_decoder, check_tensors, parameter_count
-from edgec.frontend.families import DecoderConfig, config_problems, decoder_config
+from edgec.frontend.checkpoint import CheckpointWeights, check_tensors, fitted
+from edgec.frontend.decoder import build_decoder
 from edgec.frontend.files import inside, model_card_license, read_json, source_sha256
+from edgec.frontend.hf_config import config_problems, decoder_config
 from edgec.frontend.hf_tokenizer import read_tokenizer, tokenizer_files
 from edgec.frontend.problems import Problem, refuse
 from edgec.frontend.safetensors_file import FLOAT_DTYPES, SafetensorsWeights
+from edgec.frontend.tensors import EMBEDDING, LM_HEAD, parameter_count
 from edgec.ir.model import ModelFacts, ModelIR
 
 INDEX = "model.safetensors.index.json"
@@ -47,9 +49,11 @@ def load(folder: Path, *, name: str | None = None) -> ModelIR:
     decoder = decoder_config(config)
     files = weight_files(folder)
     weights = SafetensorsWeights(files)
-    if decoder.facts.tied_embedding and EMBEDDING not in weights.entries and LM_HEAD in weights.entries:
-        weights.rename(LM_HEAD, EMBEDDING)  # some checkpoints store a tied matrix under the other name
-    check_tensors(decoder.facts, decoder.biases, weights.shapes(), ignored=_ignored(decoder))
+    spec, layout = decoder.spec, fitted(decoder.layout, weights.shapes())
+    embedding, head = layout.stored(EMBEDDING), layout.stored(LM_HEAD)
+    if spec.facts.tied_embedding and embedding not in weights.entries and head in weights.entries:
+        weights.rename(head, embedding)  # some checkpoints store a tied matrix under the other name
+    check_tensors(spec, layout, weights.shapes())
     generation = _generation_config(folder)
     ends = _token_ids(generation.get("eos_token_id", config.get("eos_token_id")))
     sources = [folder / "config.json", *files, *tokenizer_files(folder)]
@@ -57,18 +61,18 @@ def load(folder: Path, *, name: str | None = None) -> ModelIR:
         sources.append(folder / "generation_config.json")
     model_name = name or folder.resolve().name
     model = ModelIR(
-        model=build_decoder(decoder.facts, decoder.biases, weights, name=model_name),
+        model=build_decoder(spec, CheckpointWeights(spec, layout, weights), name=model_name),
         kind="decoder",
         facts=ModelFacts(
             name=model_name,
             architecture=decoder.family.name,
             source_format="hf",
             source_sha256=source_sha256(sources),
-            parameters=parameter_count(decoder.facts, decoder.biases),
+            parameters=parameter_count(spec),
             license=model_card_license(folder),
         ),
-        decoder=decoder.facts,
-        tokenizer=read_tokenizer(folder, config, eos_token_ids=ends, vocabulary=decoder.facts.vocabulary),
+        decoder=spec.facts,
+        tokenizer=read_tokenizer(folder, config, eos_token_ids=ends, vocabulary=spec.facts.vocabulary),
         generation=sampling_defaults(generation),
     )
     model.verify()
@@ -123,14 +127,6 @@ def sampling_defaults(generation: Mapping[str, Any]) -> dict[str, Any]:
 def _generation_config(folder: Path) -> dict[str, Any]:
     path = folder / "generation_config.json"
     return read_json(path) if path.is_file() else {}
-
-
-def _ignored(decoder: DecoderConfig) -> Any:
-    def ignored(name: str) -> bool:
-        # Old checkpoints store the rotary frequencies, which follow from the configuration.
-        return name.endswith("rotary_emb.inv_freq") or (decoder.facts.tied_embedding and name == LM_HEAD)
-
-    return ignored
 
 
 def _token_ids(value: Any) -> tuple[int, ...]:

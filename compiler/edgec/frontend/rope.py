@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgec.errors import ModelError
 
-ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
 
 # Keys of a rope configuration that each type reads; `rope_theta` is read by all.
 ROPE_KEYS: Mapping[str, frozenset[str]] = {
@@ -34,6 +34,9 @@ ROPE_KEYS: Mapping[str, frozenset[str]] = {
             "truncate",
         }
     ),
+    "longrope": frozenset(
+        {"short_factor", "long_factor", "factor", "attention_factor", "original_max_position_embeddings"}
+    ),
 }
 
 _Frequencies = npt.NDArray[np.float32]
@@ -43,6 +46,9 @@ def inverse_frequencies(
     rope: Mapping[str, Any], *, theta: float, head_dim: int, context_length: int
 ) -> tuple[tuple[float, ...], float]:
     """`(head_dim / 2 radians per token, factor of cos and sin)` for a rope configuration.
+
+    `head_dim` counts the features of a head that rotate. For longrope these are the frequencies up to the
+    length that the model was trained for first.
 
     `rope` has `rope_type` (one of `ROPE_TYPES`) and its keys. Raises `ModelError` when a key that
     the type needs is missing or not a positive number.
@@ -58,6 +64,8 @@ def inverse_frequencies(
             frequencies = _llama3(frequencies, rope)
         case "yarn":
             frequencies, scale = _yarn(steps, rope, theta, head_dim, context_length)
+        case "longrope":
+            frequencies, scale = _longrope(steps, rope, context_length)
     return tuple(float(value) for value in frequencies), scale
 
 
@@ -110,6 +118,23 @@ def _yarn_attention(rope: Mapping[str, Any], factor: float) -> float:
     if rope.get("mscale") and rope.get("mscale_all_dim"):
         return magnitude(_number(rope, "mscale")) / magnitude(_number(rope, "mscale_all_dim"))
     return magnitude(1.0)
+
+
+def _longrope(steps: _Frequencies, rope: Mapping[str, Any], context_length: int) -> tuple[_Frequencies, float]:
+    """LongRoPE (Ding et al. 2024): a divisor per frequency."""
+    factors = rope.get("short_factor")
+    plain = isinstance(factors, list) and all(type(value) in (int, float) and value > 0 for value in factors)
+    if not plain or len(factors or ()) != len(steps):
+        raise ModelError(f"the rope field `short_factor` is not a list of {len(steps)} positive numbers")
+    frequencies = np.float32(1.0) / (np.array(factors, np.float32) * steps)
+    if rope.get("attention_factor") is not None:
+        return frequencies.astype(np.float32), _number(rope, "attention_factor")
+    trained = _number(rope, "original_max_position_embeddings")
+    longer = context_length / trained
+    if longer == 1 and rope.get("factor") is not None:
+        longer = _number(rope, "factor")
+    scale = 1.0 if longer <= 1 else math.sqrt(1 + math.log(longer) / math.log(trained))
+    return frequencies.astype(np.float32), scale
 
 
 def _number(rope: Mapping[str, Any], key: str) -> float:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 
 class WeightSource(Protocol):
-    """Checkpoint tensors under the names of `decoder.tensor_shapes`."""
+    """Tensors by name: those of `tensors.tensor_shapes`, or those of a checkpoint."""
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """The values as float32 in the checkpoint's orientation; linears are `[out, in]`."""

@@ -9,30 +9,47 @@ as it is and the lowering recognises it):
     outputs  logits                   float [1, n, vocabulary]
              present.{i}.key          float [1, kv_heads, past + n, head_dim] (and .value)
 
-    Gather(embed) -> per layer: RMSNormalization -> MatMul(q), MatMul(k), MatMul(v)
-      -> RotaryEmbedding(q), RotaryEmbedding(k) -> Attention(is_causal, past_key, past_value)
-      -> MatMul(o) -> Add(residual) -> RMSNormalization -> MatMul(gate), MatMul(up)
-      -> Sigmoid, Mul (= SiLU) -> Mul -> MatMul(down) -> Add(residual)
-    -> RMSNormalization -> MatMul(lm_head)
+    Gather(embed) [-> Mul(scale)] [-> Add(Gather(positions, position_ids))]
+    -> per layer: [Norm ->] MatMul(q), MatMul(k), MatMul(v) [-> Norm of queries and keys]
+         [-> RotaryEmbedding(q), RotaryEmbedding(k)] -> Attention(is_causal, past_key, past_value)
+         -> MatMul(o) [-> Norm] -> Add(residual)
+         -> [Norm ->] MLP [-> Norm] -> Add(residual)
+    -> Norm -> MatMul(lm_head) [-> Mul -> Tanh -> Mul: soft cap]
 
-Every value between is `[1, n, features]` (Attention's 3D form, heads in the attributes). A biased
-linear is MatMul -> Add(bias `[out]`); q, k and v of Qwen2 are. RotaryEmbedding takes cos and sin
-`[1, n, head_dim / 2]`, computed once from position_ids and the initializer `rope.inv_freq` by
-Cast -> Unsqueeze -> Mul -> Cos, Sin (-> Mul(rope.scale)); a lowering takes them from
-`DecoderFacts` instead. It rotates halves (not interleaved), as all families are stored.
+    MLP      MatMul(gate), MatMul(up) -> act(gate) -> Mul -> MatMul(down), or MatMul(up) -> act -> MatMul(down)
+    act      x * Sigmoid(x) (= SiLU), Gelu (exact or tanh), Relu, Relu(x) * Relu(x)
+    Norm     RMSNormalization or LayerNormalization; of queries and keys either over all heads together or,
+             between two Reshapes, over each head
+
+What stands in brackets depends on the family. The second branch reads the stream after the first one's
+sum, or (parallel branches) the stream as it entered the layer, or the very input of the first branch.
+Attention may have `scale` and `softcap`, and layers with a sliding window a mask
+
+    Greater(Range(0, ReduceMax(position_ids) + 1), Unsqueeze(position_ids) - window)
+
+which hides what is too old. Every value between is `[1, n, features]` (Attention's 3D form, heads in the
+attributes). A biased linear is MatMul -> Add(bias `[out]`). RotaryEmbedding takes cos and sin
+`[1, n, rotated features / 2]`, computed once per set of frequencies from position_ids and an initializer
+by Cast -> Unsqueeze -> Mul -> Cos, Sin (-> Mul(scale)). It rotates halves (not interleaved); checkpoints
+that pair neighbours are brought into that order when their weights are read.
 
 Linear weights are float32 initializers `[in, out]` as MatMul wants them, read lazily
 (`onnx_ir.LazyTensor`, a transposed view), so that a stage holds one tensor at a time. A tied
 lm_head is the node `Transpose(embed)` feeding the MatMul, never a second copy. Initializers are
-named as in Hugging Face checkpoints, whatever the source (i counts layers):
+named as in Llama's checkpoints, whatever the source (i counts layers); those in brackets are not in Llama:
 
     model.embed_tokens.weight                      [vocabulary, hidden]
-    model.layers.{i}.input_layernorm.weight        [hidden]
+    [model.embed_positions.weight]                 [positions, hidden]
+    model.layers.{i}.input_layernorm.weight [.bias]    [hidden]
     model.layers.{i}.self_attn.{q,k,v,o}_proj.weight   [in, out], optional .bias [out]
-    model.layers.{i}.post_attention_layernorm.weight
+    [model.layers.{i}.self_attn.{q,k}_norm.weight]     [head_dim], or [out] over all heads
+    [model.layers.{i}.attention_output_layernorm.weight]
+    model.layers.{i}.post_attention_layernorm.weight [.bias]    before the MLP
     model.layers.{i}.mlp.{gate,up,down}_proj.weight    [in, out], optional .bias [out]
-    model.norm.weight
-    lm_head.weight                                 [hidden, vocabulary], absent when tied
+    [model.layers.{i}.mlp_output_layernorm.weight]
+    model.norm.weight [.bias]
+    lm_head.weight                                 [hidden, vocabulary], absent when tied; [lm_head.bias]
+    rope.inv_freq, rope.{j}.inv_freq               radians per token, scaling applied
 """
 
 from __future__ import annotations
@@ -68,11 +85,10 @@ class DecoderFacts:
     head_dim: int
     vocabulary: int
     context_length: int  # the longest the model was trained for and computes exactly, tokens
-    norm_epsilon: float
-    rope_theta: float
-    rope_inv_freq: tuple[float, ...]  # head_dim / 2 values, scaling applied, radians per token
-    rope_scale: float = 1.0  # multiplies cos and sin (yarn, longrope)
-    sliding_window: int | None = None  # never shorter than context_length: inside it, windowed and full attention agree
+    windows: tuple[int | None, ...] = ()  # per layer: tokens that a token sees; None, or no entry: all before it
+    gated_mlp: bool = True
+    experts: int = 0  # of a mixture-of-experts layer; `intermediate` is one expert's
+    experts_per_token: int = 0
     tied_embedding: bool = False
 
 
@@ -126,8 +142,5 @@ class ModelIR:
             names = [value.name for value in found]
             if names != wanted[side]:
                 raise ModelError(f"`{self.facts.name}` has the {side} {names}, a decoder of its facts {wanted[side]}")
-        if 2 * len(decoder.rope_inv_freq) != decoder.head_dim:
-            raise ModelError(
-                f"`{self.facts.name}` has {len(decoder.rope_inv_freq)} rotary frequencies for heads of "
-                f"dimension {decoder.head_dim}"
-            )
+        if len(decoder.windows) not in (0, decoder.layers):
+            raise ModelError(f"`{self.facts.name}` has windows of {len(decoder.windows)} layers, not {decoder.layers}")

@@ -64,6 +64,8 @@ class _Rules:
             return 7, "small model: 7 bits cost little download, and it has no redundancy to lose"
         if self.vocabulary is not None and use.rows == self.vocabulary and "linear" in use.roles:
             return 6, _HEAD
+        if self.vocabulary is not None and use.rows != self.vocabulary and "embedding" in use.roles:
+            return 8, "learned positions: a small table, added to every token"
         if "embedding" not in use.roles:
             return 4, "linear layer: groups of 32 with their own scale and zero point keep 4 bits accurate"
         if use.elements <= SMALL_TABLE:

@@ -266,11 +266,18 @@ class _Planner:
             size = memory.matrix_bytes(use, tensor.bits, stored=False)
             work = roofline.matrix_work(size, use.elements, tensor.bits)
             (head if use.rows == decoder.vocabulary else layers).append(work)
-        attention = 2.0 * 2 * decoder.layers * decoder.heads * decoder.head_dim * min(context, 512) / 2
+        attention = 2.0 * 2 * decoder.heads * decoder.head_dim * _tokens_seen(decoder, min(context, 512) / 2)
         prefill = roofline.prefill_tokens_per_second(profile, roofline.total(layers), attention, chunk, threads)
-        cached = self.demand.page_bytes * (context // 2) // PAGE_TOKENS
+        seen = _tokens_seen(decoder, context // 2)
+        cached = int(self.demand.page_bytes * seen) // (PAGE_TOKENS * decoder.layers)
         decode = roofline.decode_tokens_per_second(profile, roofline.total(layers + head), cached, threads)
         return prefill, decode
+
+
+def _tokens_seen(decoder: DecoderFacts, position: float) -> float:
+    """Tokens whose keys and values a token at `position` reads, of all layers together."""
+    windows = decoder.windows or (None,) * decoder.layers
+    return sum(position if window is None else min(window, position) for window in windows)
 
 
 def _context_wanted(decoder: DecoderFacts, asked: int | None) -> tuple[int, int]:

@@ -9,16 +9,17 @@ import numpy as np
 from edgec.ir.compressed import GROUP, CompressedModel
 from edgec.ir.lowered import KVLayout
 from edgec.ir.model import DecoderFacts
-from edgec.lower.wasm.decoder_match import LayerWeights, LinearWeights, match_decoder
+from edgec.lower.wasm.decoder_match import AttentionLayer, LinearWeights, MlpLayer, Norm, Rotary, match_decoder
 from edgec.lower.wasm.kernels.attention import attention, scratch_floats
 from edgec.lower.wasm.kernels.embedding import embedding
 from edgec.lower.wasm.kernels.epilogue import Epilogue, padded
 from edgec.lower.wasm.kernels.kv_cache import PageLayout, rope_and_append, rope_angles
 from edgec.lower.wasm.kernels.linear import linear
 from edgec.lower.wasm.kernels.linear_float import linear_float
-from edgec.lower.wasm.kernels.norm import norm
+from edgec.lower.wasm.kernels.norm import norm, norm_parts
 from edgec.lower.wasm.kernels.quantize import quantize, quantized_bytes
-from edgec.lower.wasm.program import Entry, Operand, Program, Scalar, Storage
+from edgec.lower.wasm.kernels.softcap import softcap
+from edgec.lower.wasm.program import Entry, Operand, Program, Scalar, Storage, View
 from edgec.lower.wasm.weights import Matrix, WeightStore
 
 
@@ -38,7 +39,7 @@ class _Lowering:
         self.facts: DecoderFacts = facts
         self.plan = plan
         self.rows = plan.prefill_chunk
-        self.names = match_decoder(compressed.model)
+        self.network = match_decoder(compressed.model)
         self.layout = PageLayout(facts.layers, facts.kv_heads, facts.head_dim, plan.kv.bits)
         pages = -(-plan.context_length // plan.kv.page_tokens)
         self.program = Program(
@@ -48,11 +49,19 @@ class _Lowering:
         )
         self.weights = WeightStore(self.program, compressed)
         self.tokens = self.program.workspace("tokens", 4 * self.rows, persistent=True)
-        self.stream = self.program.workspace("stream", 4 * self.rows * facts.hidden, persistent=True)
+        self.stride = padded(facts.hidden)  # floats per row of the stream
+        self.stream = self.program.workspace("stream", 4 * self.rows * self.stride, persistent=True)
         self.logits = self.program.workspace("logits", 4 * padded(facts.vocabulary), persistent=True)
         self.program.input("tokens", "int32", (self.rows,), self.tokens)
         self.program.output("logits", "float32", (facts.vocabulary,), self.logits)
-        self.inv_freq = self.program.weight("rope.inv_freq", np.asarray(facts.rope_inv_freq, np.float32))
+        rotaries = dict.fromkeys(layer.rotary for layer, _ in self.network.layers if layer.rotary is not None)
+        self.inv_freq = {
+            rotary: self.program.weight(
+                f"rope.{number}.inv_freq" if number else "rope.inv_freq", np.asarray(rotary.inv_freq, np.float32)
+            )
+            for number, rotary in enumerate(rotaries)
+        }
+        self.angles: dict[Rotary, tuple[Storage, Storage]] = {}
 
     # Buffers
 
@@ -70,21 +79,63 @@ class _Lowering:
 
     # Operations
 
-    def norm(self, entry: Entry, source: Storage, weight: str, target: Activations, first: Scalar, m: Scalar) -> None:
-        columns = self.facts.hidden
-        key = ("rms_norm", columns, target.quantized)
+    def norm(self, entry: Entry, weights: Norm, target: Activations, first: Scalar, m: Scalar) -> None:
+        """Rows of the stream, normalized."""
+        columns, stride, quantized = self.facts.hidden, self.stride, target.quantized
         kernel = self.program.kernel(
-            key,
+            (f"{weights.kind}_norm", quantized, weights.epsilon, weights.bias is not None),
             lambda isa: norm(
                 isa,
-                kind="rms",
+                kind=weights.kind,
                 columns=columns,
-                stride=columns,
-                epsilon=self.facts.norm_epsilon,
-                quantized=target.quantized,
+                stride=stride,
+                epsilon=weights.epsilon,
+                quantized=quantized,
+                bias=weights.bias is not None,
             ),
         )
-        entry.call(kernel, source, self.weights.vector(weight), *target.storages, first, m)
+        entry.call(kernel, self.stream, *self.norm_weights(weights), *target.storages, first, m)
+
+    def add_normed(self, entry: Entry, source: Storage, weights: Norm) -> None:
+        """`source`, normalized, is added to the stream."""
+        columns, stride = self.facts.hidden, self.stride
+        kernel = self.program.kernel(
+            (f"add_{weights.kind}_norm", weights.epsilon, weights.bias is not None),
+            lambda isa: norm(
+                isa,
+                kind=weights.kind,
+                columns=columns,
+                stride=stride,
+                epsilon=weights.epsilon,
+                quantized=False,
+                bias=weights.bias is not None,
+                added_stride=stride,
+            ),
+        )
+        entry.call(kernel, source, *self.norm_weights(weights), self.stream, 0, "n")
+
+    def norm_weights(self, weights: Norm) -> list[Storage]:
+        names = [weights.weight] if weights.bias is None else [weights.weight, weights.bias]
+        return [self.weights.vector(name) for name in names]
+
+    def input(self, entry: Entry, weights: Norm | None, matrix: Matrix, name: str) -> Activations:
+        """The stream, normalized if there is a norm, as input of `matrix`."""
+        if weights is None:
+            return self.quantize(entry, self.stream, self.stride, matrix, name)
+        target = self.buffers_for(matrix, name, self.rows)
+        self.norm(entry, weights, target, 0, "n")
+        return target
+
+    def update(
+        self, entry: Entry, source: Activations, matrix: Matrix, bias: str | None, output_norm: Norm | None
+    ) -> None:
+        """The last linear of a branch: its output is added to the stream, through a norm if there is one."""
+        if output_norm is None:
+            self.linear(entry, source, matrix, self.stream, "n", bias=bias, residual=self.stream)
+            return
+        update = self.program.workspace("update", 4 * self.stride * self.rows)
+        self.linear(entry, source, matrix, update, "n", bias=bias)
+        self.add_normed(entry, update, output_norm)
 
     def linear(
         self,
@@ -96,11 +147,10 @@ class _Lowering:
         *,
         bias: str | None = None,
         residual: Storage | None = None,
+        activation: str | None = None,
         gated: bool = False,
     ) -> None:
-        epilogue = Epilogue(
-            bias=bias is not None, activation="silu" if gated else None, residual=residual is not None, gated=gated
-        )
+        epilogue = Epilogue(bias=bias is not None, activation=activation, residual=residual is not None, gated=gated)
         operands: list[Operand] = [*source.storages, *matrix.storages]
         if bias is not None:
             operands.append(self.weights.bias(bias, gated=gated))
@@ -140,77 +190,151 @@ class _Lowering:
         kv = self.program.kv_storage
         return [self.program.page_table, *(kv.at(offset) for offset in self.layout.buffers(layer).values())]
 
-    def attention(self, entry: Entry, layer: int, weights: LayerWeights, angles: tuple[Storage, Storage]) -> None:
+    def layer(self, entry: Entry, number: int, attention: AttentionLayer, mlp: MlpLayer) -> None:
+        qkv, output = self.matrix(attention.qkv), self.matrix(attention.output)
+        normed = self.input(entry, attention.norm, qkv, "attention_input")
+        source = None
+        if mlp.source != "after":  # the attention is about to change the stream
+            up = self.matrix(mlp.up, gated=mlp.gated)
+            if mlp.source == "before":
+                source = self.input(entry, mlp.norm, up, "mlp_input")
+            elif (qkv.bits == 32) == (up.bits == 32):
+                source = normed
+            else:
+                source = self.input(entry, attention.norm, up, "mlp_input")
+        self.attention(entry, number, attention, normed, qkv, output)
+        self.mlp(entry, mlp, source)
+
+    def attention(
+        self,
+        entry: Entry,
+        number: int,
+        layer: AttentionLayer,
+        normed: Activations,
+        matrix: Matrix,
+        output_matrix: Matrix,
+    ) -> None:
         facts, program, rows = self.facts, self.program, self.rows
-        qkv_matrix, output_matrix = self.matrix(weights.qkv), self.matrix(weights.output)
-        normed = self.buffers_for(qkv_matrix, "attention_norm", rows)
-        self.norm(entry, self.stream, weights.attention_norm, normed, 0, "n")
-        stride = padded(qkv_matrix.rows)
+        stride = padded(matrix.rows)
         qkv = program.workspace("qkv", 4 * stride * rows)
-        self.linear(entry, normed, qkv_matrix, qkv, "n", bias=weights.qkv.bias)
+        self.linear(entry, normed, matrix, qkv, "n", bias=layer.qkv.bias)
+        self.norm_heads(entry, layer, qkv, stride)
 
         integer = self.layout.bits == 16
         width = facts.heads * facts.head_dim
         queries = [program.workspace("queries", (2 if integer else 4) * width * rows)]
         if integer:
             queries.append(program.workspace("query_scales", 4 * facts.heads * self.layout.groups * rows))
+        rotated = 0 if layer.rotary is None else 2 * len(layer.rotary.inv_freq)
         rope = program.kernel(
-            ("rope_and_append", stride),
-            lambda isa: rope_and_append(layout=self.layout, heads=facts.heads, stride=stride),
+            ("rope_and_append", stride, rotated, layer.scale),
+            lambda isa: rope_and_append(
+                layout=self.layout, heads=facts.heads, stride=stride, rotated=rotated, softmax_scale=layer.scale
+            ),
         )
-        cache = self.cache_operands(layer)
+        angles = () if layer.rotary is None else self.angles[layer.rotary]
+        cache = self.cache_operands(number)
         entry.call(rope, qkv, *angles, *cache, *queries, "position", "n")
 
         fused = output_matrix.bits != 32 and facts.head_dim % GROUP == 0
         target = (self.quantized_buffers if fused else self.float_buffer)("attention", width, rows)
-        scratch = program.workspace("scores", 4 * scratch_floats(self.plan.context_length) * self.plan.max_threads)
+        context = self.plan.context_length
+        scratch = program.workspace("scores", 4 * scratch_floats(context) * self.plan.max_threads)
+        window = None if layer.window is None or layer.window >= context else layer.window
         kernel = program.kernel(
-            ("attention", fused),
+            ("attention", fused, window, layer.softcap),
             lambda isa: attention(
                 isa,
                 layout=self.layout,
                 heads=facts.heads,
-                context_length=self.plan.context_length,
+                context_length=context,
                 quantized=fused,
-                sliding_window=facts.sliding_window,
+                sliding_window=window,
+                softcap=layer.softcap,
             ),
         )
         entry.call(kernel, *queries, *cache, scratch, *target.storages, "position", "n")
         if not fused:
             target = self.quantize(entry, target.storages[0], width, output_matrix, "attention_codes")
-        self.linear(entry, target, output_matrix, self.stream, "n", bias=weights.output.bias, residual=self.stream)
+        self.update(entry, target, output_matrix, layer.output.bias, layer.output_norm)
 
-    def mlp(self, entry: Entry, weights: LayerWeights) -> None:
-        gate_up, down = self.matrix(weights.gate_up, gated=True), self.matrix(weights.down)
-        normed = self.buffers_for(gate_up, "mlp_norm", self.rows)
-        self.norm(entry, self.stream, weights.mlp_norm, normed, 0, "n")
-        stride = padded(gate_up.rows // 2)
-        gated = self.program.workspace("gated", 4 * stride * self.rows)
-        self.linear(entry, normed, gate_up, gated, "n", bias=weights.gate_up.bias, gated=True)
-        source = self.quantize(entry, gated, stride, down, "gated_codes")
-        self.linear(entry, source, down, self.stream, "n", bias=weights.down.bias, residual=self.stream)
+    def norm_heads(self, entry: Entry, layer: AttentionLayer, qkv: Storage, stride: int) -> None:
+        """Norms of queries and keys, in place."""
+        facts = self.facts
+        if layer.query_norm is None or layer.key_norm is None:
+            return
+        start = facts.heads * facts.head_dim
+        self.norm_parts(entry, layer.query_norm, facts.heads, layer.whole, qkv.at(0), stride)
+        self.norm_parts(entry, layer.key_norm, facts.kv_heads, layer.whole, qkv.at(4 * start), stride)
+
+    def norm_parts(self, entry: Entry, weights: Norm, heads: int, whole: bool, values: View, stride: int) -> None:
+        parts, columns = (1, heads * self.facts.head_dim) if whole else (heads, self.facts.head_dim)
+        kernel = self.program.kernel(
+            (f"{weights.kind}_norm_parts", parts, columns, stride, weights.epsilon),
+            lambda isa: norm_parts(
+                kind=weights.kind, parts=parts, columns=columns, stride=stride, epsilon=weights.epsilon
+            ),
+        )
+        entry.call(kernel, values, self.weights.vector(weights.weight), "n")
+
+    def rotate(self, entry: Entry, rotary: Rotary) -> None:
+        """The angles of a chunk's positions."""
+        half = len(rotary.inv_freq)
+        cosines, sines = (self.program.workspace(name, 4 * half * self.rows) for name in ("cosines", "sines"))
+        kernel = self.program.kernel(
+            ("rope_angles", half, rotary.scale), lambda isa: rope_angles(half=half, scale=rotary.scale)
+        )
+        entry.call(kernel, self.inv_freq[rotary], cosines, sines, "position", "n")
+        self.angles[rotary] = cosines, sines
+
+    def mlp(self, entry: Entry, layer: MlpLayer, source: Activations | None) -> None:
+        """`source` None: the MLP reads the stream as it is now."""
+        up, down = self.matrix(layer.up, gated=layer.gated), self.matrix(layer.down)
+        if source is None:
+            source = self.input(entry, layer.norm, up, "mlp_input")
+        stride = padded(up.rows // 2 if layer.gated else up.rows)
+        inner = self.program.workspace("mlp", 4 * stride * self.rows)
+        self.linear(entry, source, up, inner, "n", bias=layer.up.bias, activation=layer.activation, gated=layer.gated)
+        codes = self.quantize(entry, inner, stride, down, "mlp_codes")
+        self.update(entry, codes, down, layer.down.bias, layer.output_norm)
+
+    def embed(self, entry: Entry) -> None:
+        columns, stride, network = self.facts.hidden, self.stride, self.network
+        table = self.weights.matrix(network.embedding, transposed=False)
+        kernel = self.program.kernel(
+            ("embedding", table.bits),
+            lambda isa: embedding(columns=columns, bits=table.bits, scale=network.embedding_scale, stride=stride),
+        )
+        entry.call(kernel, self.tokens, *table.storages, self.stream, "n")
+        if network.positions is None:
+            return
+        places = self.weights.matrix(network.positions, transposed=False)
+        kernel = self.program.kernel(
+            ("positions", places.bits),
+            lambda isa: embedding(columns=columns, bits=places.bits, stride=stride, learned=True),
+        )
+        entry.call(kernel, *places.storages, self.stream, "position", "n")
 
     def prefill(self) -> None:
-        facts, program = self.facts, self.program
+        program = self.program
         entry = program.entry("prefill", "n", "position")
-        table = self.weights.matrix(self.names.embedding, transposed=False)
-        kernel = program.kernel(("embedding", table.bits), lambda isa: embedding(columns=facts.hidden, bits=table.bits))
-        entry.call(kernel, self.tokens, *table.storages, self.stream, "n")
-        half = facts.head_dim // 2
-        cosines, sines = (program.workspace(name, 4 * half * self.rows) for name in ("cosines", "sines"))
-        angles = program.kernel(("rope_angles",), lambda isa: rope_angles(half=half, scale=facts.rope_scale))
-        entry.call(angles, self.inv_freq, cosines, sines, "position", "n")
-        for layer, weights in enumerate(self.names.layers):
-            self.attention(entry, layer, weights, (cosines, sines))
-            self.mlp(entry, weights)
+        self.embed(entry)
+        for rotary in self.inv_freq:
+            self.rotate(entry, rotary)
+        for number, (first, second) in enumerate(self.network.layers):
+            self.layer(entry, number, first, second)
 
     def head(self) -> None:
+        network = self.network
         entry = self.program.entry("head", "row")
-        tied = self.names.lm_head == self.names.embedding
-        matrix = self.weights.matrix(self.names.lm_head, transposed=not tied)
+        tied = network.lm_head.weight == network.embedding
+        matrix = self.weights.matrix(network.lm_head.weight, transposed=not tied)
         normed = self.buffers_for(matrix, "final_norm", 1)
-        self.norm(entry, self.stream, self.names.final_norm, normed, "row", 1)
-        self.linear(entry, normed, matrix, self.logits, 1)
+        self.norm(entry, network.final_norm, normed, "row", 1)
+        self.linear(entry, normed, matrix, self.logits, 1, bias=network.lm_head.bias)
+        if network.logit_softcap is not None:
+            vectors, cap = padded(self.facts.vocabulary) // 4, network.logit_softcap
+            entry.call(self.program.kernel(("softcap",), lambda isa: softcap(vectors=vectors, cap=cap)), self.logits)
 
     def decode(self) -> None:
         entry = self.program.entry("decode", "position")

@@ -92,13 +92,16 @@ class WeightStore:
         self.program = program
         self.compressed = compressed
         self._matrices: dict[tuple[str, bool], Matrix] = {}
+        self._vectors: dict[tuple[str, int | None], Storage] = {}
 
     def vector(self, name: str, pad: int | None = None) -> Storage:
         """A float32 vector, padded with zeros to `pad` elements."""
+        if (name, pad) in self._vectors:
+            return self._vectors[name, pad]
         data = float_array(self.compressed, name).reshape(-1)
         if pad is not None and pad > data.size:
             data = np.concatenate([data, np.zeros(pad - data.size, np.float32)])
-        return self.program.weight(name, data)
+        return self._vectors.setdefault((name, pad), self.program.weight(name, data))
 
     def bias(self, name: str, *, gated: bool = False) -> Storage:
         data = float_array(self.compressed, name).reshape(-1)

@@ -14,6 +14,10 @@ def _relu(x: Expr) -> Expr:
     return tirx.max(x, math.constant(0.0, x))
 
 
+def _relu2(x: Expr) -> Expr:
+    return math.let(_relu(x), lambda positive: positive * positive)
+
+
 def _relu6(x: Expr) -> Expr:
     return tirx.min(_relu(x), math.constant(6.0, x))
 
@@ -22,6 +26,7 @@ ACTIVATIONS: dict[str, Callable[[Expr], Expr]] = {
     "gelu": math.gelu,
     "gelu_tanh": math.gelu_tanh,
     "relu": _relu,
+    "relu2": _relu2,
     "relu6": _relu6,
     "sigmoid": math.sigmoid,
     "silu": math.silu,

@@ -34,6 +34,7 @@ from edgec.lower.wasm.kernels.builder import (
 from edgec.lower.wasm.kernels.dot import lane, signed_dot
 from edgec.lower.wasm.kernels.kv_cache import Block, CacheBuffers, PageLayout
 from edgec.lower.wasm.kernels.quantize import QuantizedBuffers, quantize_group
+from edgec.lower.wasm.kernels.softcap import capped
 from edgec.lower.wasm.target import Isa
 
 _MASKED = -1e30
@@ -55,12 +56,20 @@ def _portions(heads: int) -> list[int]:
 
 
 def attention(
-    isa: Isa, *, layout: PageLayout, heads: int, context_length: int, quantized: bool, sliding_window: int | None = None
+    isa: Isa,
+    *,
+    layout: PageLayout,
+    heads: int,
+    context_length: int,
+    quantized: bool,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
 ) -> PrimFunc:
     """Parameters: queries, [query scales], cache buffers, scratch (`scratch_floats` per thread), then
     quantized buffers or a float output [m, heads * head_dim], position, m.
 
-    `quantized` (head_dim a multiple of 32) leaves the result as quantized activations.
+    `quantized` (head_dim a multiple of 32) leaves the result as quantized activations. With a `softcap` c,
+    scores s become c * tanh(s / c).
     """
     dim, bits = layout.head_dim, layout.bits
     shared = heads // layout.kv_heads
@@ -94,6 +103,9 @@ def attention(
             )
             with T.serial(0, blocks) as b:
                 found = score(cache.block(first_block + b, kv_head))
+                if softcap is not None:
+                    for i in range(count * _VECTORS):
+                        found[i] = capped(found[i], softcap)
                 for j in range(_VECTORS):
                     token = T.Ramp((first_block + b) * BLOCK_TOKENS + 4 * j, 1, 4)
                     hidden = token > splat(last, "int32x4")

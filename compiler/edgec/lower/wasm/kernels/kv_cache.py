@@ -168,25 +168,28 @@ def _inverse(peak: Expr, levels: float) -> Expr:
     return bind(tirx.Select(peak < T.float32(1e-30), T.float32(0.0), T.float32(levels) / peak))
 
 
-def rope_and_append(*, layout: PageLayout, heads: int, stride: int, rotary: bool = True) -> PrimFunc:
+def rope_and_append(
+    *, layout: PageLayout, heads: int, stride: int, rotated: int | None = None, softmax_scale: float | None = None
+) -> PrimFunc:
     """Rotate queries and keys, append keys and values, leave queries ready for `attention`.
 
-    Parameters: qkv [m, stride] (queries, keys, values), cosines, sines, cache buffers, queries
+    Parameters: qkv [m, stride] (queries, keys, values), [cosines, sines], cache buffers, queries
     (int16 at 16 bits, else float32), [query scales], position, m. Query scales include
-    1 / sqrt(head_dim).
+    `softmax_scale`, by default 1 / sqrt(head_dim). The first `rotated` features of a head rotate (by default
+    all); with 0 there are no cosines and sines.
     """
-    dim, half = layout.head_dim, layout.head_dim // 2
+    dim = layout.head_dim
+    half = (dim if rotated is None else rotated) // 2
     units = heads + 2 * layout.kv_heads
     with KernelBuilder() as k:
         qkv = k.buffer("qkv", "float32")
-        cosines = k.buffer("cosines", "float32")
-        sines = k.buffer("sines", "float32")
+        cosines, sines = (k.buffer(name, "float32") if half else None for name in ("cosines", "sines"))
         cache = CacheBuffers.declare(k, layout)
         queries = k.buffer("queries", "int16" if layout.bits == 16 else "float32")
         query_scales = k.buffer("query_scales", "float32") if layout.bits == 16 else None
         position = k.scalar("position")
         m = k.scalar("m")
-        softmax_scale = T.float32(dim**-0.5)
+        scale = T.float32(dim**-0.5 if softmax_scale is None else softmax_scale)
         with T.parallel(0, m * units) as unit:
             row = bind(tirx.truncdiv(unit, units))
             head = bind(tirx.truncmod(unit, units))
@@ -194,25 +197,34 @@ def rope_and_append(*, layout: PageLayout, heads: int, stride: int, rotary: bool
             token = bind(position + row)
             values = Floats(dim)
 
-            def plain() -> None:
-                for i in range(0, dim, 4):
+            def plain(first: int = 0) -> None:
+                whole = (dim - first) // 4 * 4
+                for i in range(first, first + whole, 4):
                     values.set_vector(i, load(qkv, source + i))
+                for i in range(first + whole, dim):
+                    values[i] = qkv[source + i]
 
             def rotate() -> None:
-                if not rotary:
+                if cosines is None or sines is None:
                     plain()
                     return
-                for i in range(0, half, 4):
+                for i in range(0, half // 4 * 4, 4):
                     first, second = bind(load(qkv, source + i)), bind(load(qkv, source + half + i))
                     cosine, sine = bind(load(cosines, row * half + i)), bind(load(sines, row * half + i))
                     values.set_vector(i, first * cosine - second * sine)
                     values.set_vector(half + i, second * cosine + first * sine)
+                for i in range(half // 4 * 4, half):
+                    first, second = bind(qkv[source + i]), bind(qkv[source + half + i])
+                    cosine, sine = bind(cosines[row * half + i]), bind(sines[row * half + i])
+                    values[i] = first * cosine - second * sine
+                    values[half + i] = second * cosine + first * sine
+                plain(2 * half)
 
             with T.If(head < heads):
                 with T.Then():
                     rotate()
                     at = row * heads + head
-                    _store_query(layout, values, queries, query_scales, at, softmax_scale)
+                    _store_query(layout, values, queries, query_scales, at, scale)
                 with T.Else(), T.If(head < heads + layout.kv_heads):
                     with T.Then():
                         rotate()

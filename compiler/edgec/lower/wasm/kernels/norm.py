@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgec.ir.compressed import GROUP
 from edgec.lower.wasm.kernels.builder import (
+    Buffer,
     Expr,
     Floats,
     KernelBuilder,
@@ -41,15 +45,56 @@ def row_sum(columns: int, term: object) -> Expr:
     return bind(tree_sum(scalars))
 
 
+class _Moments:
+    """Mean (of "layer" norms) and variance of a row, whose values `read(i, lanes)` gives."""
+
+    def __init__(self, kind: str, columns: int, epsilon: float, read: Callable[[Expr, int], Expr]) -> None:
+        self._read = read
+        self._mean = None
+        if kind == "layer":
+            self._mean = bind(row_sum(columns, read) * T.float32(1.0 / columns))
+
+        def square(i: Expr, width: int) -> Expr:
+            value = bind(self._centred(i, width))
+            return value * value
+
+        variance = row_sum(columns, square) * T.float32(1.0 / columns)
+        self._inverse = bind(T.float32(1.0) / T.sqrt(variance + T.float32(epsilon)))
+
+    def _centred(self, i: Expr, width: int) -> Expr:
+        value = self._read(i, width)
+        return value if self._mean is None else value - _lanes_of(self._mean, width)
+
+    def normalized(self, i: Expr, width: int) -> Expr:
+        return self._centred(i, width) * _lanes_of(self._inverse, width)
+
+
+def _read(buffer: Buffer, i: Expr, width: int) -> Expr:
+    return load(buffer, i, width) if width > 1 else buffer[i]
+
+
+def _lanes_of(value: Expr, width: int) -> Expr:
+    return splat(value, f"float32x{width}") if width > 1 else value
+
+
 def norm(
-    isa: Isa, *, kind: str, columns: int, stride: int, epsilon: float, quantized: bool, bias: bool = False
+    isa: Isa,
+    *,
+    kind: str,
+    columns: int,
+    stride: int,
+    epsilon: float,
+    quantized: bool,
+    bias: bool = False,
+    added_stride: int | None = None,
 ) -> PrimFunc:
     """`kind` is "rms" or "layer". Normalizes rows `first ... first + m - 1` to output rows `0 ... m - 1`.
 
     Parameters: input, weight, [bias], then quantized buffers or a float output with `columns`
     floats per row, first, m. `y = (x - mean) / sqrt(variance + epsilon) * weight + bias`; RMSNorm
-    has no mean.
+    has no mean. With `added_stride`, the result is added to a float output of so many floats per row.
     """
+    output_stride = columns if added_stride is None else added_stride
     groups = groups_of(columns)
     with KernelBuilder() as k:
         source = k.buffer("input", "float32")
@@ -62,32 +107,11 @@ def norm(
         with T.parallel(0, m) as row:
             start = bind((first + row) * stride)
 
-            def read(i: Expr, width: int) -> Expr:
-                return load(source, start + i, width) if width > 1 else source[start + i]
-
-            def lanes_of(value: Expr, width: int) -> Expr:
-                return splat(value, f"float32x{width}") if width > 1 else value
-
-            mean = None
-            if kind == "layer":
-                mean = bind(row_sum(columns, read) * T.float32(1.0 / columns))
-
-            def centred(i: Expr, width: int) -> Expr:
-                return read(i, width) if mean is None else read(i, width) - lanes_of(mean, width)
-
-            def square(i: Expr, width: int) -> Expr:
-                value = bind(centred(i, width))
-                return value * value
-
-            variance = row_sum(columns, square) * T.float32(1.0 / columns)
-            inverse = bind(T.float32(1.0) / T.sqrt(variance + T.float32(epsilon)))
+            moments = _Moments(kind, columns, epsilon, lambda i, width: _read(source, start + i, width))
 
             def normalized(i: Expr, width: int) -> Expr:
-                factor = load(weight, i, width) if width > 1 else weight[i]
-                value = centred(i, width) * lanes_of(inverse, width) * factor
-                if shift is not None:
-                    value = value + (load(shift, i, width) if width > 1 else shift[i])
-                return value
+                value = moments.normalized(i, width) * _read(weight, i, width)
+                return value if shift is None else value + _read(shift, i, width)
 
             if target is not None:
                 values = Floats(GROUP)
@@ -98,8 +122,41 @@ def norm(
 
                 for_each_group(columns, one)
             else:
+
+                def put(i: Expr, width: int) -> None:
+                    assert output is not None
+                    at = row * output_stride + i
+                    value = normalized(i, width)
+                    if added_stride is not None:
+                        value = value + (load(output, at, width) if width > 1 else output[at])
+                    store(output, at, value, width)
+
                 with T.serial(0, columns // 4) as i:
-                    store(output, row * columns + i * 4, normalized(i * 4, 4))
+                    put(i * 4, 4)
                 for tail in range(columns // 4 * 4, columns):
-                    store(output, row * columns + tail, normalized(T.int32(tail), 1), 1)
+                    put(T.int32(tail), 1)
+    return k.func
+
+
+def norm_parts(*, kind: str, parts: int, columns: int, stride: int, epsilon: float) -> PrimFunc:
+    """Normalizes, in place, the first `parts` parts of `columns` floats of each row, with the same weights.
+
+    Parameters: values with `stride` floats per row, weight, m.
+    """
+    with KernelBuilder() as k:
+        values = k.buffer("values", "float32")
+        weight = k.buffer("weight", "float32")
+        m = k.scalar("m")
+        with T.parallel(0, m * parts) as unit:
+            row = tirx.truncdiv(unit, parts)
+            start = bind(row * stride + tirx.truncmod(unit, parts) * columns)
+            moments = _Moments(kind, columns, epsilon, lambda i, width: _read(values, start + i, width))
+
+            def put(i: Expr, width: int) -> None:
+                store(values, start + i, moments.normalized(i, width) * _read(weight, i, width), width)
+
+            with T.serial(0, columns // 4) as i:
+                put(i * 4, 4)
+            for tail in range(columns // 4 * 4, columns):
+                put(T.int32(tail), 1)
     return k.func

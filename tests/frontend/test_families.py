@@ -1,0 +1,71 @@
+"""Fields of the families' configurations that edgec does not know how to honour, refused by name."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgec.errors import EdgecError, UnsupportedError
+from edgec.frontend import check, load
+from tests.frontend.decoders import save_reference
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before"),
+    ("opt", {"word_embed_proj_dim": 32}, "word_embed_proj_dim"),
+    ("opt", {"_remove_final_layer_norm": True}, "_remove_final_layer_norm"),
+    ("falcon", {"alibi": True}, "alibi"),
+    ("falcon", {"activation": "swiglu"}, "activation"),
+    ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
+    ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights"),
+    ("gpt2", {"activation_function": "selu"}, "activation_function"),
+    ("gpt-neox", {"rope_theta": 500.0}, "rope_theta"),
+    ("gemma3", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
+    ("gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+    ("gemma2", {"hidden_act": "relu"}, "hidden_act"),
+    ("cohere", {"use_qk_norm": True}, "use_qk_norm"),
+    ("stablelm", {"qk_layernorm": True}, "qk_layernorm"),
+    ("smollm3", {"use_sliding_window": True}, "use_sliding_window"),
+    ("qwen3", {"embedding_multiplier": 2.0}, "embedding_multiplier"),
+]
+IMPOSSIBLE: list[tuple[str, dict[str, Any]]] = [
+    ("stablelm", {"partial_rotary_factor": 0.01}),
+    ("gemma2", {"layer_types": ["full_attention"]}),
+    ("smollm3", {"no_rope_layers": [1]}),
+    ("gemma3", {"rope_local_base_freq": 0}),
+    ("granite", {"logits_scaling": "8"}),
+    ("gemma2", {"query_pre_attn_scalar": None}),
+    ("phi3", {"rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}}),
+]
+
+
+@pytest.mark.parametrize(("family", "fields", "named"), REFUSED)
+def test_refused(family: str, fields: dict[str, Any], named: str, tmp_path: Path) -> None:
+    save_reference(tmp_path, family, plain=False)
+    change(tmp_path, fields)
+    assert [problem.subject for problem in check(tmp_path)] == [named]
+    with pytest.raises(UnsupportedError, match=f"`{named}` is "):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(("family", "fields"), IMPOSSIBLE)
+def test_impossible_values(family: str, fields: dict[str, Any], tmp_path: Path) -> None:
+    save_reference(tmp_path, family, plain=False)
+    change(tmp_path, fields)
+    with pytest.raises(EdgecError):
+        load(tmp_path)
+
+
+def test_checkpoint_of_the_bare_model(tmp_path: Path) -> None:
+    """GPT-2's own checkpoint lacks the prefix of the class with a head."""
+    from safetensors.numpy import load_file, save_file
+
+    save_reference(tmp_path, "gpt2", plain=False)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file({n.removeprefix("transformer."): t for n, t in tensors.items()}, tmp_path / "model.safetensors")
+    assert load(tmp_path).decoder is not None
+
+
+def change(folder: Path, fields: dict[str, Any]) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))

@@ -1,0 +1,54 @@
+"""Writes docs/families.md: every family of `tests.families`, measured as the tests measure it.
+
+python -m tests.lower.families_page
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgec.frontend.families import FAMILIES
+from edgec.frontend.gguf_families import ARCHITECTURES
+from tests.families import CASES
+from tests.lower.families import IDS, PREFILL, STEPS, Family
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "families.md"
+HEAD = f"""# Decoder families
+
+Written by `python -m tests.lower.families_page` (`make families`) from `tests/families.py`; do not edit.
+
+A family is an entry in `compiler/edgec/frontend/families.py`: names of tensors and switches of one builder.
+`edgec compile` takes a Hugging Face folder of any of them; a field of a configuration that edgec does not know
+how to honour is refused by its name before a weight is read. GGUF files are taken of the architectures
+{", ".join(ARCHITECTURES)}.
+
+Each row is a model with random weights, two layers and small odd shapes, made by `transformers` in the test.
+
+* *Float error*: the largest difference from the logits of `transformers` (eager attention, float32) over a prefill
+  of {PREFILL} tokens and {STEPS} decode steps, when everything is compiled in float32.
+* *Top-1*: part of {len(IDS)} positions at which the model has the same most likely token when it is quantized as the
+  planner chooses: 7 bits for models this small, 12-bit keys and values, int8 activations. With random weights
+  near-ties are everywhere.
+
+| model_type | class | exercised | float error | top-1 |
+|---|---|---|--:|--:|
+"""
+
+
+def rows() -> Iterator[str]:
+    for name, case in CASES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            family = Family(name, Path(folder) / "model")
+            config = json.loads((Path(folder) / "model" / "config.json").read_text())
+            error = family.float_error(Path(folder) / "floats.edgec")
+            agreement = family.agreement(Path(folder) / "quantized.edgec")
+        kind = config["model_type"]
+        yield f"| {kind} | {FAMILIES[kind].architecture} | {case.exercises} | {error:.0e} | {agreement:.1%} |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(HEAD + "\n".join(rows()) + "\n", encoding="utf-8")
+    print(f"wrote {PAGE}")

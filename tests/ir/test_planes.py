@@ -42,9 +42,9 @@ def byte1_by_the_book(data: planes.Bytes, shift: int) -> list[int]:
 
 
 def test_planes_of_bytes() -> None:
-    data = codes(384) & 0x7F
+    data = codes(384)
     merged = np.zeros_like(data)
-    for shift in range(7):
+    for shift in range(8):
         plane = planes.split_byte1(data, shift)
         assert plane.tolist() == byte1_by_the_book(data, shift)
         planes.merge_byte1(merged, plane, shift)

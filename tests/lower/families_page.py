@@ -30,7 +30,7 @@ Each row is a model with random weights, two layers and small odd shapes, made b
 * *Float error*: the largest difference from the logits of `transformers` (eager attention, float32) over a prefill
   of {PREFILL} tokens and {STEPS} decode steps, when everything is compiled in float32.
 * *Top-1*: part of {len(IDS)} positions at which the model has the same most likely token when it is quantized as the
-  planner chooses: 7 bits for models this small, 12-bit keys and values, int8 activations. With random weights
+  planner chooses: 8 bits for models this small, 12-bit keys and values, int8 activations. With random weights
   near-ties are everywhere.
 
 | model_type | class | exercised | float error | top-1 |

@@ -128,7 +128,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("bits", [4, 7, 32])
+@pytest.mark.parametrize("bits", [4, 7, 8, 32])
 @pytest.mark.parametrize(("rows", "columns", "m", "epilogue", "dense"), CASES)
 def test_linear(bits: int, rows: int, columns: int, m: int, epilogue: Epilogue, dense: bool) -> None:
     x, weight = random_floats(1, m, columns), random_floats(2, rows, columns) * 0.1
@@ -156,7 +156,7 @@ def test_linear(bits: int, rows: int, columns: int, m: int, epilogue: Epilogue, 
             activations = run_quantize(isa, x)
             exact_input = dequantized_activations(activations, columns, m)
             tensor: PackedTensor = gather_rows(packed, order) if epilogue.gated else packed
-            codes = tensor.high if tensor.low is None else byte_codes(tensor.high, tensor.low)
+            codes = tensor.high if tensor.low is None else byte_codes(tensor)
             operands = [*activations, codes, tensor.scales, tensor.zeros]
             func = linear(
                 isa, rows=rows, columns=columns, bits=bits, epilogue=epilogue, output_stride=stride if dense else None

@@ -67,13 +67,13 @@ def test_windows_make_long_contexts_faster() -> None:
 
 def test_small_models_keep_8_bits() -> None:
     tiny = decoder(layers=5, hidden=64, intermediate=172, heads=8, kv_heads=4, head_dim=8, vocabulary=512)
-    assert set(bits_of(make_plan(tiny, load("phone-4gb"))).values()) == {7, 32}
+    assert set(bits_of(make_plan(tiny, load("phone-4gb"))).values()) == {8, 32}
 
 
 def test_encoder() -> None:
     plan = make_plan(encoder(), load("phone-8gb"))
     bits = bits_of(plan)
-    assert (bits["word"], bits["position"], bits["token_type"]) == (4, 7, 32)
+    assert (bits["word"], bits["position"], bits["token_type"]) == (4, 8, 32)
     assert (bits["layer.0.up"], bits["layer.0.bias"]) == (4, 32)
     assert plan.kv is None and plan.context_length == plan.prefill_chunk == 0
     assert plan.dims == {"batch_size": 1, "sequence_length": 128}
@@ -95,7 +95,7 @@ def test_convolutional_network() -> None:
     assert plan.dims == {"N": 1, "height": 192, "width": 224}
 
 
-@pytest.mark.parametrize("bits", [4, 6, 7, 32])
+@pytest.mark.parametrize("bits", [4, 6, 7, 8, 32])
 def test_bits_override_the_rules(bits: int) -> None:
     plan = make_plan(decoder(), load("laptop-8gb"), bits=bits)
     assert {tensor.bits for tensor in plan.tensors if tensor.name.endswith(("embed", "qkv", "down"))} == {bits}

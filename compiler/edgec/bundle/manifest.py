@@ -82,7 +82,7 @@ class KV:
 
 SegmentOp = Literal["copy", "bits2", "bit1", "byte1"]
 EXPANSION: Mapping[SegmentOp, int] = {"copy": 1, "bits2": 2, "bit1": 4, "byte1": 8}  # target bytes per stored byte
-SHIFTS: Mapping[SegmentOp, int] = {"bit1": 1, "byte1": 6}  # largest `shift`
+SHIFTS: Mapping[SegmentOp, int] = {"bit1": 1, "byte1": 7}  # largest `shift`
 
 
 @dataclass(frozen=True)

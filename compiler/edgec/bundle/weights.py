@@ -1,7 +1,7 @@
 """Cutting the weights of a lowered module into content-addressed files, most important bytes first.
 
-Order: raw bytes, then the two top bits of all codes, then the third, then the fourth, then what codes of 6 and 7
-bits have below, each in the order of the memory plan. A prefix of the download is thus a usable model. Planes that are
+Order: raw bytes, then the two top bits of all codes, then the third, then the fourth, then what longer codes
+have below, each in the order of the memory plan. A prefix of the download is thus a usable model. Planes that are
 all zero (the lowest of a 6-bit tensor) are left out: memory starts zeroed.
 """
 
@@ -62,6 +62,7 @@ class _Part:
 # Planes in the order of their importance: kind, op and shift.
 _PLANES: tuple[tuple[str, SegmentOp, int], ...] = (
     ("nibbles", "bits2", 0),
+    ("bytes", "byte1", 7),
     ("bytes", "byte1", 6),
     ("bytes", "byte1", 5),
     ("nibbles", "bit1", 1),

@@ -33,7 +33,7 @@ Examples:
 @click.option("--profile", "-p", help="The device, see `edgec profiles`.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Where the bundle goes  [default: NAME.edgec].")
 @click.option(
-    "--bits", type=click.Choice(["4", "6", "7", "32"]), help="Bits per weight, instead of the planner's choice."
+    "--bits", type=click.Choice(["4", "6", "7", "8", "32"]), help="Bits per weight, instead of the planner's choice."
 )
 @click.option("--context", type=click.IntRange(min=1), metavar="TOKENS", help="Longest conversation.")
 @click.option("--kv-bits", type=click.Choice(["16", "32"]), help="Bits of the conversation's memory (KV cache).")

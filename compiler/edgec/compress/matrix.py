@@ -23,7 +23,7 @@ _LARGEST_WEIGHT = 65504.0 * 7
 def pack_matrix(
     name: str, matrix: npt.NDArray[Any], bits: int, locate: Callable[[int, int], tuple[int, ...]] | None = None
 ) -> PackedTensor:
-    """Quantize `matrix` (float, `[rows, columns]`) to 4, 6 or 7 bits in groups of 32 columns.
+    """Quantize `matrix` (float, `[rows, columns]`) to 4, 6, 7 or 8 bits in groups of 32 columns.
 
     6-bit codes are packed as 7-bit ones whose lowest bit is zero.
 
@@ -57,7 +57,7 @@ def pack_matrix(
             codes >>= np.uint8(4)
         high[first:last] = pack_nibbles(codes)
     error = {"relative_rmse": math.sqrt(lost / total) if total else 0.0, "max_abs": worst}
-    return PackedTensor(name, rows, columns, 7 if bits > 4 else 4, high, low, scales, zeros, error)
+    return PackedTensor(name, rows, columns, {6: 7}.get(bits, bits), high, low, scales, zeros, error)
 
 
 def _slabs(blocks: int, groups: int) -> Iterator[tuple[int, int]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgec.compress.matrix import pack_matrix
 from edgec.errors import ModelError
-from edgec.ir.compressed import GROUP, CompressedModel, PackedTensor
+from edgec.ir.compressed import GROUP, LARGEST_CODE, CompressedModel, PackedTensor
 from edgec.ir.model import ModelIR
 from edgec.ir.plan import Plan, TensorPlan
 from edgec.ir.weight_use import FLOAT_TYPES, WeightUse, weight_uses
@@ -19,7 +19,7 @@ Progress = Callable[[str, int, int], None]  # tensor, weights done before it, we
 
 
 def compress(model: ModelIR, plan: Plan, *, progress: Progress | None = None) -> CompressedModel:
-    """Quantize every initializer to which `plan` gives 4, 6 or 7 bits; check that the others are finite.
+    """Quantize every initializer to which `plan` gives 4, 6, 7 or 8 bits; check that the others are finite.
 
     One initializer is held as float at a time. `report` has `tensors` (per name: bits, rows,
     columns, bytes, relative_rmse, max_abs) and totals. Raises `ModelError` for a plan that does
@@ -70,10 +70,10 @@ def _pack(model: ModelIR, tensor_plan: TensorPlan, use: WeightUse | None) -> Pac
             f"the plan gives `{name}` {bits} bits, but it is not used as a weight matrix",
             hint="set its `bits` to 32 and its `group_size` to 0",
         )
-    if bits not in (4, 6, 7) or tensor_plan.group_size != GROUP or tensor_plan.scheme != "asymmetric":
+    if bits not in LARGEST_CODE or tensor_plan.group_size != GROUP or tensor_plan.scheme != "asymmetric":
         raise ModelError(
             f"the plan gives `{name}` {bits} bits, groups of {tensor_plan.group_size} and the scheme "
-            f"`{tensor_plan.scheme}`, expected 4, 6 or 7 bits, groups of {GROUP} and `asymmetric`"
+            f"`{tensor_plan.scheme}`, expected 4, 6, 7 or 8 bits, groups of {GROUP} and `asymmetric`"
         )
     matrix = use.to_matrix(_array(model, name))
     return pack_matrix(name, matrix, bits, lambda row, column: _array_index(use, row, column))

@@ -3,7 +3,7 @@
 One group is `GROUP = 32` consecutive input features of one output row. Its codes are unsigned,
 its value is
 
-    w = scale * (q16 - zero) / 16        q16 = 16 * q for 4-bit codes q, = 2 * q for 7-bit codes
+    w = scale * (q16 - zero) / 16        q16 = 16 * q for 4-bit codes q, = 2 * q for 7-bit, = q for 8-bit codes
 
 so the zero point has 1/16 of a 4-bit step, and the top four bits of a 7-bit code are the 4-bit
 code of the same tensor with the same scale and zero point (nested planes).
@@ -16,9 +16,9 @@ Tile order (N rows padded to a multiple of 8, K to a multiple of 32, G = K / 32)
     scales float16 [N/8, G, 8]            row 8*block + i
     zeros  uint8   [N/8, G, 8]
 
-`high` holds the upper nibbles of q16 (the whole code at 4 bits), `low` its lower nibbles, whose lowest bit is zero:
-7 bits are what a dot product takes in one go (docs/decisions/0011). A tensor planned at 6 bits has 7-bit codes that are
-even: the bundle leaves their lowest plane out, because it is zero.
+`high` holds the upper nibbles of q16 (the whole code at 4 bits), `low` its lower nibbles. 7 bits are what a dot
+product takes in one go (docs/decisions/0011); 8-bit codes are at most 254, so that their halves fit too. A tensor
+planned at 6 bits has 7-bit codes that are even: the bundle leaves their lowest plane out, because it is zero.
 Padding rows and features have scale 0 (rows) or code q with q16 == zero contribution handled by
 zero activations (features): their activations are zero, so any code is right.
 """
@@ -37,6 +37,7 @@ from edgec.ir.plan import Plan
 
 GROUP = 32
 ROWS = 8  # rows interleaved in one tile block
+LARGEST_CODE = {4: 15, 6: 63, 7: 127, 8: 254}  # by planned bits
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class PackedTensor:
     name: str
     rows: int
     columns: int
-    bits: int  # 4 or 7
+    bits: int  # 4, 7 or 8
     high: npt.NDArray[np.uint8]  # [blocks, groups, 128]
-    low: npt.NDArray[np.uint8] | None  # the same shape, 7-bit only
+    low: npt.NDArray[np.uint8] | None  # the same shape, beyond 4 bits
     scales: npt.NDArray[np.float16]  # [blocks, groups, 8]
     zeros: npt.NDArray[np.uint8]  # [blocks, groups, 8]
     error: Mapping[str, float] = field(default_factory=dict)  # "relative_rmse", "max_abs"
@@ -76,7 +77,7 @@ class PackedTensor:
         for array, shape in shapes:
             if array.shape != shape:
                 raise ModelError(f"packed tensor `{self.name}` has an array of shape {array.shape}, expected {shape}")
-        if (self.bits == 7) != (self.low is not None):
+        if (self.bits > 4) != (self.low is not None):
             low = "a" if self.low is not None else "no"
             raise ModelError(f"packed tensor `{self.name}` has {self.bits} bits but {low} low plane")
 

@@ -63,8 +63,8 @@ WeightKind = Literal["nibbles", "bytes", "raw"]
 class WeightPlacement:
     """`data` goes to address `offset`.
 
-    `nibbles`: tile-ordered 4-bit codes that the bundle stores as planes of 2, 1 and 1 bits; `bytes`: 7-bit
-    codes, stored as planes of one bit; `raw`: stored and copied as it is.
+    `nibbles`: tile-ordered 4-bit codes that the bundle stores as planes of 2, 1 and 1 bits; `bytes`: codes of up
+    to 8 bits, stored as planes of one bit; `raw`: stored and copied as it is.
     """
 
     name: str

@@ -28,7 +28,7 @@ class TensorPlan:
     """
 
     name: str
-    bits: int  # 4, 6, 7 or 32
+    bits: int  # 4, 6, 7, 8 or 32
     group_size: int  # along the input dimension
     scheme: Literal["asymmetric", "float"]
     reason: str
@@ -95,8 +95,8 @@ class Plan:
             if tensor.name in seen:
                 yield f"{where} is listed twice"
             seen.add(tensor.name)
-            if tensor.bits not in (4, 6, 7, 32):
-                yield f"{where} has `bits` {tensor.bits}, expected 4, 6, 7 or 32"
+            if tensor.bits not in (4, 6, 7, 8, 32):
+                yield f"{where} has `bits` {tensor.bits}, expected 4, 6, 7, 8 or 32"
             expected = (0, "float") if tensor.bits == 32 else (32, "asymmetric")
             if (tensor.group_size, tensor.scheme) != expected:
                 yield (

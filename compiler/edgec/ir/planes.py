@@ -6,8 +6,8 @@ Codes are packed two to a byte (low nibble, high nibble). `split` cuts `n` such 
     shift 1  uint8 [n / 4]   bit 1
     shift 0  uint8 [n / 4]   bit 0
 
-so that any prefix of (bits2, shift 1, shift 0) is a usable coarser code. Codes of 7 bits, a byte each, have seven
-planes of one bit. The byte order inside a plane is that of docs/bundle-format.md, "Weight segments": it lets 16-byte
+so that any prefix of (bits2, shift 1, shift 0) is a usable coarser code. Longer codes, a byte each, have planes
+of one bit. The byte order inside a plane is that of docs/bundle-format.md, "Weight segments": it lets 16-byte
 vectors expand with masks and shifts alone. The wasm exports `merge_*` are the same functions.
 """
 

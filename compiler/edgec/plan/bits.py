@@ -16,8 +16,8 @@ from edgec.ir.weight_use import FLOAT_TYPES, WeightUse, weight_uses
 
 TINY = 1024  # weights; at 4 bytes each they weigh less than a quantized matrix is worth
 SMALL_CONVOLUTION = 8192  # weights; a detector's narrow layers move boxes at 7 bits and weigh next to nothing
-SMALL_TABLE = 1 << 18  # weights; 7 bits of such a table cost at most 96 KiB more than 4
-SMALL_MODEL = 8 << 20  # weights; 7 bits of such a model cost at most 3 MiB more than 4
+SMALL_TABLE = 1 << 18  # weights; 8 bits of such a table cost at most 128 KiB more than 4
+SMALL_MODEL = 8 << 20  # weights; 8 bits of such a model cost at most 4 MiB more than 4
 
 _HEAD = "lm_head: 4 bits cost 5% perplexity, 6 bits 0.5%"
 
@@ -61,7 +61,7 @@ class _Rules:
         if self.convolutional:
             return 7, "classifier of a convolutional network"
         if self.small:
-            return 7, "small model: 7 bits cost little download, and it has no redundancy to lose"
+            return 8, "small model: 8 bits cost little download, and it has no redundancy to lose"
         if self.vocabulary is not None and use.rows == self.vocabulary and "linear" in use.roles:
             return 6, _HEAD
         if self.vocabulary is not None and use.rows != self.vocabulary and "embedding" in use.roles:
@@ -69,7 +69,7 @@ class _Rules:
         if "embedding" not in use.roles:
             return 4, "linear layer: groups of 32 with their own scale and zero point keep 4 bits accurate"
         if use.elements <= SMALL_TABLE:
-            return 7, "small embedding table: 7 bits cost next to nothing"
+            return 8, "small embedding table: 8 bits cost next to nothing"
         return 4, "embedding: read one row at a time, 4 bits cost little"
 
 

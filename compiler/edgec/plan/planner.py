@@ -52,7 +52,7 @@ def make_plan(
 ) -> Plan:
     """Decide how `model` is stored and run on `profile`.
 
-    `bits` (4, 6, 7 or 32) overrides the choice for all weight matrices, `kv_bits` (16 or 32) that
+    `bits` (4, 6, 7, 8 or 32) overrides the choice for all weight matrices, `kv_bits` (16 or 32) that
     for the KV cache, `context_length` (tokens, rounded up to a multiple of 16) the length that is
     aimed at, `max_dims` the upper bounds of a graph's symbolic dimensions. `precision="float32"`
     keeps everything float. Raises `UsageError` for choices that make no sense and
@@ -76,8 +76,8 @@ def make_plan(
 def _check_choices(
     model: ModelIR, bits: int | None, context_length: int | None, kv_bits: int | None, precision: str
 ) -> None:
-    if bits not in (None, 4, 6, 7, 32):
-        raise UsageError(f"weights cannot have {bits} bits", hint="choose 4, 6, 7 or 32")
+    if bits not in (None, 4, 6, 7, 8, 32):
+        raise UsageError(f"weights cannot have {bits} bits", hint="choose 4, 6, 7, 8 or 32")
     if kv_bits not in (None, 16, 32):
         raise UsageError(f"the KV cache cannot have {kv_bits} bits", hint="choose 16 or 32")
     if precision not in ("auto", "float32"):

@@ -24,7 +24,8 @@ class Work:
 
 def matrix_work(resident_bytes: int, elements: int, bits: int) -> Work:
     """The matrix-vector product with one matrix."""
-    return Work(resident_bytes, 2.0 * elements * (_FLOAT_PENALTY if bits == 32 else 1))
+    factor = {8: 2, 32: _FLOAT_PENALTY}.get(bits, 1)  # 8-bit codes are two dots
+    return Work(resident_bytes, 2.0 * elements * factor)
 
 
 def total(works: list[Work]) -> Work:

@@ -65,7 +65,7 @@ export interface Segment {
 export const EXPANSION = { copy: 1, bits2: 2, bit1: 4, byte1: 8 } as const;
 
 /** The largest `shift` of the segments that have one. */
-export const SHIFTS: Partial<Record<Segment["op"], number>> = { bit1: 1, byte1: 6 };
+export const SHIFTS: Partial<Record<Segment["op"], number>> = { bit1: 1, byte1: 7 };
 
 export interface WeightFile {
   file: string;

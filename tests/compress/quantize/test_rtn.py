@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgec.compress.quantize.rtn import QuantizedGroups, quantize_groups
+from edgec.ir.compressed import LARGEST_CODE
 
 
 def values(groups: QuantizedGroups, bits: int) -> np.ndarray:
@@ -20,7 +21,7 @@ def values(groups: QuantizedGroups, bits: int) -> np.ndarray:
 def min_max_error(weights: np.ndarray, bits: int) -> np.ndarray:
     """Squared error per group of the plain choice, in the same format."""
     low, high = np.minimum(weights.min(axis=0), 0), np.maximum(weights.max(axis=0), 0)
-    levels, factor = (1 << bits) - 1, 1 << (bits - 4)
+    levels, factor = LARGEST_CODE[bits], 1 << (bits - 4)
     scales = ((high - low) * factor / levels).astype(np.float16).astype(np.float64)
     usable = np.where(scales > 0, scales, 1)
     zeros = np.clip(np.rint(-16 * low / usable), 0, 255)
@@ -47,7 +48,7 @@ def distributions() -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("bits", [4, 6, 7])
+@pytest.mark.parametrize("bits", [4, 6, 7, 8])
 @pytest.mark.parametrize("name", sorted(distributions()))
 def test_no_group_is_worse_than_min_max(name: str, bits: int) -> None:
     weights = distributions()[name]
@@ -96,7 +97,7 @@ def test_grids_with_a_zero_point_in_sixteenths_come_back_exactly() -> None:
     np.testing.assert_array_equal(values(groups, 4).astype(np.float32), weights)
 
 
-@pytest.mark.parametrize("bits", [4, 6, 7])
+@pytest.mark.parametrize("bits", [4, 6, 7, 8])
 @pytest.mark.parametrize("value", [0.0, 0.25, -0.25, 1e-9, 3e4])
 def test_constant_groups(bits: int, value: float) -> None:
     weights = np.full((32, 3), value, np.float32)
@@ -117,7 +118,7 @@ def test_eight_bits_lose_a_sixteenth_of_four() -> None:
         st.tuples(st.integers(1, 32), st.integers(1, 5)),
         elements=st.floats(-1000, 1000, width=32),
     ),
-    st.sampled_from([4, 6, 7]),
+    st.sampled_from([4, 6, 7, 8]),
 )
 def test_any_values_stay_within_min_max_error(weights: np.ndarray, bits: int) -> None:
     groups = quantize_groups(weights, bits)

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgec.ir.compressed import LARGEST_CODE
+
 Floats = npt.NDArray[np.float32]
 
 # (levels, cut): the group's range is spread over so many levels; of what that cuts off (levels
@@ -46,7 +48,7 @@ _CANDIDATES_4 = (
     (16.0, 0.25),
     (16.0, 0.75),
 )
-# The same for 6 and 7 bits, where little is to be won, as differences to the number of levels.
+# The same for 6 to 8 bits, where little is to be won, as differences to the number of levels.
 _CANDIDATES_FINE = ((0.0, 0.0), (-1.0, 0.5), (-0.5, 0.25), (0.5, 0.5), (1.0, 0.25), (1.0, 0.75))
 _REFITS = 2
 _LARGEST_SCALE = float(np.finfo(np.float16).max)
@@ -68,7 +70,7 @@ class _Search:
 
     def __init__(self, weights: Floats, bits: int) -> None:
         self.weights = weights
-        self.levels = float((1 << bits) - 1)
+        self.levels = float(LARGEST_CODE[bits])
         # Codes count steps of scale / step_divisor; zero points are in 1/16 of a 4-bit step.
         self.step_divisor = np.float32(1 << (bits - 4))
         self.zero_divisor = np.float32(1 << (8 - bits))
@@ -139,7 +141,7 @@ class _Search:
 def _candidates(bits: int) -> tuple[tuple[float, float], ...]:
     if bits == 4:
         return _CANDIDATES_4
-    return tuple(((1 << bits) - 1 + difference, cut) for difference, cut in _CANDIDATES_FINE)
+    return tuple((LARGEST_CODE[bits] + difference, cut) for difference, cut in _CANDIDATES_FINE)
 
 
 def _storable(scales: Floats) -> Floats:
@@ -148,7 +150,7 @@ def _storable(scales: Floats) -> Floats:
 
 
 def quantize_groups(weights: Floats, bits: int) -> QuantizedGroups:
-    """Quantize the columns of `weights` (float32 `[k, n]`, finite, k <= 32) to 4, 6 or 7 bits."""
+    """Quantize the columns of `weights` (float32 `[k, n]`, finite, k <= 32) to 4, 6, 7 or 8 bits."""
     # Zero must have a code between the ends, or the zero point would not fit its byte.
     low = np.minimum(weights.min(axis=0), np.float32(0))
     high = np.maximum(weights.max(axis=0), np.float32(0))

@@ -20,7 +20,7 @@ class Matrix:
 
     rows: int
     columns: int
-    bits: int  # of a code in memory: 4, 7 or 32
+    bits: int  # of a code in memory: 4, 7, 8 or 32
     storages: tuple[Storage, ...]
 
 
@@ -64,13 +64,15 @@ def gather_rows(packed: PackedTensor, order: Sequence[int]) -> PackedTensor:
     )
 
 
-def byte_codes(high: npt.NDArray[np.uint8], low: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Planes of nibbles `[blocks, groups, 128]` to codes of 7 bits, a byte each, `[blocks, groups, 256]`.
+def byte_codes(tensor: PackedTensor) -> npt.NDArray[np.uint8]:
+    """Codes of 7 or 8 bits, a byte each, `[blocks, groups, 256]`.
 
-    In a group: t, part, half, row, j as in `kernels/codes.py`. The lowest bit of the 8 is zero.
+    In a group: t, part, half, row, j as in `kernels/codes.py`.
     """
+    high, low = tensor.high, tensor.low
+    assert low is not None
     blocks, groups, _ = high.shape
-    parts = [((high >> shift & 15) << 4 | low >> shift & 15) >> 1 for shift in (0, 4)]
+    parts = [((high >> shift & 15) << 4 | low >> shift & 15) >> (8 - tensor.bits) for shift in (0, 4)]
     tiles = np.stack([part.reshape(blocks, groups, 4, 32) for part in parts], axis=3)
     return np.ascontiguousarray(tiles).reshape(blocks, groups, 256)
 
@@ -132,7 +134,7 @@ class WeightStore:
         if tensor.low is None:
             codes = add(f"{tensor.name}#codes", tensor.high, kind="nibbles")
         else:
-            codes = add(f"{tensor.name}#codes", byte_codes(tensor.high, tensor.low), kind="bytes")
+            codes = add(f"{tensor.name}#codes", byte_codes(tensor), kind="bytes")
         scales = add(f"{tensor.name}#scales", tensor.scales)
         zeros = add(f"{tensor.name}#zeros", tensor.zeros)
         return Matrix(rows, tensor.columns, tensor.bits, (codes, scales, zeros))

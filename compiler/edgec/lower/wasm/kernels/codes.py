@@ -2,7 +2,8 @@
 
 One group is 8 rows by 32 features in the tile order of `edgec/ir/compressed.py`. A kernel multiplies
 vectors of bytes, 4 rows by 4 features each: at `t`, `part` and `half` those of the rows `4 * half` ... and the
-features `16 * part + 4 * t` ... Both formats hold unsigned codes that a relaxed dot product takes (7 bits).
+features `16 * part + 4 * t` ... Codes are unsigned. A relaxed dot product takes 7 bits, so 8-bit codes are cut in two
+halves, whose products are added.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from edgec.lower.wasm.kernels.builder import Buffer, Expr, bind, load
 
 @dataclass(frozen=True)
 class CodeFormat:
-    """`bits` is 4 (two codes to a byte) or 7 (a byte each)."""
+    """`bits` is 4 (two codes to a byte), 7 or 8 (a byte each)."""
 
     bits: int
 
@@ -30,7 +31,7 @@ class CodeFormat:
     @property
     def unit(self) -> float:
         """What a code of 1 means, in steps of the scale; a power of two."""
-        return 1.0 if self.bits == 4 else 0.125
+        return {4: 1.0, 7: 1 / 8, 8: 1 / 16}[self.bits]
 
     @property
     def step_words(self) -> int:

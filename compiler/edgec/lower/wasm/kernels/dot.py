@@ -1,8 +1,8 @@
 """The integer dot products of both ISAs: exact, so they agree to the bit.
 
-Weights are unsigned codes of 4 or 7 bits in bytes, one vector = 4 rows x 4 features; activations are signed
-8-bit, four of them in one element (`int32` of 4 bytes, or `int64` of 4 halfwords where plain SIMD
-wants them widened). An accumulator ends as one `int32x4`, a lane per row.
+Weights are unsigned codes of 4 to 8 bits in bytes (8-bit ones are at most 254), one vector = 4 rows x 4 features;
+activations are signed 8-bit, four of them in one element (`int32` of 4 bytes, or `int64` of 4 halfwords where plain
+SIMD wants them widened). An accumulator ends as one `int32x4`, a lane per row.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class DotAccumulators:
 
     def __init__(self, isa: Isa, bits: int, count: int) -> None:
         self.isa = isa
+        self._bits = bits
         self._per = 1 if isa.relaxed_dot else 2
         self._halfwords = isa.halfword_sums and bits == 4
         self._registers = Registers(count * self._per, "int16x8" if self._halfwords else "int32x4")
@@ -75,18 +76,26 @@ class DotAccumulators:
 
     def widen(self, weights: Expr) -> tuple[Expr, ...]:
         """Prepare 16 codes once for several `add`s."""
-        return (T.reinterpret("int8x16", weights),) if self.isa.relaxed_dot else widen_halves(weights)
+        if not self.isa.relaxed_dot:
+            return widen_halves(weights)
+        if self._bits < 8:
+            return (T.reinterpret("int8x16", weights),)
+        codes = bind(T.reinterpret("uint8x16", weights))
+        half = bind(T.shift_right(codes, T.Broadcast(T.uint8(1), 16)))
+        return T.reinterpret("int8x16", half), T.reinterpret("int8x16", codes - half)
 
     def add(self, index: int, activations: Expr, weights: tuple[Expr, ...]) -> None:
         """`activations` from `repeated`, `weights` from `widen`."""
         registers = self._registers
         if self.isa.halfword_sums:
             intrinsic = "llvm.wasm.relaxed.dot.i8x16.i7x16.signed"
-            products = T.call_llvm_pure_intrin("int16x8", intrinsic, activations, weights[0])
-            registers[index] = registers[index] + (products if self._halfwords else _widened(products))
+            for codes in weights:
+                products = T.call_llvm_pure_intrin("int16x8", intrinsic, activations, codes)
+                registers[index] = registers[index] + (products if self._halfwords else _widened(products))
         elif self.isa.relaxed_dot:
             intrinsic = "llvm.wasm.relaxed.dot.i8x16.i7x16.add.signed"
-            registers[index] = T.call_llvm_pure_intrin("int32x4", intrinsic, activations, weights[0], registers[index])
+            for codes in weights:
+                registers[index] = T.call_llvm_pure_intrin("int32x4", intrinsic, activations, codes, registers[index])
         else:
             for part, half in enumerate(weights):
                 at = index * 2 + part

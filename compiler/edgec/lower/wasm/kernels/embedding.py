@@ -17,7 +17,7 @@ def embedding(
 ) -> PrimFunc:
     """`output[i] = table[ids[i]] * scale`; for `learned` positions `output[i] += table[position + i]`.
 
-    Parameters: ids (int32, unless `learned`), then codes, scales, zeros (4 or 7 bits) or table (32
+    Parameters: ids (int32, unless `learned`), then codes, scales, zeros (4, 7 or 8 bits) or table (32
     bits), output with `stride` floats per row (by default `columns`), position if `learned`, m.
     """
     stride = columns if stride is None else stride
@@ -76,7 +76,8 @@ def _quantized_table(k: KernelBuilder, columns: int, bits: int) -> Callable[[Exp
                 byte = codes[at * 128 + (t * 2 + half) * 16 + inner]
                 code = T.bitwise_and(T.shift_right(T.Cast("int32", byte), part * 4), T.int32(15)) * 16
             else:
-                code = T.Cast("int32", codes[at * 256 + (t * 4 + part * 2 + half) * 16 + inner]) * 2
+                code = T.Cast("int32", codes[at * 256 + (t * 4 + part * 2 + half) * 16 + inner])
+                code = code * (2 if bits == 7 else 1)
             exact = T.Cast("float32", code - T.Cast("int32", zeros[at * ROWS + lane]))
             bits16 = T.shift_left(T.Cast("int32", scales[at * ROWS + lane]), T.int32(13))
             # The scale's bits are 2^-112 too small, the code 16 times too large.

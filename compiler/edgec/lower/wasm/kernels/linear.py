@@ -1,9 +1,9 @@
-"""Quantized linear layers: `y[m, n] = epilogue(sum_k a[m, k] * w[n, k])`, W4A8 and W7A8.
+"""Quantized linear layers: `y[m, n] = epilogue(sum_k a[m, k] * w[n, k])`, W4A8 to W8A8.
 
 Weights are in tile order (`edgec/ir/compressed.py`), activations from `quantize.py`. Per group of
 32 features the dot product of codes is exact,
 
-    d = sum(a * q) - zero / 16 * sum(a)                 (7 bits: q / 8 in place of q)
+    d = sum(a * q) - zero / 16 * sum(a)                 (7 bits: q / 8 in place of q, 8 bits: q / 16)
     y += (d * scale) * activation_scale
 
 and then, for each outlier of the group, `y += q * scale * outlier`; sum(a) counts outliers too. Groups
@@ -49,7 +49,7 @@ def linear(
 ) -> PrimFunc:
     """Parameters: quantized activations (5 buffers), codes, scales, zeros, [bias], [residual], output, m.
 
-    `bits` is 4 or 7.
+    `bits` is 4, 7 or 8.
 
     `rows` counts weight rows, gate and up together when gated. Outputs (and the residual) have
     `output_stride` floats per row, by default the output rows rounded up to 8; with a smaller one

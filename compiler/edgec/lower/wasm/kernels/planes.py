@@ -54,7 +54,7 @@ def merge_bit1() -> PrimFunc:
 
 
 def merge_byte1() -> PrimFunc:
-    """Parameters: target, source, length (source bytes, a multiple of 16), shift (0 to 6)."""
+    """Parameters: target, source, length (source bytes, a multiple of 16), shift (0 to 7)."""
     with KernelBuilder() as k:
         target = k.buffer("target", "uint8")
         source = k.buffer("source", "uint8")

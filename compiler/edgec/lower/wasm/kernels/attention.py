@@ -296,7 +296,7 @@ class _IntegerValues:
         peak = bind(tree_max([lanes[i] for i in range(4)]))
         tiny = peak < T.float32(1e-30)
         inverse = splat(bind(tirx.Select(tiny, T.float32(0.0), T.float32(_WEIGHT_LEVELS) / peak)), "float32x4")
-        codes = [bind(T.Cast("int32x4", T.nearbyint(scaled[j] * inverse))) for j in range(_VECTORS)]
+        codes = [bind(math.nearest_integer(scaled[j] * inverse)) for j in range(_VECTORS)]
         for first in range(0, _VECTORS, 2):
             halfwords = T.call_llvm_pure_intrin("int16x8", "llvm.wasm.narrow.signed", codes[first], codes[first + 1])
             four = bind(T.reinterpret("int32x4", halfwords))

@@ -17,6 +17,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgec.lower.wasm.graph_dims import symbols, to_tir
+from edgec.lower.wasm.kernels import math
 from edgec.lower.wasm.kernels.activations import ACTIVATIONS
 from edgec.lower.wasm.kernels.builder import Buffer, Expr, KernelBuilder, PrimFunc, Registers, bind, load, splat, store
 from edgec.lower.wasm.kernels.epilogue import Epilogue
@@ -80,7 +81,9 @@ def depthwise(window: Window, epilogue: Epilogue) -> PrimFunc:
         height, width = to_tir(w.height, variables), to_tir(w.width, variables)
         out_height, out_width = to_tir(w.output_height, variables), to_tir(w.output_width, variables)
         channels = to_tir(w.channels, variables)
-        with T.parallel(0, to_tir(w.batch, variables) * out_height) as line:
+        zero = bind(T.shift_right(out_width + T.int32(0), T.int32(31)))
+        lines = to_tir(w.batch, variables) * out_height
+        with math.computed_constants(zero), T.parallel(0, lines) as line:
             batch = bind(tirx.truncdiv(line, out_height))
             y = bind(tirx.truncmod(line, out_height))
             first_row, past_row = w.taps(0, y, height)

@@ -9,6 +9,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgec.ir.compressed import ROWS
+from edgec.lower.wasm.kernels import math
 from edgec.lower.wasm.kernels.activations import ACTIVATIONS
 from edgec.lower.wasm.kernels.builder import Buffer, Expr, Floats, Registers, bind, load, store
 from edgec.lower.wasm.kernels.quantize import ROW_TILE
@@ -102,7 +103,8 @@ def for_each_tile(
                 i = 2 * r + half
                 finish(block, row + r, half, sums[i], None if up is None else up[i])
 
-    with T.parallel(0, blocks) as block:
+    zero = bind(T.shift_right(m, T.int32(31)))
+    with math.computed_constants(zero), T.parallel(0, blocks) as block:
         with T.serial(0, tirx.truncdiv(m, ROW_TILE)) as tile:
             tile_of_block(block, tile * ROW_TILE, ROW_TILE)
         with T.serial(0, tirx.truncmod(m, ROW_TILE)) as rest:

@@ -268,7 +268,7 @@ def _append_key(cache: CacheBuffers, values: Floats, token: Expr, head: Expr) ->
         inverse = _inverse(peak, KEY_LEVELS)
         with T.serial(0, layout.group // 2) as pair:
             for j in range(2):
-                code = T.Cast("int16", T.Cast("int32", T.nearbyint(values[start + pair * 2 + j] * inverse)))
+                code = T.Cast("int16", math.nearest_integer(values[start + pair * 2 + j] * inverse))
                 store(cache.keys, base + (start // 2 + pair) * (2 * BLOCK_TOKENS) + slot * 2 + j, code, 1)
         scale_at = block.key_scales + group * BLOCK_TOKENS + slot
         store(cache.key_scales, scale_at, peak / T.float32(KEY_LEVELS), 1)
@@ -287,5 +287,5 @@ def _append_value(cache: CacheBuffers, values: Floats, token: Expr, head: Expr) 
     inverse = _inverse(peak, VALUE_LEVELS)
     row = base + tirx.truncdiv(slot, 2) * (2 * dim) + tirx.truncmod(slot, 2)
     with T.serial(0, dim) as d:
-        store(cache.values, row + d * 2, T.Cast("int16", T.Cast("int32", T.nearbyint(values[d] * inverse))), 1)
+        store(cache.values, row + d * 2, T.Cast("int16", math.nearest_integer(values[d] * inverse)), 1)
     store(cache.value_scales, block.value_scales + slot, peak / T.float32(VALUE_LEVELS), 1)

@@ -16,9 +16,12 @@ Coefficients are least-maximum fits in double precision, rounded to float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 
 Expr = Any  # a tvm PrimExpr; tvm's Python classes carry no types
@@ -78,11 +81,35 @@ def lanes(x: Expr) -> int:
     return int(dtype.rpartition("x")[2]) if "x" in dtype else 1
 
 
+_ZERO: ContextVar[Expr | None] = ContextVar("zero", default=None)
+
+
+@contextmanager
+def computed_constants(zero: Expr) -> Iterator[None]:
+    """Inside, vectors of constants are computed from `zero`, an int32 that is 0 though LLVM cannot know it.
+
+    V8 makes each use of a literal vector with three instructions. A computed one is made once, before the loops, and
+    then read from the stack by one.
+    """
+    token = _ZERO.set(zero)
+    try:
+        yield
+    finally:
+        _ZERO.reset(token)
+
+
 def constant(value: float, like: Expr, dtype: str = "float32") -> Expr:
     """`value` in as many lanes as `like` has."""
     width = lanes(like)
     scalar = tirx.const(value, dtype)
-    return scalar if width == 1 else tirx.Broadcast(scalar, width)
+    zero = _ZERO.get()
+    if width == 1:
+        return scalar
+    if zero is not None:
+        bits = int(np.array(value, dtype).view(np.int32))
+        scalar = tirx.const(bits, "int32") + zero
+        scalar = scalar if dtype == "int32" else tirx.reinterpret(dtype, scalar)
+    return tirx.Broadcast(scalar, width)
 
 
 def vector_type(dtype: str, like: Expr) -> str:
@@ -122,29 +149,46 @@ def _abs(x: Expr) -> Expr:
     return _from_bits(tirx.bitwise_and(_bits(x), constant(2**31 - 1, x, "int32")))
 
 
+_SHIFT = float(3 << 22)  # floats of this size have no digits behind the point
+
+
+def nearest_integer(x: Expr) -> Expr:
+    """int32 of |x| < 2^22, halves to even. Two instructions; the conversions of WebAssembly look at every special value."""
+    return _bits(x + constant(_SHIFT, x)) - constant(0x4B400000, x, "int32")
+
+
 def exp(x: Expr) -> Expr:
     """e^x: x = k ln 2 + f, a polynomial in f, then k into the exponent."""
 
     def from_input(x: Expr) -> Expr:
         clamped = tirx.max(tirx.min(x, constant(89.0, x)), constant(-86.99, x))
-        return let(
-            clamped,
-            lambda c: let(
-                tirx.floor(c * constant(1.4426950408889634, c) + constant(0.5, c)), lambda k: reduced(x, c, k)
-            ),
-        )
-
-    def reduced(x: Expr, c: Expr, k: Expr) -> Expr:
-        return let((c - k * constant(0.693359375, c)) - k * constant(-2.12194440e-4, c), lambda f: scaled(x, k, f))
-
-    def scaled(x: Expr, k: Expr, f: Expr) -> Expr:
-        value = _horner(f, _EXP) * f * f + f + constant(1.0, f)
-        # k may be 128, so half of the scale goes into the bits and the other half is a doubling.
-        half = tirx.shift_left(k.astype(vector_type("int32", k)) + constant(126, k, "int32"), constant(23, k, "int32"))
-        value = value * _from_bits(half) * constant(2.0, k)
+        # k may be 128, so one doubling stays out of the bits.
+        value = let(clamped, lambda c: _exp(c, -1)) * constant(2.0, x)
         return tirx.Select(x < constant(-86.99, x), constant(0.0, x), value)
 
     return let(x, from_input)
+
+
+def _exp_negative(x: Expr) -> Expr:
+    """e^-x as a part of a sum with 1, where the smallest and largest results need not be told apart from others."""
+    clamped = tirx.max(tirx.min(constant(0.0, x) - x, constant(87.0, x)), constant(-86.99, x))
+    return let(clamped, lambda c: _exp(c, 0))
+
+
+def _exp(c: Expr, doublings: int) -> Expr:
+    """e^c * 2^doublings for c from -86.99 to 89, if the result is a normal number."""
+    shift = constant(_SHIFT, c)
+
+    def reduced(y: Expr) -> Expr:
+        # y holds a whole k in its last bits.
+        scale = tirx.shift_left(_bits(y), constant(23, c, "int32")) + constant((127 + doublings) << 23, c, "int32")
+        return let(y - shift, lambda k: with_rest(k, scale))
+
+    def with_rest(k: Expr, scale: Expr) -> Expr:
+        rest = (c - k * constant(0.693359375, c)) - k * constant(-2.12194440e-4, c)
+        return let(rest, lambda f: (_horner(f, _EXP) * f * f + f + constant(1.0, f)) * _from_bits(scale))
+
+    return let(c * constant(1.4426950408889634, c) + shift, reduced)
 
 
 def log(x: Expr) -> Expr:
@@ -169,12 +213,12 @@ def log(x: Expr) -> Expr:
 
 
 def sigmoid(x: Expr) -> Expr:
-    return let(x, lambda v: constant(1.0, v) / (constant(1.0, v) + exp(constant(0.0, v) - v)))
+    return let(x, lambda v: constant(1.0, v) / (constant(1.0, v) + _exp_negative(v)))
 
 
 def silu(x: Expr) -> Expr:
     """x * sigmoid(x), also called swish."""
-    return let(x, lambda v: v / (constant(1.0, v) + exp(constant(0.0, v) - v)))
+    return let(x, lambda v: v / (constant(1.0, v) + _exp_negative(v)))
 
 
 def tanh(x: Expr) -> Expr:
@@ -213,7 +257,7 @@ def gelu_tanh(x: Expr) -> Expr:
 
     def from_input(v: Expr) -> Expr:
         doubled = constant(1.5957691216057308, v) * (v + constant(0.044715, v) * v * v * v)
-        return v / (constant(1.0, v) + exp(constant(0.0, v) - doubled))
+        return v / (constant(1.0, v) + _exp_negative(doubled))
 
     return let(x, from_input)
 

@@ -26,6 +26,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgec.ir.compressed import GROUP
+from edgec.lower.wasm.kernels import math
 from edgec.lower.wasm.kernels.builder import (
     Buffer,
     Expr,
@@ -123,11 +124,7 @@ def quantize_group(
         dominates = peak * peak * T.float32(GROUP / OUTLIER_CREST**2) > measured[1]
         with T.If(tirx.all(dominates, peak >= T.float32(1e-30), peak < T.float32(OUTLIER_LIMIT))):
             with T.Then():
-                found = Registers(1, "int32")
-                found[0] = T.int32(0)
-                with T.serial(1, GROUP) as i, T.If(tirx.abs(values[i]) == peak), T.Then():
-                    found[0] = i
-                feature = bind(found[0])
+                feature = bind(_last_equal(values, peak))
                 value = bind(values[feature])
                 store(target.places, at, place_of(feature), 1)
                 store(target.outliers, at, value * T.float32(SCALE_FACTOR), 1)
@@ -146,7 +143,7 @@ def quantize_group(
     total = Registers(1, "int32x4")
     total.fill(1, 0)
     for i in range(0, GROUP, 4):
-        code = bind(T.Cast("int32x4", T.nearbyint(values.vector(i) * splat(inverse, "float32x4"))))
+        code = bind(math.nearest_integer(values.vector(i) * splat(inverse, "float32x4")))
         element = (i % 16 // 4 * 2 + i // 16) * ROW_TILE
         at = (index * GROUP + element + lane) * 4
         store(target.codes, at, T.Cast(f"{isa.activation_dtype}x4", code))
@@ -155,6 +152,17 @@ def quantize_group(
     sums.set_vector(0, total[0])
     codes = T.Cast("float32", tree_sum([sums[i] for i in range(4)]))
     store(target.sums, index * ROW_TILE + lane, codes + outliers[1] * inverse, 1)
+
+
+def _last_equal(values: Floats, peak: Expr) -> Expr:
+    """Index of the last of 32 values whose magnitude is `peak`; there is one."""
+    four = splat(peak, "float32x4")
+    found = None
+    for i in range(0, GROUP, 4):
+        equal = tirx.Select(tirx.EQ(tirx.abs(values.vector(i)), four), splat(-1, "int32x4"), splat(0, "int32x4"))
+        bits = T.call_llvm_pure_intrin("int32", "llvm.wasm.bitmask.v4i32", equal)
+        found = bits if found is None else T.bitwise_or(found, T.shift_left(bits, T.int32(i)))
+    return T.int32(GROUP - 1) - T.clz(bind(found))
 
 
 def quantized_bytes(columns: int, rows: int) -> dict[str, int]:

@@ -68,7 +68,7 @@ def dequantized_activations(buffers: list[npt.NDArray[Any]], columns: int, rows:
                 feature = (bit & 4) * 4 + t * 4 + bit // 8
                 assert values[row, group, feature] == 0
                 values[row, group, feature] = float(outliers[at]) / SCALE_FACTOR
-    np.testing.assert_allclose(sums * scales, values.sum(-1), rtol=1e-6, atol=1e-6 * np.abs(values).max())
+    np.testing.assert_allclose(16 * sums * scales, values.sum(-1), rtol=1e-6, atol=1e-6 * np.abs(values).max())
     return np.asarray(values.reshape(rows, groups * GROUP)[:, :columns])
 
 

@@ -33,6 +33,15 @@ class CodeFormat:
         """What a code of 1 means, in steps of the scale; a power of two."""
         return {4: 1.0, 7: 1 / 8, 8: 1 / 16}[self.bits]
 
+    def scaled(self, scale: Expr) -> Expr:
+        """`float32x4` scales, for codes in place of steps."""
+        return scale if self.unit == 1 else scale * T.Broadcast(T.float32(self.unit), 4)
+
+    def zero(self, zeros: Expr) -> Expr:
+        """`uint8x4` zero points as codes times 16."""
+        value = T.Cast("float32x4", T.Cast("int32x4", zeros))
+        return value if self.unit == 1 else value * T.Broadcast(T.float32(1 / self.unit), 4)
+
     @property
     def step_words(self) -> int:
         """int32 elements of a `t`."""
@@ -47,7 +56,7 @@ class CodeFormat:
         return lambda part: [load(codes, start + 8 * part + 4 * half) for half in range(2)]
 
     def feature(self, codes: Buffer, place: Expr, half: int) -> Expr:
-        """`float32x4`: codes of one feature of the rows `4 * half` ... in steps of the scale; see `quantize.place_of`.
+        """`float32x4`: codes of one feature of the rows `4 * half` ...; see `quantize.place_of`.
 
         `codes` is a window at the group.
         """
@@ -57,8 +66,7 @@ class CodeFormat:
             return T.Cast("float32x4", _top_bits(load(codes, word + 4 * half), shift, 4))
         part_words = T.int32(8) - T.shift_left(T.bitwise_and(place, T.int32(4)), T.int32(1))  # bit 2 is set in part 0
         word = T.shift_left(T.shift_right(place, T.int32(8)), T.int32(4)) + part_words
-        code = _top_bits(load(codes, word + 4 * half), T.bitwise_and(shift, T.int32(24)), 8)
-        return T.Cast("float32x4", code) * T.Broadcast(T.float32(self.unit), 4)
+        return T.Cast("float32x4", _top_bits(load(codes, word + 4 * half), T.bitwise_and(shift, T.int32(24)), 8))
 
 
 def _nibbles(packed: Expr, part: int) -> Expr:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -87,25 +87,47 @@ class Finish:
 
 
 def for_each_tile(
-    blocks: int | Expr, m: Expr, finish: Finish, dot_block: Callable[[Expr, Expr, int], Registers]
+    blocks: int | Expr, m: Expr, finish: Finish, dot_blocks: Callable[[Sequence[Expr], Expr, int], Sequence[Registers]]
 ) -> None:
     """All blocks of 8 outputs (shared between threads) by all rows, in tiles of `ROW_TILE` rows.
 
-    `dot_block(weight block, first row, rows)` returns sums, register `2 * r + half`.
+    `dot_blocks(weight blocks, first row, rows)` returns sums of each block, register `2 * r + half`. A single row takes
+    two blocks at a time: two streams from memory come in faster than one.
     """
     gated = finish.epilogue.gated
 
     def tile_of_block(block: Expr, row: Expr, tile: int) -> None:
-        sums = dot_block(block * 2 if gated else block, row, tile)
-        up = dot_block(block * 2 + 1, row, tile) if gated else None
+        if not gated:
+            up = None
+            (sums,) = dot_blocks([block], row, tile)
+        elif tile == 1:
+            sums, up = dot_blocks([block * 2, block * 2 + 1], row, tile)
+        else:
+            sums, up = (dot_blocks([block * 2 + part], row, tile)[0] for part in range(2))
+        write(block, row, tile, sums, up)
+
+    def write(block: Expr, row: Expr, tile: int, sums: Registers, up: Registers | None) -> None:
         for r in range(tile):
             for half in range(2):
                 i = 2 * r + half
                 finish(block, row + r, half, sums[i], None if up is None else up[i])
 
+    def pair_of_blocks(block: Expr, row: Expr) -> None:
+        for part, sums in enumerate(dot_blocks([block, block + 1], row, 1)):
+            write(block + part, row, 1, sums, None)
+
     zero = bind(T.shift_right(m, T.int32(31)))
-    with math.computed_constants(zero), T.parallel(0, blocks) as block:
-        with T.serial(0, tirx.truncdiv(m, ROW_TILE)) as tile:
+    whole, rest = tirx.truncdiv(m, ROW_TILE), tirx.truncmod(m, ROW_TILE)
+    with math.computed_constants(zero):
+        with T.parallel(0, blocks) as block, T.serial(0, whole) as tile:
             tile_of_block(block, tile * ROW_TILE, ROW_TILE)
-        with T.serial(0, tirx.truncmod(m, ROW_TILE)) as rest:
-            tile_of_block(block, m - 1 - rest, 1)
+        if gated:
+            with T.parallel(0, blocks) as block, T.serial(0, rest) as r:
+                tile_of_block(block, m - 1 - r, 1)
+            return
+        with T.parallel(0, tirx.truncdiv(blocks + 1, 2)) as pair, T.serial(0, rest) as r:
+            with T.If(pair * 2 + 1 < blocks):
+                with T.Then():
+                    pair_of_blocks(pair * 2, m - 1 - r)
+                with T.Else():
+                    tile_of_block(pair * 2, m - 1 - r, 1)

@@ -3,8 +3,8 @@
 Weights are in tile order (`edgec/ir/compressed.py`), activations from `quantize.py`. Per group of
 32 features the dot product of codes is exact,
 
-    d = sum(a * q) - zero / 16 * sum(a)                 (7 bits: q / 8 in place of q, 8 bits: q / 16)
-    y += (d * scale) * activation_scale
+    d = sum(a * q) - zero / (16 * unit) * sum(a)
+    y += (d * (scale * unit)) * activation_scale
 
 and then, for each outlier of the group, `y += q * scale * outlier`; sum(a) counts outliers too. Groups
 are added in order, so one row's result depends neither on the tile nor on the ISA.
@@ -82,30 +82,32 @@ def linear(
         blocks = tirx.truncdiv(outputs + (ROWS - 1), ROWS) if rows is None else -(-outputs // ROWS)
         finish = Finish(epilogue, bias, residual, output, outputs, stride)
 
-        def dot_block(block: Expr, row: Expr, tile: int) -> Registers:
-            """8 weight rows x `tile` activation rows; register 2 * r + half."""
-            sums = Registers(tile * 2, "float32x4")
-            sums.fill(tile * 2, 0.0)
-            dots = DotAccumulators(isa, bits, tile * 2)
+        def dot_blocks(blocks: Sequence[Expr], row: Expr, tile: int) -> list[Registers]:
+            """For each block, 8 weight rows x `tile` activation rows; register 2 * r + half."""
+            sums = [Registers(tile * 2, "float32x4") for _ in blocks]
+            dots = [DotAccumulators(isa, bits, tile * 2) for _ in blocks]
+            for some in sums:
+                some.fill(tile * 2, 0.0)
             with T.serial(0, groups) as group:
-                at = bind(block * groups + group)
-                weights = window(codes, at * form.words)
-                scale = [bind(_scale(scales, at * ROWS + 4 * half)) for half in range(2)]
-                zero = [bind(_zero(zeros, at * ROWS + 4 * half)) for half in range(2)]
+                at = [bind(block * groups + group) for block in blocks]
+                weights = [window(codes, place * form.words) for place in at]
                 here = activations.window(row, group, groups)
                 _accumulate_codes(dots, form, weights, here.codes, tile)
                 code_sums, factors = (_Repeated(buffer, tile) for buffer in (here.sums, here.scales))
-                for r in range(tile):
-                    code_sum, factor = code_sums(r), factors(r)
-                    for half in range(2):
-                        i = 2 * r + half
-                        exact = _in_steps(dots.result(i), form) - zero[half] * code_sum
-                        sums[i] = sums[i] + exact * scale[half] * factor
-                for r in range(tile):
-                    _add_outliers(sums, 2 * r, here, r, form, weights, scale)
+                for b, place in enumerate(at):
+                    scale = [bind(form.scaled(_scale(scales, place * ROWS + 4 * half))) for half in range(2)]
+                    zero = [bind(form.zero(load(zeros, place * ROWS + 4 * half))) for half in range(2)]
+                    for r in range(tile):
+                        code_sum, factor = code_sums(r), factors(r)
+                        for half in range(2):
+                            i = 2 * r + half
+                            exact = T.Cast("float32x4", dots[b].result(i)) - zero[half] * code_sum
+                            sums[b][i] = sums[b][i] + exact * scale[half] * factor
+                    for r in range(tile):
+                        _add_outliers(sums[b], 2 * r, here, r, form, weights[b], scale)
             return sums
 
-        for_each_tile(blocks, m, finish, dot_block)
+        for_each_tile(blocks, m, finish, dot_blocks)
     return k.func
 
 
@@ -122,25 +124,26 @@ class _Repeated:
         return bind(lane(self._rows, row))
 
 
-def _in_steps(exact: Expr, form: CodeFormat) -> Expr:
-    """A dot product of codes as float32, in steps of the scale."""
-    result = T.Cast("float32x4", exact)
-    return result if form.unit == 1 else result * splat(form.unit, "float32x4")
+def _accumulate_codes(
+    dots: Sequence[DotAccumulators], form: CodeFormat, codes: Sequence[Buffer], activations: Buffer, tile: int
+) -> None:
+    """`dots` = sums over one group of codes times codes of `tile` rows, for some blocks; all buffers are windows at it."""
+    for some in dots:
+        some.clear(tile * 2)
 
-
-def _accumulate_codes(dots: DotAccumulators, form: CodeFormat, codes: Buffer, activations: Buffer, tile: int) -> None:
-    """`dots` = sum over one group of codes times codes of `tile` rows; `codes` and `activations` are windows at it."""
-    dots.clear(tile * 2)
-
-    def step(t: int, codes: Buffer, activations: Buffer) -> None:
-        vectors = form.vectors(codes, t)
+    def step(t: int, codes: Sequence[Buffer], activations: Buffer) -> None:
+        vectors = [form.vectors(block, t) for block in codes]
         for part in range(2):
-            weights = [tuple(bind(w) for w in dots.widen(vector)) for vector in vectors(part)]
-            repeated = dots.repeated(activations, (t * 2 + part) * ROW_TILE, tile)
+            weights = [
+                [tuple(bind(w) for w in some.widen(vector)) for vector in block(part)]
+                for some, block in zip(dots, vectors, strict=True)
+            ]
+            repeated = dots[0].repeated(activations, (t * 2 + part) * ROW_TILE, tile)
             for r in range(tile):
                 row = bind(repeated(r))
-                for half in range(2):
-                    dots.add(2 * r + half, row, weights[half])
+                for some, block in zip(dots, weights, strict=True):
+                    for half in range(2):
+                        some.add(2 * r + half, row, block[half])
 
     if tile == 1:
         for t in range(4):
@@ -150,7 +153,8 @@ def _accumulate_codes(dots: DotAccumulators, form: CodeFormat, codes: Buffer, ac
     # a loop that starts with zeros makes engines keep the sums in memory.
     step(0, codes, activations)
     with T.serial(1, 4) as t:
-        step(0, window(codes, t * form.step_words), window(activations, t * (2 * ROW_TILE)))
+        moved = [window(block, t * form.step_words) for block in codes]
+        step(0, moved, window(activations, t * (2 * ROW_TILE)))
 
 
 def _add_outliers(
@@ -181,7 +185,3 @@ def _scale(scales: Buffer, index: Expr) -> Expr:
     bits = T.shift_left(T.Cast("int32x4", load(scales, index)), T.Broadcast(T.int32(13), 4))
     return T.reinterpret("float32x4", bits)
 
-
-def _zero(zeros: Buffer, index: Expr) -> Expr:
-    """Four zero points in steps of the code."""
-    return T.Cast("float32x4", T.Cast("int32x4", load(zeros, index))) * splat(1 / 16, "float32x4")

@@ -6,6 +6,8 @@ in order, so the result of a row does not depend on the tile.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from tvm import tirx
@@ -58,6 +60,9 @@ def linear_float(
 
         finish = Finish(epilogue, bias, residual, output, outputs, stride)
 
+        def dot_blocks(blocks: Sequence[Expr], row: Expr, tile: int) -> list[Registers]:
+            return [dot_block(block, row, tile) for block in blocks]
+
         def dot_block(block: Expr, row: Expr, tile: int) -> Registers:
             sums = Registers(tile * 2, "float32x4")
             sums.fill(tile * 2, 0.0)
@@ -69,5 +74,5 @@ def linear_float(
                         sums[2 * r + half] = sums[2 * r + half] + value * halves[half]
             return sums
 
-        for_each_tile(blocks, m, finish, dot_block)
+        for_each_tile(blocks, m, finish, dot_blocks)
     return k.func

@@ -6,7 +6,7 @@ second one if there is: they stay float32, `linear` adds them one by one, and th
 keeps its precision (docs/decisions/0006-outliers-one-by-one.md).
 
 Stored per group: 32 codes (int8, or int16 for plain SIMD), the scale times 2^112 (see `linear.py`), the
-sum of the codes and of the outliers in steps of the scale, as float32, and two outliers: value times
+sum of the codes and of the outliers in steps of the scale, divided by 16, as float32, and two outliers: value times
 2^112 and place in the tile of weights (see `place_of`; -1: none). Four rows lie side by side, in tiles
 that `linear` reads as vectors:
 
@@ -151,7 +151,7 @@ def quantize_group(
     sums = Integers(4)
     sums.set_vector(0, total[0])
     codes = T.Cast("float32", tree_sum([sums[i] for i in range(4)]))
-    store(target.sums, index * ROW_TILE + lane, codes + outliers[1] * inverse, 1)
+    store(target.sums, index * ROW_TILE + lane, (codes + outliers[1] * inverse) * T.float32(1 / 16), 1)
 
 
 def _last_equal(values: Floats, peak: Expr) -> Expr:

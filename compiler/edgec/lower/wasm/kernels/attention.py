@@ -41,6 +41,7 @@ _MASKED = -1e30
 _WEIGHT_LEVELS = 32767.0
 _VECTORS = BLOCK_TOKENS // 4
 _STEP = 2  # pairs per turn of an inner loop; more, and LLVM's order of loads leaves no register free
+_LINE_BYTES = 64  # of most caches
 _TOGETHER = 4  # query heads that share one pass over keys and values; more would not fit the registers
 
 
@@ -101,7 +102,9 @@ def attention(
                 if query_scales is None
                 else _IntegerScores(layout, queries, query_scales, unit, count)
             )
+            ahead = _Ahead(cache, kv_head, first_block, blocks, m == 1)
             with T.serial(0, blocks) as b:
+                ahead.touch(cache.keys, b)
                 found = score(cache.block(first_block + b, kv_head))
                 if softcap is not None:
                     for i in range(count * _VECTORS):
@@ -124,7 +127,9 @@ def attention(
                     mixed[h].set_vector(i * 4, splat(0.0, "float32x4"))
             add = _FloatValues(scratch, mixed) if bits == 32 else _IntegerValues(scratch, mixed)
             with T.serial(0, blocks) as b:
+                ahead.touch(cache.values, b)
                 add(cache.block(first_block + b, kv_head), [at + b * BLOCK_TOKENS for at in scores])
+            ahead.finish(scratch, scores[0])
 
             for h in range(count):
                 inverse = splat(inverses[h], "float32x4")
@@ -173,6 +178,37 @@ def _exponentials(scratch: Buffer, scores: Expr, blocks: Expr, largest: Expr) ->
             sums[j] = sums[j] + weight
     lanes.set_vector(0, tree_sum([sums[j] for j in range(_VECTORS)]))
     return bind(T.float32(1.0) / tree_sum([lanes[i] for i in range(4)]))
+
+
+class _Ahead:
+    """Reads a line of memory here and there from the next block, all lines of it at once.
+
+    When a single token attends, the cache comes from memory, and the kernels themselves ask for one line after the
+    other. WebAssembly has no prefetch; what is read must be used, so `finish` writes it where the scores were.
+    """
+
+    def __init__(self, cache: CacheBuffers, kv_head: Expr, first_block: Expr, blocks: Expr, wanted: Expr) -> None:
+        self._cache, self._kv_head, self._wanted = cache, kv_head, wanted
+        self._first, self._last = first_block, bind(first_block + blocks - 1)
+        self._read = Registers(1, "int32")
+        self._read[0] = T.int32(0)
+
+    def touch(self, codes: Buffer, block: Expr) -> None:
+        layout = self._cache.layout
+        line = _LINE_BYTES // layout.element
+        with T.If(self._wanted), T.Then():
+            following = tirx.min(self._first + block + 1, self._last)
+            start = bind(self._cache.block(following, self._kv_head).codes)
+            found = [_as_integer(codes[start + at]) for at in range(0, layout.head_dim * BLOCK_TOKENS, line)]
+            self._read[0] = self._read[0] + tree_sum(found)
+
+    def finish(self, scratch: Buffer, place: Expr) -> None:
+        with T.If(self._wanted), T.Then():
+            store(scratch, place, T.reinterpret("float32", self._read[0]), 1)
+
+
+def _as_integer(element: Expr) -> Expr:
+    return T.Cast("int32", element) if str(element.ty.dtype) == "int16" else T.reinterpret("int32", element)
 
 
 class _FloatScores:

@@ -125,9 +125,9 @@ def for_each_tile(
             with T.parallel(0, blocks) as block, T.serial(0, rest) as r:
                 tile_of_block(block, m - 1 - r, 1)
             return
-        with T.parallel(0, tirx.truncdiv(blocks + 1, 2)) as pair, T.serial(0, rest) as r:
-            with T.If(pair * 2 + 1 < blocks):
-                with T.Then():
-                    pair_of_blocks(pair * 2, m - 1 - r)
-                with T.Else():
-                    tile_of_block(pair * 2, m - 1 - r, 1)
+        pairs = tirx.truncdiv(blocks + 1, 2)
+        with T.parallel(0, pairs) as pair, T.serial(0, rest) as r, T.If(pair * 2 + 1 < blocks):
+            with T.Then():
+                pair_of_blocks(pair * 2, m - 1 - r)
+            with T.Else():
+                tile_of_block(pair * 2, m - 1 - r, 1)

@@ -127,7 +127,7 @@ class _Repeated:
 def _accumulate_codes(
     dots: Sequence[DotAccumulators], form: CodeFormat, codes: Sequence[Buffer], activations: Buffer, tile: int
 ) -> None:
-    """`dots` = sums over one group of codes times codes of `tile` rows, for some blocks; all buffers are windows at it."""
+    """`dots` = sums over one group of codes times codes of `tile` rows, for some blocks; buffers are windows at it."""
     for some in dots:
         some.clear(tile * 2)
 
@@ -184,4 +184,3 @@ def _scale(scales: Buffer, index: Expr) -> Expr:
     """Four float16 scales as float32 times 2^-112."""
     bits = T.shift_left(T.Cast("int32x4", load(scales, index)), T.Broadcast(T.int32(13), 4))
     return T.reinterpret("float32x4", bits)
-

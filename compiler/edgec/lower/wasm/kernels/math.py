@@ -153,7 +153,7 @@ _SHIFT = float(3 << 22)  # floats of this size have no digits behind the point
 
 
 def nearest_integer(x: Expr) -> Expr:
-    """int32 of |x| < 2^22, halves to even. Two instructions; the conversions of WebAssembly look at every special value."""
+    """int32 of |x| < 2^22, halves to even. Two instructions; WebAssembly's conversions look at every special value."""
     return _bits(x + constant(_SHIFT, x)) - constant(0x4B400000, x, "int32")
 
 

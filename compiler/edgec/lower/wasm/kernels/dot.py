@@ -41,7 +41,7 @@ def lane(vector: Expr, index: int) -> Expr:
 
 
 def even_odd_sum(first: Expr, second: Expr) -> Expr:
-    """Pairwise sums of two `int32x4`: [f0+f1, f2+f3, s0+s1, s2+s3]."""
+    """Pairwise sums of two vectors of 4: [f0+f1, f2+f3, s0+s1, s2+s3]."""
     even = tirx.Shuffle([first, second], [tirx.const(i, "int32") for i in (0, 2, 4, 6)])
     odd = tirx.Shuffle([first, second], [tirx.const(i, "int32") for i in (1, 3, 5, 7)])
     return even + odd

@@ -24,11 +24,13 @@ from edgec.lower.wasm.kernels.builder import (
     store,
     tree_sum,
 )
+from edgec.lower.wasm.kernels.dot import even_odd_sum
 from edgec.lower.wasm.kernels.elementwise import dot
 from edgec.lower.wasm.kernels.softmax import exponentials
 from edgec.passes.dims import Dim
 
 _TILE = 4  # queries, and keys
+_TOGETHER = 2  # queries whose products with four keys fit the registers
 _HIDDEN = -1e30  # the score of a masked key
 
 
@@ -104,54 +106,72 @@ def encoder_attention(shape: AttentionShape, scratch_per_thread: int) -> PrimFun
             def tile(start: Expr, size: int) -> None:
                 q = [bind(query_base + (start + i) * tir(shape.query_strides[2])) for i in range(size)]
 
-                def score(j: Expr, i: int, value: Expr) -> None:
-                    value = bind(value * T.float32(shape.scale))
+                def score(j: Expr, i: int, value: Expr, lanes: int) -> None:
+                    """Of query i and the keys from j on; `value` has `lanes` of them."""
+                    value = bind(value * wide(shape.scale, lanes))
                     if shape.softcap:
-                        value = math.tanh(bind(value * T.float32(1 / shape.softcap))) * T.float32(shape.softcap)
+                        value = math.tanh(bind(value * wide(1 / shape.softcap, lanes))) * wide(shape.softcap, lanes)
                     if mask is not None and shape.mask_strides is not None:
                         place = mask_base + (start + i) * tir(shape.mask_strides[2]) + j * tir(shape.mask_strides[3])
-                        value = _masked(value, mask[place], shape.mask_dtype)
+                        value = _masked(value, mask, place, lanes, shape.mask_dtype)
                     if shape.causal:
-                        value = tirx.Select(j > start + i, T.float32(_HIDDEN), value)
-                    store(scratch, scores + i * row + j, value, 1)
+                        key = j if lanes == 1 else T.Ramp(j, 1, lanes)
+                        hidden = key > wide(start + i, lanes, "int32")
+                        value = tirx.Select(hidden, wide(_HIDDEN, lanes), value)
+                    store(scratch, scores + i * row + j, value, lanes)
 
+                # Masks whose keys are not neighbours are read one by one.
+                together = shape.mask_strides is None or shape.mask_strides[3] == 1
                 whole = bind(tirx.truncdiv(length, _TILE))
                 with T.serial(0, whole) as block:
                     place = bind(key_base + block * _TILE * tir(shape.key_strides[2]))
                     starts = [place + j * tir(shape.key_strides[2]) for j in range(_TILE)]
-                    for j, column in enumerate(_dots(queries, keys, q, starts, shape.width)):
-                        for i in range(size):
-                            score(block * _TILE + j, i, column[i])
+                    for first_query in range(0, size, _TOGETHER):
+                        some = q[first_query : first_query + _TOGETHER]
+                        for i, four in enumerate(_four_dots(queries, keys, some, starts, shape.width), first_query):
+                            if together:
+                                score(block * _TILE, i, four, _TILE)
+                                continue
+                            lanes = Floats(_TILE)
+                            lanes.set_vector(0, four)
+                            for j in range(_TILE):
+                                score(block * _TILE + j, i, lanes[j], 1)
                 with T.serial(0, length - whole * _TILE) as rest:
                     j = bind(whole * _TILE + rest)
                     place = bind(key_base + j * tir(shape.key_strides[2]))
-                    column = _dots(queries, keys, q, [place], shape.width)[0]
-                    for i in range(size):
-                        score(j, i, column[i])
+                    for i, query in enumerate(q):
+                        score(j, i, _dot(queries, keys, query, place, shape.width), 1)
                 inverse = []
                 for i in range(size):
                     peak, total = exponentials(scratch, bind(scores + i * row), length)
                     # A query that may see nothing gets zeros.
                     inverse.append(bind(tirx.Select(peak > T.float32(_HIDDEN), T.float32(1.0) / total, T.float32(0.0))))
 
-                def mix(feature: Expr, lanes: int) -> None:
-                    sums = Registers(size, "float32x4" if lanes == 4 else "float32")
-                    sums.fill(size, 0.0)
+                def mix(feature: Expr, vectors: int, lanes: int) -> None:
+                    """Features `feature` ... of all queries of the tile."""
+                    sums = Registers(vectors * size, "float32x4" if lanes == 4 else "float32")
+                    sums.fill(vectors * size, 0.0)
                     with T.serial(0, length) as j:
-                        place = value_base + j * tir(shape.value_strides[2]) + feature
-                        value = bind(load(values, place) if lanes == 4 else values[place])
+                        place = bind(value_base + j * tir(shape.value_strides[2]) + feature)
+                        some = [
+                            bind(load(values, place + 4 * v) if lanes == 4 else values[place]) for v in range(vectors)
+                        ]
                         for i in range(size):
-                            weight = scratch[scores + i * row + j]
-                            sums[i] = sums[i] + (splat(weight, "float32x4") if lanes == 4 else weight) * value
+                            weight = bind(wide(scratch[scores + i * row + j], lanes))
+                            for v in range(vectors):
+                                sums[i * vectors + v] = sums[i * vectors + v] + weight * some[v]
                     for i in range(size):
                         place = output_base + (start + i) * tir(shape.output_strides[2]) + feature
-                        factor = splat(inverse[i], "float32x4") if lanes == 4 else inverse[i]
-                        store(output, place, sums[i] * factor, lanes)
+                        for v in range(vectors):
+                            store(output, place + 4 * v, sums[i * vectors + v] * wide(inverse[i], lanes), lanes)
 
-                with T.serial(0, shape.value_width // 4) as feature:
-                    mix(feature * 4, 4)
+                pairs, rest = divmod(shape.value_width, 8)
+                with T.serial(0, pairs) as pair:
+                    mix(pair * 8, 2, 4)
+                if rest >= 4:
+                    mix(T.int32(pairs * 8), 1, 4)
                 for tail in range(shape.value_width // 4 * 4, shape.value_width):
-                    mix(T.int32(tail), 1)
+                    mix(T.int32(tail), 1, 1)
 
             with T.If(first + _TILE <= count):
                 with T.Then():
@@ -161,14 +181,50 @@ def encoder_attention(shape: AttentionShape, scratch_per_thread: int) -> PrimFun
     return k.func
 
 
-def _masked(value: Expr, mask: Expr, dtype: str) -> Expr:
-    if dtype == "bool":
-        return tirx.Select(mask != T.uint8(0), value, T.float32(_HIDDEN))
-    return tirx.max(value + mask, T.float32(_HIDDEN))
+def wide(value: float | Expr, lanes: int, dtype: str = "float32") -> Expr:
+    return splat(value, f"{dtype}x{lanes}" if lanes > 1 else dtype)
 
 
-def _dots(queries: Buffer, keys: Buffer, q: Sequence[Expr], k: Sequence[Expr], width: int) -> list[list[Expr]]:
-    """`result[j][i]` = query i . key j over `width` features, with four partial sums each."""
+def _masked(value: Expr, mask: Buffer, place: Expr, lanes: int, dtype: str) -> Expr:
+    found = load(mask, place, lanes) if lanes > 1 else mask[place]
+    hidden = wide(_HIDDEN, lanes)
+    if dtype != "bool":
+        return tirx.max(value + found, hidden)
+    shown = T.Cast(f"int32x{lanes}", found) != wide(0, lanes, "int32") if lanes > 1 else found != T.uint8(0)
+    return tirx.Select(shown, value, hidden)
+
+
+def _dot(queries: Buffer, keys: Buffer, query: Expr, key: Expr, width: int) -> Expr:
+    """Over `width` features, with four partial sums."""
+    sums = _partial_sums(queries, keys, [query], [key], width)
+    lanes = Floats(4)
+    lanes.set_vector(0, sums[0])
+    total = tree_sum([lanes[lane] for lane in range(4)])
+    for tail in range(width // 4 * 4, width):
+        total = total + queries[query + tail] * keys[key + tail]
+    return bind(total)
+
+
+def _four_dots(queries: Buffer, keys: Buffer, q: Sequence[Expr], k: Sequence[Expr], width: int) -> list[Expr]:
+    """`float32x4` for each query, a lane for each of four keys; the same sums as `_dot`."""
+    sums = _partial_sums(queries, keys, q, k, width)
+    result = []
+    for i, query in enumerate(q):
+        first, second, third, fourth = (sums[j * len(q) + i] for j in range(4))
+        total = bind(even_odd_sum(even_odd_sum(first, second), even_odd_sum(third, fourth)))
+        if width % 4:
+            lanes = Floats(4)
+            lanes.set_vector(0, total)
+            for tail in range(width // 4 * 4, width):
+                for j, key in enumerate(k):
+                    lanes[j] = lanes[j] + queries[query + tail] * keys[key + tail]
+            total = bind(lanes.vector(0))
+        result.append(total)
+    return result
+
+
+def _partial_sums(queries: Buffer, keys: Buffer, q: Sequence[Expr], k: Sequence[Expr], width: int) -> Registers:
+    """Register `j * len(q) + i`: the products of query i and key j, features modulo 4 in lanes."""
     sums = Registers(len(q) * len(k), "float32x4")
     sums.fill(len(q) * len(k), 0.0)
     with T.serial(0, width // 4) as d:
@@ -178,15 +234,4 @@ def _dots(queries: Buffer, keys: Buffer, q: Sequence[Expr], k: Sequence[Expr], w
             for j in range(len(k)):
                 at = j * len(q) + i
                 sums[at] = sums[at] + left * right[j]
-    result: list[list[Expr]] = []
-    lanes = Floats(4)
-    for j in range(len(k)):
-        column = []
-        for i in range(len(q)):
-            lanes.set_vector(0, sums[j * len(q) + i])
-            total = tree_sum([lanes[lane] for lane in range(4)])
-            for tail in range(width // 4 * 4, width):
-                total = total + queries[q[i] + tail] * keys[k[j] + tail]
-            column.append(bind(total))
-        result.append(column)
-    return result
+    return sums

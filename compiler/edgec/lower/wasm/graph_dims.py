@@ -10,6 +10,7 @@ from tvm import tirx
 
 from edgec.errors import UnsupportedError
 from edgec.lower.wasm.program import Scalar
+from edgec.lower.wasm.work import Amount
 from edgec.passes.dims import Dim
 
 Expr = Any  # tvm's Python classes carry no types
@@ -115,4 +116,10 @@ def to_scalar(dim: Dim) -> Scalar:
         return (operator, left, right)
 
     result: Scalar = fold(dim, lambda n: n, lambda name: name, combine)
+    return result
+
+
+def to_amount(dim: Dim) -> Amount:
+    """`dim` as an amount of work, over the entry point's parameters."""
+    result: Amount = fold(dim, lambda n: n, lambda name: name, lambda operator, left, right: (operator, left, right))
     return result

@@ -21,6 +21,11 @@ def activation_element(isa: Isa) -> str:
     return "int32" if isa.relaxed_dot else "int64"
 
 
+def sums_in_halfwords(isa: Isa, bits: int) -> bool:
+    """Whether products stay halfwords for a group (see `DotAccumulators`), and are not widened one by one."""
+    return isa.halfword_sums and bits == 4
+
+
 def signed_dot(left: Expr, right: Expr) -> Expr:
     """`int16x8 . int16x8 -> int32x4`, adjacent pairs."""
     return T.call_llvm_pure_intrin("int32x4", "llvm.wasm.dot", left, right)
@@ -58,7 +63,7 @@ class DotAccumulators:
         self.isa = isa
         self._bits = bits
         self._per = 1 if isa.relaxed_dot else 2
-        self._halfwords = isa.halfword_sums and bits == 4
+        self._halfwords = sums_in_halfwords(isa, bits)
         self._registers = Registers(count * self._per, "int16x8" if self._halfwords else "int32x4")
 
     def clear(self, count: int) -> None:

@@ -1,0 +1,259 @@
+"""Measured kernel times beside what the machine can do: the roofline model, one bound for each thing that may run out.
+
+S. Williams, A. Waterman, D. Patterson: Roofline, an insightful visual performance model for multicore
+architectures, CACM 52(4), 2009. A call cannot be faster than its weights and keys and values come from memory, its
+activations from cache, and its products from the multipliers; the slowest of these is its bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from edgec.errors import RunError
+
+PHASES = {
+    "prefill": "prefill",
+    "head": "prefill",
+    "decode": "decode",
+    "run": "run",
+}  # entry point -> what it belongs to
+START = -1  # the mark at the start of an entry point
+
+
+class Step(Protocol):
+    """One call of an entry point, as `edgec.run.timing` and `runtime_wasm/tools/profile.mjs` record it."""
+
+    @property
+    def entry(self) -> str: ...
+    @property
+    def parameters(self) -> Sequence[int]: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def marks(self) -> Sequence[int]: ...
+    @property
+    def times(self) -> Sequence[float]: ...
+
+
+@dataclass
+class Kernel:
+    """All calls of one kernel on one shape. Amounts and seconds are sums."""
+
+    kernel: str
+    shape: str
+    unit: str | None
+    calls: int = 0
+    seconds: float = 0.0
+    operations: int = 0  # a multiply-add is two
+    weight_bytes: int = 0
+    kv_bytes: int = 0
+    activation_bytes: int = 0
+    bound_seconds: float = 0.0  # what the machine would need at its limits
+    bound_by: dict[str, float] = field(
+        default_factory=dict
+    )  # "memory", "cache", "arithmetic" -> seconds, were it alone
+
+    @property
+    def bytes(self) -> int:
+        return self.weight_bytes + self.kv_bytes + self.activation_bytes
+
+    @property
+    def bytes_per_second(self) -> float:
+        return self.bytes / self.seconds if self.seconds else 0.0
+
+    @property
+    def operations_per_second(self) -> float:
+        return self.operations / self.seconds if self.seconds else 0.0
+
+    @property
+    def limit(self) -> str:
+        """What runs out first."""
+        return max(self.bound_by, key=lambda name: self.bound_by[name])
+
+    @property
+    def share_of_limit(self) -> float:
+        """1 is as fast as the machine can; 0 where nothing is known to bound it."""
+        return self.bound_seconds / self.seconds if self.seconds else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {
+            "bytes_per_second": self.bytes_per_second,
+            "operations_per_second": self.operations_per_second,
+            "limit": self.limit,
+            "share_of_limit": self.share_of_limit,
+        }
+
+
+@dataclass(frozen=True)
+class Phase:
+    """`tokens` is 0 for graphs; `seconds` is the time of all steps as seen from outside."""
+
+    name: str
+    steps: int
+    tokens: int
+    seconds: float
+    kernels: tuple[Kernel, ...]  # slowest first
+
+    @property
+    def kernel_seconds(self) -> float:
+        return sum(kernel.seconds for kernel in self.kernels)
+
+    @property
+    def bound_seconds(self) -> float:
+        return sum(kernel.bound_seconds for kernel in self.kernels)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "steps": self.steps,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "kernel_seconds": self.kernel_seconds,
+            "bound_seconds": self.bound_seconds,
+            "kernels": [kernel.to_json() for kernel in self.kernels],
+        }
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """What one engine did with one bundle. `limits`: bytes or operations per second of one core."""
+
+    engine: str
+    version: str
+    variant: str
+    limits: Mapping[str, float]
+    phases: tuple[Phase, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "engine": self.engine,
+            "version": self.version,
+            "variant": self.variant,
+            "limits": dict(self.limits),
+            "phases": [phase.to_json() for phase in self.phases],
+        }
+
+
+def analyse(description: Mapping[str, Any], steps: Sequence[Step], limits: Mapping[str, float]) -> tuple[Phase, ...]:
+    """Add the times of `steps` up per kernel and shape. `description` is a module's section `edgec.kernels`.
+
+    Raises `RunError` when a step reports other calls than the description has.
+    """
+    phases: dict[str, list[Step]] = {}
+    for step in steps:
+        phases.setdefault(PHASES[step.entry], []).append(step)
+    return tuple(_phase(name, description["entries"], some, limits) for name, some in phases.items())
+
+
+def _phase(name: str, entries: Mapping[str, Any], steps: Sequence[Step], limits: Mapping[str, float]) -> Phase:
+    kernels: dict[tuple[str, str], Kernel] = {}
+    tokens = 0
+    for step in steps:
+        expected = list(_calls(entries, step.entry, step.parameters))
+        if [mark for mark, _ in expected] != list(step.marks):
+            raise RunError(
+                f"`{step.entry}` ran other kernels than its bundle describes", hint="compile the model again"
+            )
+        environment = dict(zip(entries[step.entry]["parameters"], step.parameters, strict=True))
+        tokens += environment.get("n", 0) if step.entry == "prefill" else int(step.entry == "decode")
+        for (_, amounts), started, ended in zip(expected[1:], step.times, step.times[1:], strict=False):
+            if amounts is not None:
+                key = amounts["kernel"], amounts["shape"]
+                kernel = kernels.setdefault(key, Kernel(*key, amounts["unit"]))
+                _add(kernel, amounts, ended - started, limits)
+    slowest_first = sorted(kernels.values(), key=lambda kernel: -kernel.seconds)
+    return Phase(name, len(steps), tokens, sum(step.seconds for step in steps), tuple(slowest_first))
+
+
+def _calls(
+    entries: Mapping[str, Any], name: str, parameters: Sequence[int]
+) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """(mark, call with its amounts as numbers) of an entry point and of those that it enters; None at a start."""
+    entry = entries[name]
+    environment = dict(zip(entry["parameters"], parameters, strict=True))
+    yield START, None
+    for call in entry["calls"]:
+        if "enter" in call:
+            yield from _calls(entries, call["enter"], [evaluate(value, environment) for value in call["arguments"]])
+            continue
+        amounts = {name: evaluate(call[name], environment) for name in ("macs", "weights", "cache", "activations")}
+        yield call["mark"], {**call, **amounts}
+
+
+_OPERATORS: Mapping[str, Callable[[int, int], int]] = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+    "//": lambda a, b: a // b,
+    "min": min,
+    "max": max,
+}
+
+
+def evaluate(amount: Any, environment: Mapping[str, int]) -> int:
+    """The value of a number, a parameter's name, or [operator, left, right]."""
+    if isinstance(amount, int):
+        return amount
+    if isinstance(amount, str):
+        return environment[amount]
+    operator, left, right = amount
+    return _OPERATORS[operator](evaluate(left, environment), evaluate(right, environment))
+
+
+def _add(kernel: Kernel, call: Mapping[str, Any], seconds: float, limits: Mapping[str, float]) -> None:
+    bounds = {
+        "memory": (call["weights"] + call["cache"]) / limits["weights"],
+        "cache": call["activations"] / limits["cache"],
+        "arithmetic": 2 * call["macs"] * call["passes"] / limits[call["unit"]] if call["unit"] else 0.0,
+    }
+    kernel.calls += 1
+    kernel.seconds += seconds
+    kernel.operations += 2 * call["macs"]
+    kernel.weight_bytes += call["weights"]
+    kernel.kv_bytes += call["cache"]
+    kernel.activation_bytes += call["activations"]
+    kernel.bound_seconds += max(bounds.values())
+    for name, bound in bounds.items():
+        kernel.bound_by[name] = kernel.bound_by.get(name, 0.0) + bound
+
+
+def machine(roofline: Roofline) -> list[str]:
+    """The limits in words."""
+    rates = {name: f"{rate / 1e9:,.0f}" for name, rate in roofline.limits.items()}
+    codes = roofline.variant.removesuffix("-threads")
+    return [
+        f"one core reads {rates['memory']} GB/s from memory, {rates['weights']} GB/s of as many bytes as the weights "
+        f"have, {rates['cache']} GB/s from its cache",
+        f"it multiplies at {rates[codes]} GOP/s by the dot product of {codes}, at {rates['simd128']} by that of "
+        f"int16 (attention), at {rates['float32']} in float32; a multiply-add is two operations",
+    ]
+
+
+def summary(phase: Phase) -> str:
+    """How long it took, and how long it would take at the machine's limits."""
+    rest = 1 - phase.kernel_seconds / phase.seconds
+    if phase.tokens:
+        done = f"{phase.tokens} tokens in {1000 * phase.seconds:,.1f} ms ({phase.tokens / phase.seconds:,.1f}/s)"
+    else:
+        done = f"{1000 * phase.seconds:,.2f} ms"
+    return f"{done}, {phase.bound_seconds / phase.seconds:.0%} of the limit; {rest:.1%} of the time between kernels"
+
+
+NUMBERS = ("calls", "time", "ms", "GB/s", "GOP/s", "of limit")
+
+
+def numbers(kernel: Kernel, phase: Phase) -> list[str]:
+    """The cells of `NUMBERS` in a table."""
+    return [
+        f"{kernel.calls:,}",
+        f"{kernel.seconds / phase.kernel_seconds:.1%}",
+        f"{1000 * kernel.seconds:,.2f}",
+        f"{kernel.bytes_per_second / 1e9:,.1f}",
+        f"{kernel.operations_per_second / 1e9:,.1f}" if kernel.operations else "-",
+        f"{kernel.share_of_limit:.0%}",
+    ]
+
+
+__all__ = ["NUMBERS", "Kernel", "Phase", "Roofline", "Step", "analyse", "evaluate", "machine", "numbers", "summary"]

@@ -224,21 +224,22 @@ def machine(roofline: Roofline) -> list[str]:
     rates = {name: f"{rate / 1e9:,.0f}" for name, rate in roofline.limits.items()}
     codes = roofline.variant.removesuffix("-threads")
     return [
-        f"one core reads {rates['memory']} GB/s from memory, {rates['weights']} GB/s of as many bytes as the weights "
-        f"have, {rates['cache']} GB/s from its cache",
-        f"it multiplies at {rates[codes]} GOP/s by the dot product of {codes}, at {rates['simd128']} by that of "
-        f"int16 (attention), at {rates['float32']} in float32; a multiply-add is two operations",
+        f"one core reads {rates['memory']} GB/s from memory, {rates['weights']} over as many bytes as the weights have, "
+        f"{rates['cache']} from its cache",
+        f"it does {rates[codes]} GOP/s by dot products of {codes}, {rates['simd128']} of int16 (attention), "
+        f"{rates['float32']} in float32; a multiply-add is two",
+        "limits: memory (weights, keys and values), cache (activations), arithmetic (products)",
     ]
 
 
 def summary(phase: Phase) -> str:
     """How long it took, and how long it would take at the machine's limits."""
-    rest = 1 - phase.kernel_seconds / phase.seconds
+    outside = 1 - phase.kernel_seconds / phase.seconds
+    done = f"{1000 * phase.seconds:,.2f} ms"
     if phase.tokens:
-        done = f"{phase.tokens} tokens in {1000 * phase.seconds:,.1f} ms ({phase.tokens / phase.seconds:,.1f}/s)"
-    else:
-        done = f"{1000 * phase.seconds:,.2f} ms"
-    return f"{done}, {phase.bound_seconds / phase.seconds:.0%} of the limit; {rest:.1%} of the time between kernels"
+        done = f"{phase.tokens} tokens in {done} ({phase.tokens / phase.seconds:,.1f}/s)"
+    bound = f"at the limits {1000 * phase.bound_seconds:,.2f} ms ({phase.bound_seconds / phase.seconds:.0%})"
+    return f"{done}, {bound}; {outside:.1%} of the time is not in kernels"
 
 
 NUMBERS = ("calls", "time", "ms", "GB/s", "GOP/s", "of limit")

@@ -9,10 +9,9 @@ const SECTION = "edgec.kernels";
 const ROOM = 1 << 16; // marks of one call of an entry point
 
 /**
- * @param {{load: object, options: object, jobs: object[], repeat: number, limits: object}} request as `runJobs` gets it; of one job, of
- *   `repeat` runs the last
- * @returns {Promise<{stats: object, kernels: object, steps: object[], limits: Record<string, number>}>} `steps` as in
- *   compiler/edgec/run/timing.py, `limits` the fastest time of each probe in seconds
+ * @param {{load: object, options: object, jobs: object[], repeat: number, limits: object}} request as `runJobs` gets it; of one job
+ * @returns {Promise<{stats: object, kernels: object, runs: object[][], limits: Record<string, number>}>} the steps of each run as in
+ *   compiler/edgec/run/timing.py; `limits` has the fastest time of each probe in seconds
  */
 export async function timeKernels(edgec, location, { load, options, jobs: [job], repeat = 1, limits }) {
   const recorder = new Recorder();
@@ -21,13 +20,15 @@ export async function timeKernels(edgec, location, { load, options, jobs: [job],
     await model.dispose();
     throw Object.assign(new Error("the bundle's kernels cannot be timed"), { hint: "compile the model with `--profile-kernels`" });
   }
+  const runs = [];
   for (let round = 0; round < repeat; round++) {
-    recorder.steps.length = 0;
+    recorder.steps = [];
     await runJob(model, job, options, false);
+    runs.push(recorder.steps);
   }
   const stats = await model.stats();
   await model.dispose();
-  return { stats, kernels: recorder.kernels, steps: recorder.steps, limits: await measureLimits(limits) };
+  return { stats, kernels: recorder.kernels, runs, limits: await measureLimits(limits) };
 }
 
 class Recorder {

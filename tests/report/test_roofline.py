@@ -50,7 +50,7 @@ STEPS = [
 
 
 def test_times_and_amounts_add_up_per_kernel() -> None:
-    prefill, decode = analyse(DESCRIPTION, STEPS, LIMITS)
+    prefill, decode = analyse(DESCRIPTION, [STEPS], LIMITS)
     assert (prefill.name, prefill.steps, prefill.tokens) == ("prefill", 2, 4)
     product, norm = prefill.kernels
     assert (product.kernel, product.calls, product.operations) == ("product", 1, 8 * 10**6)
@@ -62,7 +62,7 @@ def test_times_and_amounts_add_up_per_kernel() -> None:
 
 
 def test_the_slowest_of_the_bounds_is_the_limit() -> None:
-    prefill, decode = analyse(DESCRIPTION, STEPS, LIMITS)
+    prefill, decode = analyse(DESCRIPTION, [STEPS], LIMITS)
     product, norm = prefill.kernels
     assert product.limit == "arithmetic"  # 4 million multiply-adds, each taking the instruction twice
     assert product.bound_seconds == pytest.approx(2 * 2 * 4e6 / 1e11)
@@ -75,7 +75,23 @@ def test_the_slowest_of_the_bounds_is_the_limit() -> None:
 def test_marks_that_the_description_does_not_have() -> None:
     strange = Step("head", (3,), 1e-4, (START, 7), (5.0, 6.0))
     with pytest.raises(RunError, match="`head` ran other kernels"):
-        analyse(DESCRIPTION, [strange], LIMITS)
+        analyse(DESCRIPTION, [[strange]], LIMITS)
+
+
+def test_a_time_is_the_lower_median_of_the_runs_after_the_first() -> None:
+    def head(seconds: float) -> list[Step]:
+        return [Step("head", (3,), 2 * seconds, (START, 2), (5.0, 5.0 + seconds))]
+
+    (phase,) = analyse(DESCRIPTION, [head(1.0), head(3.0), head(2.0)], LIMITS)
+    assert phase.kernel_seconds == pytest.approx(2.0) and phase.seconds == pytest.approx(4.0)
+    (phase,) = analyse(DESCRIPTION, [head(1.0)], LIMITS)
+    assert phase.kernel_seconds == pytest.approx(1.0)
+
+
+def test_runs_that_did_not_do_the_same() -> None:
+    other = [Step("head", (2,), 1e-4, (START, 2), (5.0, 5.00005))]
+    with pytest.raises(RunError, match="same steps"):
+        analyse(DESCRIPTION, [STEPS[1:2], STEPS[1:2], other], LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +103,7 @@ def test_amounts(amount: Any, value: int) -> None:
 
 
 def test_the_page_is_well_formed_and_shows_every_kernel() -> None:
-    roofline = Roofline("wasmtime", "<1>", "relaxed", LIMITS, analyse(DESCRIPTION, STEPS, LIMITS))
+    roofline = Roofline("wasmtime", "<1>", "relaxed", LIMITS, analyse(DESCRIPTION, [STEPS], LIMITS))
     text = render("<b>tiny</b>", [roofline])
     page = Page()
     page.feed(text)
@@ -98,7 +114,7 @@ def test_the_page_is_well_formed_and_shows_every_kernel() -> None:
 
 
 def test_words() -> None:
-    phases = analyse(DESCRIPTION, STEPS, LIMITS)
+    phases = analyse(DESCRIPTION, [STEPS], LIMITS)
     assert summary(phases[0]).startswith("4 tokens in 2.10 ms (1,904.8/s), at the limits 0.16 ms (8%)")
     memory, arithmetic, _ = machine(Roofline("node", "v20", "relaxed-threads", LIMITS, phases))
     assert "10 GB/s from memory" in memory and "100 GOP/s by dot products of relaxed," in arithmetic

@@ -27,7 +27,7 @@ def marks_of(kernels: dict[str, dict[str, dict[str, list[dict[str, object]]]]], 
 @pytest.mark.parametrize("variant", ["simd128", "relaxed", "relaxed16"])
 def test_every_call_is_timed_where_it_runs(tiny_marked_bundle: Path, variant: str) -> None:
     with TimedEngine(bundle.read(tiny_marked_bundle), variant=variant) as engine:
-        steps = time_decoder(engine, IDS, tokens=5, repeat=2)
+        _, steps = time_decoder(engine, IDS, tokens=5, repeat=2)
         chunk = engine.manifest.prefill_chunk
         assert len(IDS) <= chunk
         wanted = [("prefill", [len(IDS), 0]), ("head", [len(IDS) - 1])]

@@ -62,7 +62,13 @@ class Row:
     "--prompt-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Length of the prompt."
 )
 @click.option("--max-tokens", type=click.IntRange(min=2), default=64, show_default=True, help="Length of the answer.")
-@click.option("--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Runs; the last one counts.")
+@click.option(
+    "--repeat",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Runs; the last one counts.",
+)
 @click.option("--roofline", is_flag=True, help="Time each kernel, and compare it with what one core can do.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="With --roofline: write a page, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
@@ -82,7 +88,8 @@ def command(
     """Measure speed, memory and load time of BUNDLE in every engine of this machine.
 
     Engines run one after the other. The first run warms the engine up; the numbers are those of the last one.
-    --roofline wants a BUNDLE that was compiled with --profile-kernels, and takes wasmtime if no engine is given.
+    --roofline wants a BUNDLE that was compiled with --profile-kernels, and takes wasmtime if no engine is given; its
+    times are the lower medians of all runs but the first.
     """
     from edgec import bundle as bundles
     from edgec.cli import console

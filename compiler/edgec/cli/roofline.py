@@ -26,6 +26,8 @@ def show(
     bundle: Bundle, work: Work, engines: Sequence[str], variant: str | None, *, html: Path | None, as_json: bool
 ) -> None:
     """Measure in every engine and print; raises the first failure."""
+    if html is not None and not html.absolute().parent.is_dir():
+        raise OutputError(f"`{html}` cannot be written, the folder does not exist")  # now, not after minutes of work
     found = []
     for engine in engines:
         with console.stderr().status(f"timing kernels in {engine}"):
@@ -51,14 +53,14 @@ def _in_wasmtime(engine: str, bundle: Bundle, work: Work, variant: str | None) -
 
     with TimedEngine(bundle, variant=variant) as timed:
         if work.prompt:
-            steps = time_decoder(timed, work.prompt, work.max_tokens, work.repeat)
+            runs = time_decoder(timed, work.prompt, work.max_tokens, work.repeat)
         else:
             inputs = {name: np.zeros(shape, dtype) for name, (dtype, shape) in work.inputs.items()}
-            steps = time_graph(timed, inputs, work.repeat)
+            runs = time_graph(timed, inputs, work.repeat)
         kernels, chosen = timed.kernels, timed.variant
     rates = limits.measure(bundle.manifest.memory.weights.bytes)
     version = importlib.metadata.version("wasmtime")
-    return Roofline(engine, version, chosen, rates, analyse(kernels, steps, rates))
+    return Roofline(engine, version, chosen, rates, analyse(kernels, runs, rates))
 
 
 def _in_javascript(engine: str, bundle: Bundle, work: Work, variant: str | None) -> Roofline:
@@ -79,17 +81,18 @@ def _in_javascript(engine: str, bundle: Bundle, work: Work, variant: str | None)
             arguments += ["--variant", variant]
         document = javascript.run_in(engine, bundle.path, job(work), arguments)
     rates = limits.limits(probes, document["limits"])
-    steps = [Step(**step) for step in document["steps"]]
-    phases = analyse(document["kernels"], steps, rates)
+    runs = [[Step(**step) for step in steps] for steps in document["runs"]]
+    phases = analyse(document["kernels"], runs, rates)
     return Roofline(engine, document["version"], document["stats"]["variant"], rates, phases)
 
 
 def _write_page(bundle: Bundle, rooflines: Sequence[Roofline], file: Path) -> None:
+    from edgec.cli.inspect import write_text
     from edgec.report.roofline_page import render
 
     facts = bundle.manifest
     try:
-        file.write_text(render(f"{facts.model.name} for {facts.profile}", rooflines), encoding="utf-8")
+        write_text(file, render(f"{facts.model.name} for {facts.profile}", rooflines))
     except OSError as error:
         raise OutputError(f"`{file}` cannot be written ({error.strerror})") from error
 

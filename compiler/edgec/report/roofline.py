@@ -7,6 +7,8 @@ activations from cache, and its products from the multipliers; the slowest of th
 
 from __future__ import annotations
 
+import itertools
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -116,6 +118,9 @@ class Phase:
         }
 
 
+Phases = tuple[Phase, ...]
+
+
 @dataclass(frozen=True)
 class Roofline:
     """What one engine did with one bundle. `limits`: bytes or operations per second of one core."""
@@ -124,7 +129,7 @@ class Roofline:
     version: str
     variant: str
     limits: Mapping[str, float]
-    phases: tuple[Phase, ...]
+    phases: Phases
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -136,35 +141,58 @@ class Roofline:
         }
 
 
-def analyse(description: Mapping[str, Any], steps: Sequence[Step], limits: Mapping[str, float]) -> tuple[Phase, ...]:
-    """Add the times of `steps` up per kernel and shape. `description` is a module's section `edgec.kernels`.
+def analyse(description: Mapping[str, Any], runs: Sequence[Sequence[Step]], limits: Mapping[str, float]) -> Phases:
+    """Add the times of all calls up per kernel and shape.
 
-    Raises `RunError` when a step reports other calls than the description has.
+    A call's time is the lower median of those that it had in `runs` of the same work. The first run does not count if
+    there are more: engines optimize while it runs.
+    `description` is a module's section `edgec.kernels`. Raises `RunError` when a step reports other calls than it has.
     """
-    phases: dict[str, list[Step]] = {}
-    for step in steps:
-        phases.setdefault(PHASES[step.entry], []).append(step)
-    return tuple(_phase(name, description["entries"], some, limits) for name, some in phases.items())
+    phases: dict[str, list[_Typical]] = {}
+    for same in zip(*(runs[1:] or runs), strict=True):
+        phases.setdefault(PHASES[same[0].entry], []).append(_typical(same))
+    return tuple(_phase(name, description["entries"], steps, limits) for name, steps in phases.items())
 
 
-def _phase(name: str, entries: Mapping[str, Any], steps: Sequence[Step], limits: Mapping[str, float]) -> Phase:
+@dataclass(frozen=True)
+class _Typical:
+    """A step of several runs: seconds between its marks, and of all that lies outside."""
+
+    entry: str
+    parameters: Sequence[int]
+    marks: Sequence[int]
+    between: Sequence[float]
+    outside: float
+
+
+def _typical(same: Sequence[Step]) -> _Typical:
+    first = same[0]
+    if any((step.entry, step.parameters, step.marks) != (first.entry, first.parameters, first.marks) for step in same):
+        raise RunError("two runs of the same work did not take the same steps", hint="report this as a bug of edgec")
+    between = [[b - a for a, b in itertools.pairwise(step.times)] for step in same]
+    outside = [step.seconds - sum(times) for step, times in zip(same, between, strict=True)]
+    typical = [statistics.median_low(times) for times in zip(*between, strict=True)]
+    return _Typical(first.entry, first.parameters, first.marks, typical, max(statistics.median_low(outside), 0.0))
+
+
+def _phase(name: str, entries: Mapping[str, Any], steps: Sequence[_Typical], limits: Mapping[str, float]) -> Phase:
     kernels: dict[tuple[str, str], Kernel] = {}
     tokens = 0
     for step in steps:
         expected = list(_calls(entries, step.entry, step.parameters))
         if [mark for mark, _ in expected] != list(step.marks):
-            raise RunError(
-                f"`{step.entry}` ran other kernels than its bundle describes", hint="compile the model again"
-            )
+            hint = "compile the model again"
+            raise RunError(f"`{step.entry}` ran other kernels than its bundle describes", hint=hint)
         environment = dict(zip(entries[step.entry]["parameters"], step.parameters, strict=True))
         tokens += environment.get("n", 0) if step.entry == "prefill" else int(step.entry == "decode")
-        for (_, amounts), started, ended in zip(expected[1:], step.times, step.times[1:], strict=False):
+        for (_, amounts), seconds in zip(expected[1:], step.between, strict=True):
             if amounts is not None:
                 key = amounts["kernel"], amounts["shape"]
                 kernel = kernels.setdefault(key, Kernel(*key, amounts["unit"]))
-                _add(kernel, amounts, ended - started, limits)
+                _add(kernel, amounts, seconds, limits)
     slowest_first = sorted(kernels.values(), key=lambda kernel: -kernel.seconds)
-    return Phase(name, len(steps), tokens, sum(step.seconds for step in steps), tuple(slowest_first))
+    seconds = sum(sum(step.between) + step.outside for step in steps)
+    return Phase(name, len(steps), tokens, seconds, tuple(slowest_first))
 
 
 def _calls(
@@ -224,7 +252,7 @@ def machine(roofline: Roofline) -> list[str]:
     rates = {name: f"{rate / 1e9:,.0f}" for name, rate in roofline.limits.items()}
     codes = roofline.variant.removesuffix("-threads")
     return [
-        f"one core reads {rates['memory']} GB/s from memory, {rates['weights']} over as many bytes as the weights have, "
+        f"one core reads {rates['memory']} GB/s from memory, {rates['weights']} over as many bytes as the weights are, "
         f"{rates['cache']} from its cache",
         f"it does {rates[codes]} GOP/s by dot products of {codes}, {rates['simd128']} of int16 (attention), "
         f"{rates['float32']} in float32; a multiply-add is two",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,23 +126,27 @@ class TimedEngine(Engine):
         self.steps.append(Step(entry, tuple(parameters), seconds, marks, times))
 
 
-def time_decoder(engine: TimedEngine, prompt: Sequence[int], tokens: int, repeat: int) -> list[Step]:
-    """The steps of `prompt` and of an answer of `tokens` ids, chosen greedily; of `repeat` times the last."""
+def time_decoder(engine: TimedEngine, prompt: Sequence[int], tokens: int, repeat: int) -> list[list[Step]]:
+    """The steps of `prompt` and of an answer of `tokens` ids, chosen greedily, `repeat` times."""
     state = DecoderState(engine)
-    for _ in range(repeat):
+
+    def answer() -> None:
         state.reset()
-        engine.steps.clear()
         state.prompt(prompt)
         for _ in range(tokens - 1):  # the prompt gives the first
             state.decode(int(np.argmax(state.logits())))
-    return engine.steps
+
+    return [_steps(engine, answer) for _ in range(repeat)]
 
 
-def time_graph(engine: TimedEngine, inputs: Arrays, repeat: int) -> list[Step]:
-    """The step of one run; of `repeat` times the last."""
-    for _ in range(repeat):
-        engine.steps.clear()
-        run_graph(engine, inputs)
+def time_graph(engine: TimedEngine, inputs: Arrays, repeat: int) -> list[list[Step]]:
+    """The step of a run, `repeat` times."""
+    return [_steps(engine, lambda: run_graph(engine, inputs)) for _ in range(repeat)]
+
+
+def _steps(engine: TimedEngine, work: Callable[[], object]) -> list[Step]:
+    engine.steps = []
+    work()
     return engine.steps
 
 

@@ -182,7 +182,7 @@ class GraphContext:
     ) -> None:
         """Call the kernel that `make` makes; equal keys share one. `work` None: every buffer read or written once."""
         operands: list[CallOperand] = [address(buffer) for buffer in buffers]
-        work = work or Work(activations=activation_bytes(buffers))
+        work = work or Work(activations=activation_bytes(buffers), shape=_shape(buffers[-1]))
         self.entry.call(self.program.kernel(key, make), *operands, *scalars, work=work)
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
@@ -197,6 +197,10 @@ def activation_bytes(buffers: Sequence[TensorView | Storage]) -> Amount:
     views = [view for view in buffers if isinstance(view, TensorView) and view.storage.region != "weights"]
     sizes = [times(to_amount(_elements(view)), ITEM_BYTES[view.dtype]) for view in views]
     return plus(0, *sizes)
+
+
+def _shape(buffer: TensorView | Storage) -> str:
+    return "x".join(str(dim) for dim in buffer.shape) if isinstance(buffer, TensorView) else ""
 
 
 def _elements(view: TensorView) -> Dim:

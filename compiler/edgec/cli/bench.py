@@ -32,12 +32,22 @@ Examples:
 
 @dataclass(frozen=True)
 class Work:
-    """What every engine is asked to do: prompt ids and tokens to generate, or a graph's inputs (zeros)."""
+    """What every engine is asked to do: prompt ids and tokens to generate, or a graph's inputs."""
 
     prompt: list[int]
     max_tokens: int
     inputs: dict[str, tuple[str, tuple[int, ...]]]  # name -> dtype, shape
     repeat: int
+
+    def arrays(self) -> dict[str, Any]:
+        """The inputs: floats of a normal distribution, the same each time, and ones for ids and masks."""
+        import numpy as np
+
+        random = np.random.default_rng(0)
+        return {
+            name: random.normal(size=shape).astype(dtype) if dtype == "float32" else np.ones(shape, dtype)
+            for name, (dtype, shape) in self.inputs.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -154,15 +164,13 @@ def _ids(bundle: Bundle, count: int) -> list[int]:
 def _in_wasmtime(engine: str, bundle: Bundle, work: Work, variant: str | None, threads: int | None) -> Row:
     import importlib.metadata
 
-    import numpy as np
-
     import edgec
 
     with edgec.load(bundle, variant=variant, threads=threads) as model:
         prefill = decode = seconds = None
         for _ in range(work.repeat):
             if work.inputs:
-                arrays = {name: np.zeros(shape, dtype) for name, (dtype, shape) in work.inputs.items()}
+                arrays = work.arrays()
                 started = time.perf_counter()
                 model.run(arrays)
                 seconds = time.perf_counter() - started
@@ -205,12 +213,10 @@ def job(work: Work) -> dict[str, Any]:
     """What `run-in.mjs` gets."""
     if not work.inputs:
         return {"prompt": work.prompt}
-    import numpy as np
-
-    inputs = {}
-    for name, (dtype, shape) in work.inputs.items():
-        data = base64.b64encode(np.zeros(shape, dtype).tobytes()).decode()
-        inputs[name] = {"dtype": dtype, "shape": list(shape), "data": data}
+    inputs = {
+        name: {"dtype": work.inputs[name][0], "shape": array.shape, "data": base64.b64encode(array.tobytes()).decode()}
+        for name, array in work.arrays().items()
+    }
     return {"inputs": inputs}
 
 

@@ -45,8 +45,6 @@ def show(
 
 
 def _in_wasmtime(engine: str, bundle: Bundle, work: Work, variant: str | None) -> Roofline:
-    import numpy as np
-
     from edgec.report.roofline import Roofline, analyse
     from edgec.run import limits
     from edgec.run.timing import TimedEngine, time_decoder, time_graph
@@ -55,8 +53,7 @@ def _in_wasmtime(engine: str, bundle: Bundle, work: Work, variant: str | None) -
         if work.prompt:
             runs = time_decoder(timed, work.prompt, work.max_tokens, work.repeat)
         else:
-            inputs = {name: np.zeros(shape, dtype) for name, (dtype, shape) in work.inputs.items()}
-            runs = time_graph(timed, inputs, work.repeat)
+            runs = time_graph(timed, work.arrays(), work.repeat)
         kernels, chosen = timed.kernels, timed.variant
     rates = limits.measure(bundle.manifest.memory.weights.bytes)
     version = importlib.metadata.version("wasmtime")

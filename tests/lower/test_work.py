@@ -22,17 +22,18 @@ from edgec.ir import CompressedModel, ModelIR
 from edgec.lower.wasm.abi import compile_kernels
 from edgec.lower.wasm.decoder import lower_decoder
 from edgec.lower.wasm.graph import lower_graph
-from edgec.lower.wasm.kernels.dot import passes
 from edgec.lower.wasm.kernels.linear import linear
 from edgec.lower.wasm.program import Entry, Program
 from edgec.lower.wasm.target import RELAXED, RELAXED16, SIMD128, Isa
-from edgec.lower.wasm.work import attended, reached
+from edgec.lower.wasm.work import Work, attended, reached
 from edgec.passes import simplify
 from edgec.plan import make_plan
 from edgec.report.roofline import evaluate
+from edgec.run.limits import probes
 from tests.lower.graph import harness
 from tests.passes import graphs
 
+UNITS = {probe.name for probe in probes(0)}
 AMOUNTS = ("macs", "weights", "cache", "activations")
 HIDDEN, MLP, HEADS, KV_HEADS, DIM, LAYERS, VOCABULARY = 64, 96, 4, 2, 16, 2, 288  # of tests/conftest.py's model
 LINEARS = LAYERS * (HIDDEN * (HEADS + 2 * KV_HEADS) * DIM + HIDDEN * HEADS * DIM + 3 * HIDDEN * MLP)
@@ -65,7 +66,7 @@ def decoder(source: ModelIR, **choices: Any) -> Program:
     return lower_decoder(compress(source, dataclasses.replace(plan, prefill_chunk=16)))
 
 
-@pytest.mark.parametrize("choices", [{"bits": 4}, {"bits": 8}, {"precision": "float32"}])
+@pytest.mark.parametrize("choices", [{"bits": 4}, {"bits": 7}, {"precision": "float32"}])
 def test_a_decoder_multiplies_every_weight_once_a_token(source: ModelIR, choices: dict[str, Any]) -> None:
     program = decoder(source, **choices)
     for position in (0, 5, 200):
@@ -76,7 +77,7 @@ def test_a_decoder_multiplies_every_weight_once_a_token(source: ModelIR, choices
         assert totals(program, "prefill", n=n, position=position)["macs"] == n * LINEARS + attention
 
 
-@pytest.mark.parametrize("choices", [{"bits": 4}, {"bits": 8}, {"precision": "float32"}])
+@pytest.mark.parametrize("choices", [{"bits": 4}, {"bits": 7}, {"precision": "float32"}])
 def test_a_decoder_reads_every_weight_once_and_a_row_of_the_embedding(source: ModelIR, choices: dict[str, Any]) -> None:
     program = decoder(source, **choices)
     stored = sum(storage.bytes for storage, *_ in program._weights)
@@ -102,13 +103,21 @@ def test_pairs_of_causal_attention(rows: int, position: int) -> None:
         assert evaluate(reached("n", "position", window), names) == len(set().union(*keys))
 
 
-@pytest.mark.parametrize(("isa", "opcode"), [(RELAXED, b"\xfd\x93\x02"), (RELAXED16, b"\xfd\x92\x02")])
-def test_bytes_take_two_dots_where_nibbles_take_one(isa: Isa, opcode: bytes) -> None:
-    def dots(bits: int) -> int:
-        compiled, _ = compile_kernels({"kernel": linear(isa, rows=16, columns=64, bits=bits)}, isa)
-        return compiled.count(opcode)
+@pytest.mark.parametrize(("isa", "unit"), [(SIMD128, "simd128"), (RELAXED, "relaxed"), (RELAXED16, "relaxed16")])
+def test_the_unit_of_codes_is_what_kernels_multiply_with(isa: Isa, unit: str) -> None:
+    widening = b"\xfd\xba\x01"  # i32x4.dot_i16x8_s
+    dots = {"relaxed": b"\xfd\x93\x02", "relaxed16": b"\xfd\x92\x02", "simd128": widening}[unit]
 
-    assert dots(8) * passes(isa, 4) == dots(4) * passes(isa, 8) > 0
+    def counts(bits: int) -> tuple[int, int]:
+        compiled, _ = compile_kernels({"kernel": linear(isa, rows=16, columns=64, bits=bits)}, isa)
+        return compiled.count(dots), compiled.count(widening)
+
+    (four, widened4), (seven, widened7) = counts(4), counts(7)
+    assert four > 0 and seven > 0
+    assert (widened7 >= seven > 4 * widened4 > 0) == (unit == "relaxed16")  # each is widened, or a few sums are
+    assert Work(arithmetic="codes", bits=4).to_json(isa)["unit"] == unit
+    assert Work(arithmetic="codes", bits=7).to_json(isa)["unit"] == unit + "-widened" * (unit == "relaxed16")
+    assert unit in UNITS and unit + "-widened" * (unit == "relaxed16") in UNITS
 
 
 def counted_macs(model: ModelIR, feed: graphs.Arrays) -> int:
@@ -136,7 +145,7 @@ def graph_program(model: ModelIR, bits: int, dims: dict[str, int]) -> Program:
     return lower_graph(packed)
 
 
-@pytest.mark.parametrize("bits", [32, 8])
+@pytest.mark.parametrize("bits", [32, 7])
 def test_a_convolutional_network(bits: int) -> None:
     model, feed = graphs.convolutional_network("batch")
     wanted = counted_macs(model, feed)

@@ -60,6 +60,7 @@ def probes(weight_bytes: int) -> list[Probe]:
         multiply("simd128", "plain", 8),
         multiply("relaxed", "relaxed", 16),
         multiply("relaxed16", "relaxed", 16),
+        multiply("relaxed16-widened", "relaxed", 16),
     ]
 
 
@@ -67,7 +68,7 @@ def modules(weight_bytes: int) -> dict[str, bytes]:
     """The modules of `probes`; not every engine has relaxed SIMD."""
     loops = {name: _multiplying(name, *lines) for name, lines in _PRODUCTS.items()}
     plain = [_reading(max(MEMORY_BYTES, weight_bytes)), loops["float32"], loops["simd128"]]
-    texts = {"plain": plain, "relaxed": [loops["relaxed"], loops["relaxed16"]]}
+    texts = {"plain": plain, "relaxed": [loops[name] for name in _PRODUCTS if name not in ("float32", "simd128")]}
     return {name: bytes(wasmtime.wat2wasm(f"(module {' '.join(parts)})")) for name, parts in texts.items()}
 
 
@@ -102,6 +103,10 @@ def measure(weight_bytes: int) -> dict[str, float]:
 
 _DOT = "i32x4.relaxed_dot_i8x16_i7x16_add_s (local.get {x}) (local.get {y}) (local.get {acc})"
 _DOT16 = "i16x8.add (local.get {acc}) (i16x8.relaxed_dot_i8x16_i7x16_s (local.get {x}) (local.get {y}))"
+_WIDENED = (
+    "i32x4.add (local.get {acc}) (i32x4.dot_i16x8_s (i16x8.splat (i32.const 1)) "
+    "(i16x8.relaxed_dot_i8x16_i7x16_s (local.get {x}) (local.get {y})))"
+)
 _WIDE = "i32x4.add (local.get {acc}) (i32x4.dot_i16x8_s (local.get {x}) (local.get {y}))"
 _FLOAT = "f32x4.add (local.get {acc}) (f32x4.mul (local.get {x}) (local.get {y}))"
 # name -> one product, how the changing factor changes, a constant; bytes stay below 2^7, floats are no denormals
@@ -110,6 +115,7 @@ _FLOATS = "(f32x4.splat (f32.const {}))", 1.0, 0.125
 _PRODUCTS = {
     "relaxed": (_DOT, "v128.xor", _BYTES),
     "relaxed16": (_DOT16, "v128.xor", _BYTES),
+    "relaxed16-widened": (_WIDENED, "v128.xor", _BYTES),
     "simd128": (_WIDE, "v128.xor", _BYTES),
     "float32": (_FLOAT, "f32x4.add", _FLOATS),
 }

@@ -21,6 +21,7 @@ from edgec.frontend import load
 from edgec.ir import CompressedModel, ModelIR
 from edgec.lower.wasm.abi import compile_kernels
 from edgec.lower.wasm.decoder import lower_decoder
+from edgec.lower.wasm.decoder_match import match_decoder
 from edgec.lower.wasm.graph import lower_graph
 from edgec.lower.wasm.kernels.linear import linear
 from edgec.lower.wasm.program import Entry, Program
@@ -30,6 +31,7 @@ from edgec.passes import simplify
 from edgec.plan import make_plan
 from edgec.report.roofline import evaluate
 from edgec.run.limits import probes
+from tests.lower.families import Family
 from tests.lower.graph import harness
 from tests.passes import graphs
 
@@ -83,6 +85,29 @@ def test_a_decoder_reads_every_weight_once_and_a_row_of_the_embedding(source: Mo
     stored = sum(storage.bytes for storage, *_ in program._weights)
     table = sum(s.bytes for s, *_ in program._weights if "embed" in s.name)
     assert totals(program, "decode", position=3)["weights"] == stored + table // VOCABULARY
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gpt2", "olmo2", "stablelm"])  # every kernel that families have
+@pytest.mark.parametrize("choices", [{"bits": 4}, {"precision": "float32"}])
+def test_so_do_other_families(tmp_path: Path, name: str, choices: dict[str, Any]) -> None:
+    model = Family(name, tmp_path).model
+    program, network = decoder(model, **choices), match_decoder(model)
+    stored = {storage.name: storage.bytes for storage, *_ in program._weights}
+
+    def of(table: str) -> int:
+        return sum(size for storage, size in stored.items() if storage.split("#")[0] == table)
+
+    tables = [name for name in (network.embedding, network.positions) if name is not None]
+    once = sum(stored.values()) - sum(of(table) for table in tables if table != network.lm_head.weight)
+    rows = sum(-(-of(table) // initializer_rows(model, table)) for table in tables)
+    assert all(of(table) > 0 for table in tables)
+    assert totals(program, "decode", position=3)["weights"] == once + rows
+
+
+def initializer_rows(model: ModelIR, name: str) -> int:
+    tensor = model.model.graph.initializers[name].const_value
+    assert tensor is not None
+    return int(tensor.shape[0])
 
 
 @pytest.mark.parametrize("kv_bits", [16, 32])

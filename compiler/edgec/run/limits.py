@@ -104,7 +104,7 @@ def measure(weight_bytes: int) -> dict[str, float]:
 _DOT = "i32x4.relaxed_dot_i8x16_i7x16_add_s (local.get {x}) (local.get {y}) (local.get {acc})"
 _DOT16 = "i16x8.add (local.get {acc}) (i16x8.relaxed_dot_i8x16_i7x16_s (local.get {x}) (local.get {y}))"
 _WIDENED = (
-    "i32x4.add (local.get {acc}) (i32x4.dot_i16x8_s (i16x8.splat (i32.const 1)) "
+    "i32x4.add (local.get {acc}) (i32x4.dot_i16x8_s (v128.const i16x8 1 1 1 1 1 1 1 1) "
     "(i16x8.relaxed_dot_i8x16_i7x16_s (local.get {x}) (local.get {y})))"
 )
 _WIDE = "i32x4.add (local.get {acc}) (i32x4.dot_i16x8_s (local.get {x}) (local.get {y}))"

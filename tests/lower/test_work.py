@@ -23,6 +23,7 @@ from edgec.lower.wasm.abi import compile_kernels
 from edgec.lower.wasm.decoder import lower_decoder
 from edgec.lower.wasm.decoder_match import match_decoder
 from edgec.lower.wasm.graph import lower_graph
+from edgec.lower.wasm.kernels.dot import passes
 from edgec.lower.wasm.kernels.linear import linear
 from edgec.lower.wasm.program import Entry, Program
 from edgec.lower.wasm.target import RELAXED, RELAXED16, SIMD128, Isa
@@ -68,7 +69,7 @@ def decoder(source: ModelIR, **choices: Any) -> Program:
     return lower_decoder(compress(source, dataclasses.replace(plan, prefill_chunk=16)))
 
 
-@pytest.mark.parametrize("choices", [{"bits": 4}, {"bits": 7}, {"precision": "float32"}])
+@pytest.mark.parametrize("choices", [{"bits": 4}, {"bits": 7}, {"bits": 8}, {"precision": "float32"}])
 def test_a_decoder_multiplies_every_weight_once_a_token(source: ModelIR, choices: dict[str, Any]) -> None:
     program = decoder(source, **choices)
     for position in (0, 5, 200):
@@ -79,7 +80,7 @@ def test_a_decoder_multiplies_every_weight_once_a_token(source: ModelIR, choices
         assert totals(program, "prefill", n=n, position=position)["macs"] == n * LINEARS + attention
 
 
-@pytest.mark.parametrize("choices", [{"bits": 4}, {"bits": 7}, {"precision": "float32"}])
+@pytest.mark.parametrize("choices", [{"bits": 4}, {"bits": 7}, {"bits": 8}, {"precision": "float32"}])
 def test_a_decoder_reads_every_weight_once_and_a_row_of_the_embedding(source: ModelIR, choices: dict[str, Any]) -> None:
     program = decoder(source, **choices)
     stored = sum(storage.bytes for storage, *_ in program._weights)
@@ -137,12 +138,13 @@ def test_the_unit_of_codes_is_what_kernels_multiply_with(isa: Isa, unit: str) ->
         compiled, _ = compile_kernels({"kernel": linear(isa, rows=16, columns=64, bits=bits)}, isa)
         return compiled.count(dots), compiled.count(widening)
 
-    (four, widened4), (seven, widened7) = counts(4), counts(7)
-    assert four > 0 and seven > 0
+    widened_unit = unit + "-widened" * (unit == "relaxed16")
+    (four, widened4), (seven, widened7), (eight, _) = counts(4), counts(7), counts(8)
     assert (widened7 >= seven > 4 * widened4 > 0) == (unit == "relaxed16")  # each is widened, or a few sums are
-    assert Work(arithmetic="codes", bits=4).to_json(isa)["unit"] == unit
-    assert Work(arithmetic="codes", bits=7).to_json(isa)["unit"] == unit + "-widened" * (unit == "relaxed16")
-    assert unit in UNITS and unit + "-widened" * (unit == "relaxed16") in UNITS
+    assert passes(isa, 4) == passes(isa, 7) == 1 and eight == passes(isa, 8) * seven and four > 0
+    for bits, name in ((4, unit), (7, widened_unit), (8, widened_unit)):
+        described = Work(arithmetic="codes", bits=bits).to_json(isa)
+        assert (described["unit"], described["passes"]) == (name, passes(isa, bits)) and name in UNITS
 
 
 def counted_macs(model: ModelIR, feed: graphs.Arrays) -> int:

@@ -234,7 +234,7 @@ def _add(kernel: Kernel, call: Mapping[str, Any], seconds: float, limits: Mappin
     bounds = {
         "memory": (call["weights"] + call["cache"]) / limits["weights"],
         "cache": call["activations"] / limits["cache"],
-        "arithmetic": 2 * call["macs"] / limits[call["unit"]] if call["unit"] else 0.0,
+        "arithmetic": 2 * call["macs"] * call["passes"] / limits[call["unit"]] if call["unit"] else 0.0,
     }
     kernel.calls += 1
     kernel.seconds += seconds

@@ -10,7 +10,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from edgec.lower.wasm.kernels.dot import sums_in_halfwords
+from edgec.lower.wasm.kernels.dot import passes, sums_in_halfwords
 from edgec.lower.wasm.target import Isa
 
 Amount = int | str | tuple[str, Any, Any]
@@ -36,12 +36,14 @@ class Work:
     shape: str = ""  # for people: `576x1536`
 
     def to_json(self, isa: Isa) -> dict[str, Any]:
-        """For modules of `isa`; `unit` is the limit of `edgec/run/limits.py` that its products have there."""
+        """For modules of `isa`: `unit` is the limit of `edgec/run/limits.py` that its products have there, `passes`
+        how often each of them needs it."""
         codes = isa.name if sums_in_halfwords(isa, self.bits) or not isa.halfword_sums else f"{isa.name}-widened"
         unit = {"codes": codes, "int16": "simd128", "float32": "float32", None: None}[self.arithmetic]
         return {
             "macs": self.macs,
             "unit": unit,
+            "passes": passes(isa, self.bits) if self.arithmetic == "codes" else 1,
             "weights": self.weights or 0,
             "cache": self.cache,
             "activations": self.activations,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from edgec.errors import RunError
+from edgec.errors import BundleError, RunError
 from edgec.report.roofline import START, Roofline, analyse, evaluate, machine, summary
 from edgec.report.roofline_page import render
 from edgec.run.timing import Step
@@ -92,6 +92,23 @@ def test_runs_that_did_not_do_the_same() -> None:
     other = [Step("head", (2,), 1e-4, (START, 2), (5.0, 5.00005))]
     with pytest.raises(RunError, match="same steps"):
         analyse(DESCRIPTION, [STEPS[1:2], STEPS[1:2], other], LIMITS)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"parameters": ["row"]},
+        {"parameters": ["row"], "calls": [{"mark": 2}]},
+        {"parameters": ["row"], "calls": [{"enter": "head", "arguments": ["row"]}]},
+        {"parameters": ["row", "column"], "calls": []},
+        {"parameters": ["row"], "calls": [call(2, "norm", activations=["*", "n"])]},
+        {"parameters": ["row"], "calls": [call(2, "norm", activations={})]},
+        {"parameters": ["row"], "calls": [call(2, "norm", "abacus", macs=1)]},
+    ],
+)
+def test_a_damaged_description(head: Any) -> None:
+    with pytest.raises(BundleError, match="damaged"):
+        analyse({"entries": {"head": head}}, [STEPS[1:2]], LIMITS)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from edgec.errors import RunError
+from edgec.errors import BundleError, RunError
 
 PHASES = {
     "prefill": "prefill",
@@ -146,12 +146,18 @@ def analyse(description: Mapping[str, Any], runs: Sequence[Sequence[Step]], limi
 
     A call's time is the lower median of those that it had in `runs` of the same work. The first run does not count if
     there are more: engines optimize while it runs.
-    `description` is a module's section `edgec.kernels`. Raises `RunError` when a step reports other calls than it has.
+    `description` is a module's section `edgec.kernels`. Raises `RunError` when a step reports other calls than that has,
+    `BundleError` when it is damaged.
     """
     phases: dict[str, list[_Typical]] = {}
     for same in zip(*(runs[1:] or runs), strict=True):
         phases.setdefault(PHASES[same[0].entry], []).append(_typical(same))
-    return tuple(_phase(name, description["entries"], steps, limits) for name, steps in phases.items())
+    try:
+        return tuple(_phase(name, description["entries"], steps, limits) for name, steps in phases.items())
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise BundleError(
+            "the bundle's description of its kernels is damaged", hint="compile the model again"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,10 @@ def read_kernels(module: bytes) -> dict[str, Any] | None:
         if kind == 0:
             length, at = _unsigned(content, 0)
             if content[at : at + length] == SECTION.encode():
-                found: dict[str, Any] = json.loads(content[at + length :])
+                try:
+                    found: dict[str, Any] = json.loads(content[at + length :])
+                except ValueError:
+                    raise BundleError(f"the section `{SECTION}` of the module is damaged") from None
                 return found
     return None
 

@@ -195,16 +195,15 @@ class GraphContext:
 def activation_bytes(buffers: Sequence[TensorView | Storage]) -> Amount:
     """Bytes of the tensors among `buffers` that are no weights; elements that are repeated count once."""
     views = [view for view in buffers if isinstance(view, TensorView) and view.storage.region != "weights"]
-    sizes = [times(to_amount(_elements(view)), ITEM_BYTES[view.dtype]) for view in views]
-    return plus(0, *sizes)
+    return plus(0, *(times(_elements(view), ITEM_BYTES[view.dtype]) for view in views))
 
 
 def _shape(buffer: TensorView | Storage) -> str:
     return "x".join(str(dim) for dim in buffer.shape) if isinstance(buffer, TensorView) else ""
 
 
-def _elements(view: TensorView) -> Dim:
-    return d.product(dim for dim, stride in zip(view.shape, view.strides, strict=True) if stride != 0)
+def _elements(view: TensorView) -> Amount:
+    return to_amount(*(dim for dim, stride in zip(view.shape, view.strides, strict=True) if stride != 0))
 
 
 def label(node: ir.Node) -> str:

@@ -10,7 +10,7 @@ from tvm import tirx
 
 from edgec.errors import UnsupportedError
 from edgec.lower.wasm.program import Scalar
-from edgec.lower.wasm.work import Amount
+from edgec.lower.wasm.work import Amount, times
 from edgec.passes.dims import Dim
 
 Expr = Any  # tvm's Python classes carry no types
@@ -119,7 +119,7 @@ def to_scalar(dim: Dim) -> Scalar:
     return result
 
 
-def to_amount(dim: Dim) -> Amount:
-    """`dim` as an amount of work, over the entry point's parameters."""
-    result: Amount = fold(dim, lambda n: n, lambda name: name, lambda operator, left, right: (operator, left, right))
-    return result
+def to_amount(*dims: Dim) -> Amount:
+    """The product of `dims` as an amount of work, over the entry point's parameters."""
+    nothing: list[Amount] = [1]
+    return times(*nothing, *(fold(dim, int, str, lambda operator, a, b: (operator, a, b)) for dim in dims))

@@ -76,7 +76,7 @@ def lower(context: GraphContext, node: ir.Node) -> None:
         [q, k, v, *([mask] if mask is not None else []), scratch, target],
         [to_scalar(q.shape[0]) if name == _BATCH.value else name for name in attention.dimensions()],
         work=Work(
-            macs=to_amount(d.product([q.shape[0], query_heads, q.shape[2], k.shape[2], width + value_width])),
+            macs=to_amount(q.shape[0], query_heads, q.shape[2], k.shape[2], width + value_width),
             arithmetic="float32",
             activations=activation_bytes([q, k, v, *([mask] if mask is not None else []), target]),
             shape=f"{query_heads} heads of {width}",

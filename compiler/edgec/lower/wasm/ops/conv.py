@@ -198,15 +198,14 @@ def _dense(
 
 def _gathering_work(window: Window, rows: Dim, row: int) -> Work:
     """Pixels move from the input to `rows` rows of `row` bytes; those that several rows share are read once."""
-    pixel = d.multiply(window.channels, 4 * window.strides[0] * window.strides[1])
-    return Work(activations=times(to_amount(rows), plus(to_amount(pixel), row)), shape=_shape(window))
+    pixel = to_amount(window.channels, 4 * window.strides[0] * window.strides[1])
+    return Work(activations=times(to_amount(rows), plus(pixel, row)), shape=_shape(window))
 
 
 def _sliding_work(window: Window, weights: int, buffers: Sequence[TensorView]) -> Work:
     """Every output pixel meets every one of `weights` weights, those that lie outside of the input too."""
-    pixels = d.product([window.batch, window.output_height, window.output_width])
     return Work(
-        macs=times(to_amount(pixels), weights),
+        macs=to_amount(window.batch, window.output_height, window.output_width, weights),
         arithmetic="float32",
         activations=activation_bytes(buffers),
         shape=_shape(window),

@@ -15,7 +15,7 @@ from edgec.lower.wasm.graph_values import Lazy, TensorView, dtype_of, memory_dty
 from edgec.lower.wasm.kernels.embedding import embedding
 from edgec.lower.wasm.kernels.gather import gather, gather_elements
 from edgec.lower.wasm.ops.linear import Matrix
-from edgec.lower.wasm.work import Work, plus, times
+from edgec.lower.wasm.work import Work, plus
 from edgec.passes import dims as d
 from edgec.passes.shape_context import axis_of
 
@@ -87,7 +87,7 @@ def _embedding(context: GraphContext, table: ir.Value, indices: ir.Value, output
         [places, *matrix.storages, target],
         [to_scalar(d.product(places.shape))],
         work=Work(
-            weights=times(to_amount(d.product(places.shape)), row),
+            weights=to_amount(*places.shape, row),
             activations=activation_bytes([places, target]),
             shape=f"{columns}",
         ),

@@ -17,7 +17,7 @@ from edgec.lower.wasm.kernels.linear import linear
 from edgec.lower.wasm.kernels.linear_float import linear_float, pack_float
 from edgec.lower.wasm.kernels.quantize import groups_of, quantize, quantized_bytes, row_bytes
 from edgec.lower.wasm.program import Storage
-from edgec.lower.wasm.work import Work, times
+from edgec.lower.wasm.work import Work
 from edgec.passes import dims as d
 from edgec.passes.dims import Dim
 
@@ -83,7 +83,7 @@ def quantized_rows(context: GraphContext, view: TensorView, columns: int) -> lis
             lambda isa: quantize(isa, columns=columns, stride=stride),
             [rows_view, *buffers],
             [to_scalar(rows)],
-            work=Work(activations=times(to_amount(rows), 4 * columns + row_bytes(columns)), shape=f"{columns}"),
+            work=Work(activations=to_amount(rows, 4 * columns + row_bytes(columns)), shape=f"{columns}"),
         )
         return buffers
 
@@ -124,10 +124,10 @@ def call_linear(
     read = 4 * stride if matrix.bits == 32 else row_bytes(matrix.columns)
     written = 4 * matrix.rows * (2 if epilogue.residual else 1)
     work = Work(
-        macs=times(to_amount(rows), matrix.rows * matrix.columns),
+        macs=to_amount(rows, matrix.rows, matrix.columns),
         arithmetic="float32" if matrix.bits == 32 else "codes",
         bits=matrix.bits,
-        activations=times(to_amount(rows), read + written),
+        activations=to_amount(rows, read + written),
         shape=f"{matrix.rows}x{matrix.columns}",
     )
     if matrix.bits == 32:

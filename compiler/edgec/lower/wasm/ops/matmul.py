@@ -13,7 +13,6 @@ from edgec.lower.wasm.graph_values import TensorView, dtype_of
 from edgec.lower.wasm.kernels.matmul import Factor, dimensions, matmul
 from edgec.lower.wasm.ops.linear import Matrix, apply_linear, bias_vector
 from edgec.lower.wasm.work import Work
-from edgec.passes import dims as d
 from edgec.passes.base import producer, static_shape
 
 
@@ -73,7 +72,7 @@ def lower(context: GraphContext, node: ir.Node) -> None:
         [a, b, target],
         dimensions(factors[0], factors[1], batch, m, n, k),
         work=Work(
-            macs=to_amount(d.product([*batch, m, n, k])),
+            macs=to_amount(*batch, m, n, k),
             arithmetic="float32",
             activations=activation_bytes([a, b, target]),
             shape=f"{m}x{n}x{k}",

@@ -68,3 +68,10 @@ def test_a_bundle_without_marks_cannot_be_timed(tiny_bundle: Path) -> None:
 def test_a_bundle_with_marks_does_nothing_else(tiny_marked_bundle: Path) -> None:
     with pytest.raises(BundleError, match="--profile-kernels"):
         edgec.load(tiny_marked_bundle)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff"])
+def test_a_damaged_section(content: bytes) -> None:
+    body = b"\x0dedgec.kernels" + content
+    with pytest.raises(BundleError, match="damaged"):
+        read_kernels(b"\0asm\1\0\0\0\x00" + bytes([len(body)]) + body)

@@ -146,8 +146,8 @@ def analyse(description: Mapping[str, Any], runs: Sequence[Sequence[Step]], limi
 
     A call's time is the lower median of those that it had in `runs` of the same work. The first run does not count if
     there are more: engines optimize while it runs.
-    `description` is a module's section `edgec.kernels`. Raises `RunError` when a step reports other calls than that has,
-    `BundleError` when it is damaged.
+    `description` is a module's section `edgec.kernels`. Raises `RunError` when a step reports other calls than
+    that has, `BundleError` when it is damaged.
     """
     phases: dict[str, list[_Typical]] = {}
     for same in zip(*(runs[1:] or runs), strict=True):

@@ -17,7 +17,7 @@ import numpy as np
 import wasmtime
 
 from edgec.bundle import Bundle
-from edgec.errors import UsageError
+from edgec.errors import BundleError, UsageError
 from edgec.run.decoder import DecoderState
 from edgec.run.engine import MARK_IMPORT, Engine
 from edgec.run.graph import Arrays, run_graph

@@ -109,15 +109,15 @@ _WIDENED = (
 )
 _WIDE = "i32x4.add (local.get {acc}) (i32x4.dot_i16x8_s (local.get {x}) (local.get {y}))"
 _FLOAT = "f32x4.add (local.get {acc}) (f32x4.mul (local.get {x}) (local.get {y}))"
-# name -> one product, how the changing factor changes, a constant; bytes stay below 2^7, floats are no denormals
-_BYTES = "(i32x4.splat (i32.const {}))", 0x01020301, 0x01010101
-_FLOATS = "(f32x4.splat (f32.const {}))", 1.0, 0.125
+# Factors; the last one changes the others by exclusive or. Bytes stay below 2^7, floats change their signs.
+_BYTES = [f"(i32x4.splat (i32.const {0x01020301 + 0x01010101 * i}))" for i in range(4)]
+_FLOATS = [f"(f32x4.splat (f32.const {factor}))" for factor in (1.0, 1.125, 1.25, -0.0)]
 _PRODUCTS = {
-    "relaxed": (_DOT, "v128.xor", _BYTES),
-    "relaxed16": (_DOT16, "v128.xor", _BYTES),
-    "relaxed16-widened": (_WIDENED, "v128.xor", _BYTES),
-    "simd128": (_WIDE, "v128.xor", _BYTES),
-    "float32": (_FLOAT, "f32x4.add", _FLOATS),
+    "relaxed": (_DOT, _BYTES),
+    "relaxed16": (_DOT16, _BYTES),
+    "relaxed16-widened": (_WIDENED, _BYTES),
+    "simd128": (_WIDE, _BYTES),
+    "float32": (_FLOAT, _FLOATS),
 }
 
 
@@ -143,7 +143,7 @@ def _reading(size: int) -> str:
       (i32x4.extract_lane 0 {_combined()}))"""
 
 
-def _multiplying(name: str, product: str, change: str, constants: tuple[str, float, float]) -> str:
+def _multiplying(name: str, product: str, factors: Sequence[str]) -> str:
     """`name(turns)`: 8 accumulators meet 8 different products of four vectors, three of which change.
 
     No more vectors, so that no engine has to keep one of them on the stack.
@@ -152,11 +152,10 @@ def _multiplying(name: str, product: str, change: str, constants: tuple[str, flo
     steps = " ".join(
         f"(local.set $a{i} ({product.format(acc=f'$a{i}', x=f'$v{x}', y=f'$v{y}')}))" for i, (x, y) in enumerate(pairs)
     )
-    text, first, step = constants
     accumulators = " ".join(f"(local $a{i} v128)" for i in range(_ACCUMULATORS))
     vectors = " ".join(f"(local $v{i} v128)" for i in range(4))
-    start = " ".join(f"(local.set $v{i} {text.format(first + step * i)})" for i in range(4))
-    changes = " ".join(f"(local.set $v{i} ({change} (local.get $v{i}) (local.get $v3)))" for i in range(3))
+    start = " ".join(f"(local.set $v{i} {factor})" for i, factor in enumerate(factors))
+    changes = " ".join(f"(local.set $v{i} (v128.xor (local.get $v{i}) (local.get $v3)))" for i in range(3))
     return f"""(func (export "{name}") (param $turns i32) (result i32) {accumulators} {vectors}
       {start}
       (loop $again

@@ -1,7 +1,7 @@
 """What one core of this machine can do at most, through the engine that runs the kernels.
 
-Loops in WebAssembly that do one thing only: read memory strictly forward, or multiply. Each is run often, and the fastest time counts. The same modules are measured in browsers and Node by
-`runtime_wasm/tools/profile.mjs`.
+Loops in WebAssembly that do one thing only: read memory strictly forward, or multiply. Each is run often, and the
+fastest time counts. The same modules are measured in browsers and Node by `runtime_wasm/tools/profile.mjs`.
 
 A multiplying loop has 8 accumulators in registers, enough to hide the latency of its instructions. A factor of
 every product is loaded anew in each turn, or an optimizer would compute the products once; that takes nothing from
@@ -68,10 +68,8 @@ def modules(weight_bytes: int) -> dict[str, bytes]:
     """The modules of `probes`; not every engine has relaxed SIMD."""
     loops = {name: _multiplying(name, product) for name, product in _PRODUCTS.items()}
     plain = [_reading(max(MEMORY_BYTES, weight_bytes)), loops["float32"], loops["simd128"]]
-    texts = {
-        "plain": plain,
-        "relaxed": ["(memory 1)", *(loops[name] for name in _PRODUCTS if name not in ("float32", "simd128"))],
-    }
+    relaxed = ["(memory 1)", *(text for name, text in loops.items() if name.startswith("relaxed"))]
+    texts = {"plain": plain, "relaxed": relaxed}
     return {name: bytes(wasmtime.wat2wasm(f"(module {' '.join(parts)})")) for name, parts in texts.items()}
 
 

@@ -2,7 +2,7 @@
 // Measures edgec and other engines on the same model, in turns, in real browsers. README.md says what and how.
 //
 //   node bench/run.mjs --bundle DIR --gguf FILE [--onnx FILE] [--shape NAME] [--contenders edgec,wllama-2,...] [--rounds 5] [--retries 2]
-//       [--browser chromium|firefox] [--native] [--python PYTHON] [--niceness=N] [--json] [--save FILE] [--report docs/benchmarks.md] [--check]
+//       [--browser chromium|firefox|both] [--native] [--python PYTHON] [--niceness=N] [--json] [--save FILE] [--report docs/benchmarks.md] [--check]
 //   node bench/run.mjs --from FILE [--json] [--report docs/benchmarks.md] [--check]
 
 import { readFileSync } from "node:fs";
@@ -42,13 +42,15 @@ const OPTIONS = {
 
 function settings(flags) {
   if (!flags.bundle || !flags.gguf) throw new Error("give --bundle and --gguf, or --from");
-  const chosen = choose(listed(flags.contenders), { onnx: flags.onnx !== undefined });
+  const shared = sharedSettings(flags, ["chromium", "firefox", "both"]);
+  const browser = flags.browser === "both" ? "chromium" : flags.browser;
+  const chosen = choose(listed(flags.contenders), { onnx: flags.onnx !== undefined, both: flags.browser === "both" });
   const native = flags.native ? CONTENDERS.filter(({ engine, id }) => engine === "llama.cpp" && !chosen.some((one) => one.id === id)) : [];
-  return { ...sharedSettings(flags), contenders: [...chosen, ...native] };
+  return { ...shared, browser, contenders: [...chosen, ...native] };
 }
 
 async function measure(flags) {
-  const { rounds, retries, niceness, contenders } = settings(flags);
+  const { rounds, retries, niceness, browser, contenders } = settings(flags);
   const { work: doing, ...shape } = flags.shape ? shapeNamed(flags.shape) : { work: WORK };
   const { contextLength, promptCharacters } = doing;
   const [bundle, gguf] = [resolve(flags.bundle), resolve(flags.gguf)];
@@ -56,7 +58,7 @@ async function measure(flags) {
   const peers = join(here, "node_modules");
   const models = { "/bundle/": bundle, "/model.gguf": gguf, ...(flags.onnx ? { "/model.onnx": resolve(flags.onnx) } : {}) };
   const server = new TestServer({ "/bench/": join(here, "pages"), "/peers/": peers, "/runtime/": runtime, ...models });
-  const inBrowser = { browser: flags.browser, origin: await server.start(), load: { contextLength }, niceness };
+  const inBrowser = { browser, origin: await server.start(), load: { contextLength }, niceness };
   const native = ({ threads }) => ({ python: flags.python, script: [join(here, "native.py"), gguf, threads, contextLength], niceness });
   const start = (contender) =>
     contender.engine === "llama.cpp" ? NativeContender.start(contender, native(contender)) : BrowserContender.start(contender, inBrowser);
@@ -73,7 +75,8 @@ async function measure(flags) {
     return {
       date: new Date().toISOString().slice(0, 10),
       machine,
-      browser: entries.find(({ engine, version }) => engine !== "llama.cpp" && version)?.version ?? flags.browser,
+      browser: versionOf(entries, ({ engine, browser: own }) => engine !== "llama.cpp" && !own) ?? browser,
+      firefox: versionOf(entries, ({ browser: own }) => own === "firefox"),
       niceness: niceness ?? 0,
       work: { rounds, ...doing },
       model: { ...pick(manifest, ["edgec", "profile"]), ...pick(manifest.model, ["name", "parameters"]), ...sizes(manifest, doing), ...shape },
@@ -84,6 +87,8 @@ async function measure(flags) {
     await server.stop();
   }
 }
+
+const versionOf = (entries, which) => entries.find((entry) => which(entry) && entry.version)?.version;
 
 const pick = (object, names) => Object.fromEntries(names.map((name) => [name, object[name]]));
 

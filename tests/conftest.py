@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from edgec.pipeline import compile_model
+from edgec.pipeline import CompileOptions, compile_model
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|start|>{{ message['role'] }}\n{{ message['content'] }}<|end|>\n{% endfor %}"
@@ -52,6 +52,14 @@ def tiny_bundle(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """`tiny_llama`, compiled for phone-8gb. Copy it before changing it."""
     output = tmp_path_factory.mktemp("bundles") / "tiny.edgec"
     compile_model(tiny_llama, "phone-8gb", output)
+    return output
+
+
+@pytest.fixture(scope="session")
+def tiny_marked_bundle(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with `--profile-kernels`."""
+    output = tmp_path_factory.mktemp("bundles") / "marked.edgec"
+    compile_model(tiny_llama, "phone-8gb", output, CompileOptions(profile_kernels=True))
     return output
 
 

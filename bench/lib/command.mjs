@@ -50,8 +50,8 @@ export async function benchmark(options, { measure, conclude, terminal, plot, pa
 }
 
 /** `{rounds, retries, niceness}` of the flags; throws for what no run can be made of. */
-export function sharedSettings(flags) {
-  if (!["chromium", "firefox"].includes(flags.browser)) throw new Error(`there is no browser \`${flags.browser}\``);
+export function sharedSettings(flags, browsers = ["chromium", "firefox"]) {
+  if (!browsers.includes(flags.browser)) throw new Error(`there is no browser \`${flags.browser}\``);
   const niceness = flags.niceness === undefined ? undefined : Number(flags.niceness);
   return { rounds: wholeNumber(flags, "rounds", 1), retries: wholeNumber(flags, "retries", 0), niceness };
 }

@@ -8,8 +8,9 @@ const AWAKE = ["--disable-background-timer-throttling", "--disable-backgrounding
 
 export class BrowserContender {
   /** @param {{browser: "chromium" | "firefox", origin: string, load: object, niceness?: number}} options `load`: what its page gets, too */
-  static async start({ engine, page = engine, threads, copies, variant, precision }, { browser, origin, load, niceness }) {
+  static async start({ engine, page = engine, threads, copies, variant, precision, ...contender }, { origin, load, niceness, ...others }) {
     const own = new BrowserContender();
+    const browser = contender.browser ?? others.browser;
     own.browser = await launch(browser, { args: browser === "chromium" ? AWAKE : [] });
     try {
       own.niceness = niceness;

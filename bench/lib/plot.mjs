@@ -1,5 +1,6 @@
 // Bars of speeds as a stand-alone SVG, light and dark.
 
+import { inMainBrowser } from "./report.mjs";
 import { MEASURES } from "./tokens.mjs";
 
 const TITLES = {
@@ -22,7 +23,7 @@ export function plotShapes(results) {
 }
 
 function panelOf({ entries, work }, measure, before = "") {
-  return { title: `${before}${TITLES[measure](work)} (tokens per second)`, bars: barsOf(entries, measure) };
+  return { title: `${before}${TITLES[measure](work)} (tokens per second)`, bars: barsOf(entries.filter(inMainBrowser), measure) };
 }
 
 /** A bar for each who ran. */

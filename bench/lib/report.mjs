@@ -1,6 +1,6 @@
 // The same result as a table for a terminal and as a page of the documentation.
 
-import { UNDISTURBED } from "./measure.mjs";
+import { UNDISTURBED, judge } from "./measure.mjs";
 import { aligned, marked } from "./tables.mjs";
 import { MEASURES } from "./tokens.mjs";
 
@@ -18,11 +18,15 @@ export function disturbed({ disturbance }) {
   return (disturbance ?? 0) > UNDISTURBED;
 }
 
+/** Not so those that run in a browser of their own, whatever the others do. */
+export const inMainBrowser = ({ browser }) => !browser;
+
+const named = (entry) => [entry.label + (entry.failure ? ` (failed: ${entry.failure})` : "") + (disturbed(entry) ? " *" : ""), String(entry.threads)];
+
 export function rows({ entries }) {
   const header = ["", "threads", ...MEASURES.map((measure) => `${TITLES[measure]} tok/s`), "load s", "code kB", "peak MiB", "wasm MiB"];
-  const body = entries.map((entry) => [
-    entry.label + (entry.failure ? ` (failed: ${entry.failure})` : "") + (disturbed(entry) ? " *" : ""),
-    String(entry.threads),
+  const body = entries.filter(inMainBrowser).map((entry) => [
+    ...named(entry),
     ...MEASURES.map((measure) => speed(entry.summary?.[measure])),
     seconds(entry.loadSeconds),
     kilobytes(entry.codeBytes),
@@ -32,10 +36,21 @@ export function rows({ entries }) {
   return [header, ...body];
 }
 
+/** Those who ran in Firefox, beside the same in the other browser; only the header where there are none. */
+export function firefoxRows({ entries }) {
+  const header = ["Firefox", "threads", ...MEASURES.flatMap((measure) => [`${TITLES[measure]} tok/s`, "of Chromium's"])];
+  const ratio = (entry, measure) => {
+    const [verdict] = entry.summary ? judge([{ measure, of: entry.id, over: [entry.beside], atLeast: 0 }], entries) : [];
+    return verdict ? `${verdict.ratio.toFixed(2)}x` : "-";
+  };
+  const inFirefox = entries.filter((entry) => !inMainBrowser(entry));
+  return [header, ...inFirefox.map((entry) => [...named(entry), ...MEASURES.flatMap((measure) => [speed(entry.summary?.[measure]), ratio(entry, measure)])])];
+}
+
 function goalLines({ goals }) {
   return goals.map(({ name, rival, ratio, atLeast, reached }) => ({
     name,
-    text: `${ratio.toFixed(2)}x of ${rival} (goal: at least ${atLeast}x)`,
+    text: `${ratio.toFixed(2)}x of ${rival} (goal: at least ${Number(atLeast.toFixed(2))}x)`,
     reached,
   }));
 }
@@ -51,7 +66,8 @@ export function terminal(result) {
   const head = `${model.name}, ${browser}, ${machine.cores} cores (${machine.processor}), medians of ${work.rounds} rounds`;
   const goals = goalLines(result).map(({ name, text, reached }) => `${reached ? "reached " : "MISSED  "} ${name}: ${text}`);
   const note = result.entries.some(disturbed) ? [`* ${DISTURBED}`] : [];
-  return [head, "", ...aligned(rows(result)), ...note, "", ...goals].join("\n");
+  const firefox = firefoxRows(result);
+  return [head, "", ...aligned(rows(result)), ...(firefox.length > 1 ? ["", ...aligned(firefox)] : []), ...note, "", ...goals].join("\n");
 }
 
 /** @returns {string} the page; `picture` is the file name of the plot beside it */
@@ -59,11 +75,11 @@ export function markdown(result, picture) {
   const { machine, browser, work, model, peers, date, niceness } = result;
   const spreads = result.entries
     .filter(({ summary }) => summary)
-    .map(({ label, threads, summary }) => [label, String(threads), ...MEASURES.map((measure) => spread(summary[measure]))]);
+    .map(({ label, threads, summary, browser: own }) => [own ? `${label}, Firefox` : label, String(threads), ...MEASURES.map((measure) => spread(summary[measure]))]);
   const edgec = result.entries.find(({ engine, memoryBytes }) => engine === "edgec" && memoryBytes);
   return `# Benchmarks
 
-This page is written by \`make bench BENCH_FLAGS="--report docs/benchmarks.md"\`; [bench/README.md](../bench/README.md) says how it measures.
+This page is written by \`make bench BENCH_FLAGS="--browser both --report docs/benchmarks.md"\`; [bench/README.md](../bench/README.md) says how it measures.
 
 ${model.name} (${(model.parameters / 1e6).toFixed(0)} million parameters) on ${machine.cores} cores (${machine.processor}), ${machine.memoryGiB} GiB, ${browser}, ${date}.
 edgec ${model.edgec}, profile \`${model.profile}\`; wllama ${peers["wllama-2"]} and ${peers["wllama-3"]} on a Q4_0 GGUF made from the same file,
@@ -80,7 +96,7 @@ ${goalLines(result)
   .map(({ name, text, reached }) => `- ${name}: ${text}, ${reached ? "reached" : "**missed**"}`)
   .join("\n")}
 
-## Size and memory
+${firefoxSection(result)}## Size and memory
 - *code*: scripts and WebAssembly that the page loads, compressed with brotli; edgec's counts every script of the package.
 - *load*: from importing the engine to being able to answer, over loopback, nothing cached.
 - *peak*: largest resident memory of the tab's process. *wasm*: size of the model's WebAssembly memory.
@@ -88,5 +104,16 @@ ${edgec ? `- edgec's weights: ${mebibytes(model.downloadBytes)} MiB to download,
 
 ## Lowest and highest
 ${marked([["", "threads", ...MEASURES.map((measure) => TITLES[measure])], ...spreads])}
+`;
+}
+
+function firefoxSection(result) {
+  const table = firefoxRows(result);
+  if (table.length < 2) return "";
+  return `## Firefox
+${result.firefox ?? "Firefox"}, in turns with the others. The ratios are medians of the rounds' ratios to the same contender in Chromium.
+
+${marked(table)}
+
 `;
 }

@@ -115,6 +115,20 @@ test("contenders are chosen by id, native ones only when asked for", () => {
   assert.throws(() => choose(["nobody"]), /there is no `nobody`/);
 });
 
+test("those with a browser of their own take part where both browsers are asked for, or by name", () => {
+  const inFirefox = (list) => list.filter(({ browser }) => browser === "firefox").map(({ id }) => id);
+  assert.deepEqual(inFirefox(choose([])), []);
+  assert.ok(inFirefox(choose([], { both: true })).includes("edgec-firefox"));
+  assert.deepEqual(inFirefox(choose(["edgec", "edgec-firefox"])), ["edgec-firefox"]);
+});
+
+test("who has a browser of his own is the same as somebody in the others', but for that", () => {
+  for (const { id, browser, beside, ...rest } of CONTENDERS.filter(({ browser }) => browser)) {
+    const { id: _, ...other } = CONTENDERS.find((one) => one.id === beside);
+    assert.deepEqual(rest, other, id);
+  }
+});
+
 test("who runs in a browser has a page", () => {
   for (const { id, engine, page = engine } of [...CONTENDERS, ...KINDS]) {
     const native = ["llama.cpp", "onnxruntime"].includes(engine);

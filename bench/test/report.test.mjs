@@ -35,6 +35,27 @@ test("the terminal's table has a row for each, marks and verdicts", () => {
   assert.match(text, /MISSED +prefill: 1\.00x of wllama-3 \(goal: at least 6x\)/);
 });
 
+test("Firefox has a section of its own, with ratios to the same in the other browser", () => {
+  const turns = (...speeds) => speeds.map((speed) => ({ prefill: { speed }, decode: { speed }, decodeShort: { speed } }));
+  const [edgec, ...others] = RESULT.entries;
+  const firefox = [
+    { id: "edgec-firefox", engine: "edgec", label: "edgec", threads: 1, browser: "firefox", beside: "edgec", summary, turns: turns(90, 100, 80) },
+    { id: "wllama-2-firefox", engine: "wllama-2", label: "wllama 2", threads: 1, browser: "firefox", beside: "broken", failure: "gone", summary: null, turns: [] },
+  ];
+  const entries = [{ ...edgec, turns: turns(100, 100, 100) }, ...others, ...firefox];
+  const result = { ...RESULT, firefox: "firefox/1", entries };
+  const page = markdown(result, "benchmarks.svg");
+  const section = page.slice(page.indexOf("## Firefox"), page.indexOf("## Size"));
+  assert.match(section, /^firefox\/1, in turns/m);
+  assert.match(section, /^\| edgec \| 1 \| 120\.0 \| 0\.90x \| 50\.0 \| 0\.90x \| 5\.25 \| 0\.90x \|$/m);
+  assert.match(section, /^\| wllama 2 \(failed: gone\) \| 1 \| - \| - /m);
+  assert.match(page, /^\| edgec, Firefox \| 1 \| 108\.0-132\.0 /m);
+  assert.equal(page.match(/^\| edgec \| 1 \| 120\.0 \| 50/gm).length, 1);
+  assert.match(terminal(result), /^Firefox +threads +prefill tok\/s +of Chromium's/m);
+  assert.equal(plot(result), plot(RESULT));
+  assert.ok(!markdown(RESULT, "").includes("## Firefox") && !terminal(RESULT).includes("Firefox"));
+});
+
 test("the page names versions, machine and date, and what is left of the memory", () => {
   const page = markdown(RESULT, "benchmarks.svg");
   for (const part of ["2.4.0", "3.13.0", "1.23.0", "Test Processor", "2026-01-02", "(benchmarks.svg)", "**missed**", "all the rest of its memory: 2 MiB"]) {

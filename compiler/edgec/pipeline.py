@@ -43,6 +43,7 @@ class CompileOptions:
     plan: Plan | None = None  # instead of asking the planner
     task: str | None = None  # Optimum task, for example "feature-extraction"
     name: str | None = None  # of the model, instead of the source's
+    profile_kernels: bool = False  # modules that tell when each kernel ends, for `edgec bench --roofline`
     force: bool = False  # replace an existing bundle
     stop_after: str | None = None  # a stage's name
     dump: Path | None = None  # folder for every stage's result
@@ -154,7 +155,8 @@ def _lower(work: Work) -> None:
 
     assert work.compressed is not None
     _check_scratch()
-    work.lowered = lower(work.compressed, progress=work.advance("lower"))
+    profile_kernels = work.options.profile_kernels
+    work.lowered = lower(work.compressed, profile_kernels=profile_kernels, progress=work.advance("lower"))
 
 
 def _check_scratch() -> None:

@@ -3,8 +3,10 @@
 //
 //   node tools/run-in.mjs --engine node|chromium|firefox --bundle DIR --prompts FILE [--variant V] [--threads N] [--json]
 //       [--max-tokens 64] [--temperature 0] [--seed 0] [--ignore-eos] [--no-hash] [--no-outputs] [--repeat 1] [--no-isolation] [--inline]
+//   node tools/run-in.mjs ... --limits FILE --json
 //
-// FILE is a JSON list of jobs (see scenario.mjs); "-" reads it from standard input. Without --json a table is printed.
+// Of FILEs, "-" reads standard input. --prompts has a JSON list of jobs (see scenario.mjs). --limits times the kernels of the first job,
+// and the machine with the probes of that file (see profile.mjs). Without --json a table is printed.
 
 import { readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
@@ -13,11 +15,15 @@ import { parseArgs } from "node:util";
 
 const here = dirname(fileURLToPath(import.meta.url));
 
+/** Firefox rounds times to 20 microseconds; Chromium to 5, whatever one asks for. */
+const FINE_CLOCK = { "privacy.reduceTimerPrecision": false };
+
 const { values: flags } = parseArgs({
   options: {
     engine: { type: "string", default: "node" },
     bundle: { type: "string" },
     prompts: { type: "string" },
+    limits: { type: "string" },
     variant: { type: "string" },
     threads: { type: "string" },
     "max-tokens": { type: "string", default: "64" },
@@ -35,7 +41,8 @@ const { values: flags } = parseArgs({
 
 function request() {
   if (!flags.bundle || !flags.prompts) throw new Error("give --bundle and --prompts");
-  const jobs = JSON.parse(readFileSync(flags.prompts === "-" ? 0 : flags.prompts, "utf8"));
+  const read = (path) => JSON.parse(readFileSync(path === "-" ? 0 : path, "utf8"));
+  const jobs = read(flags.prompts);
   if (!Array.isArray(jobs)) throw new Error("--prompts is not a JSON list");
   return {
     load: {
@@ -54,13 +61,16 @@ function request() {
     jobs,
     repeat: Number(flags.repeat),
     keepOutputs: !flags["no-outputs"],
+    ...(flags.limits ? { limits: read(flags.limits) } : {}),
   };
 }
 
 async function inNode(job) {
   const edgec = await import("../dist/edgec.js");
   const { runJobs } = await import("./scenario.mjs");
-  return { engine: "node", version: process.version, ...(await runJobs(edgec, resolve(flags.bundle), job)) };
+  const { timeKernels } = await import("./profile.mjs");
+  const work = job.limits ? timeKernels : runJobs;
+  return { engine: "node", version: process.version, ...(await work(edgec, resolve(flags.bundle), job)) };
 }
 
 async function inBrowser(name, job) {
@@ -73,13 +83,15 @@ async function inBrowser(name, job) {
   });
   server.isolation = !flags["no-isolation"];
   const origin = await server.start();
-  const browser = await launch(name);
+  const browser = await launch(name, { preferences: job.limits ? FINE_CLOCK : {} });
   try {
     const page = await browser.newPage();
     await page.goto(`${origin}/`);
     const body = async (edgec, job) => {
       const { runJobs } = await import("/tools/scenario.mjs");
-      return { isolated: crossOriginIsolated, ...(await runJobs(edgec, "/bundle/", job)) };
+      const { timeKernels } = await import("/tools/profile.mjs");
+      const work = job.limits ? timeKernels : runJobs;
+      return { isolated: crossOriginIsolated, ...(await work(edgec, "/bundle/", job)) };
     };
     const { value, error } = await inPage(page, body, job);
     if (error) throw Object.assign(new Error(error.message), error);

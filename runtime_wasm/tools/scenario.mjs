@@ -21,7 +21,7 @@ export async function runJobs(edgec, location, { load, options, jobs, repeat = 1
   return { loadSeconds, stats, features: edgec.detectFeatures(), results };
 }
 
-async function runJob(model, job, options, keepOutputs) {
+export async function runJob(model, job, options, keepOutputs) {
   if (typeof job === "string") job = model.info.chat ? { messages: [{ role: "user", content: job }] } : { prompt: job };
   const started = performance.now();
   const seconds = () => (performance.now() - started) / 1000;

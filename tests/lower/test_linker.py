@@ -6,7 +6,7 @@ import wasmtime
 from edgec.lower.wasm.abi import compile_kernels
 from edgec.lower.wasm.assembler import AssembledFunction, barrier, i32_const, local_get, signed_leb, unsigned_leb
 from edgec.lower.wasm.kernels.planes import merge_bit1, merge_bits2
-from edgec.lower.wasm.linker import link
+from edgec.lower.wasm.linker import ImportedFunction, link
 from edgec.lower.wasm.object_file import ObjectError, parse
 from edgec.lower.wasm.target import SIMD128
 
@@ -81,3 +81,28 @@ def test_leb128(value: int) -> None:
 
 def test_addresses_above_two_gibibytes_wrap() -> None:
     assert i32_const(0xFFFFFFFF) == b"\x41\x7f"
+
+
+def test_named_functions_are_imported_beside_the_memory(compiled: bytes) -> None:
+    told = ImportedFunction("outside", "tell", parameters=1)
+    inner = AssembledFunction("inner", parameters=0, code=[i32_const(41), "tell", i32_const(1)])
+    outer = AssembledFunction("outer", parameters=0, code=["inner", b"\x1a", i32_const(42), "tell", i32_const(0)])
+    memory = {"static_limit": 65536, "maximum_pages": 16, "shared": False}
+    data = link([compiled], [outer, inner], ["outer", "merge_bits2"], imports=[told], **memory)  # type: ignore[arg-type]
+    engine = wasmtime.Engine()
+    module = wasmtime.Module(engine, data)
+    assert [(item.module, item.name) for item in module.imports] == [("env", "memory"), ("outside", "tell")]
+    store, seen = wasmtime.Store(engine), list[int]()
+    tell = wasmtime.Func(store, wasmtime.FuncType([wasmtime.ValType.i32()], []), seen.append)
+    own = wasmtime.Memory(store, wasmtime.MemoryType(wasmtime.Limits(1, 16)))
+    function = wasmtime.Instance(store, module, [own, tell]).exports(store)["outer"]
+    assert isinstance(function, wasmtime.Func)
+    assert function(store) == 0 and seen == [41, 42]
+
+
+def test_custom_sections_are_at_the_end(compiled: bytes) -> None:
+    plain = linked(compiled, ["merge_bits2"])
+    memory = {"static_limit": 65536, "maximum_pages": 16, "shared": False}
+    more = link([compiled], [], ["merge_bits2"], sections={"notes": b"text"}, **memory)  # type: ignore[arg-type]
+    assert more == plain + b"\x00\x0a\x05notestext"
+    wasmtime.Module(wasmtime.Engine(), more)

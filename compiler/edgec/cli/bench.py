@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
-import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,33 +12,42 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgec.cli import loading
-from edgec.errors import EdgecError, MissingDependencyError, RunError
+from edgec.cli import javascript, loading
+from edgec.errors import EdgecError, UsageError
 
 if TYPE_CHECKING:
     from edgec.bundle import Bundle
 
 ENGINES = ("wasmtime", "node", "chromium", "firefox")
 TEXT = "The quick brown fox jumps over the lazy dog while the river runs slowly to the sea. "
-TIME_LIMIT = 1800.0  # seconds for one engine
-GRACE = 10.0  # seconds to close a browser
 EPILOG = """\
 Examples:
 
 \b
   edgec bench smollm2.edgec
   edgec bench smollm2.edgec --engine chromium --engine firefox --threads 1 --json
+  edgec bench marked.edgec --roofline --engine chromium --html kernels.html
 """
 
 
 @dataclass(frozen=True)
 class Work:
-    """What every engine is asked to do: prompt ids and tokens to generate, or a graph's inputs (zeros)."""
+    """What every engine is asked to do: prompt ids and tokens to generate, or a graph's inputs."""
 
     prompt: list[int]
     max_tokens: int
     inputs: dict[str, tuple[str, tuple[int, ...]]]  # name -> dtype, shape
     repeat: int
+
+    def arrays(self) -> dict[str, Any]:
+        """The inputs: floats of a normal distribution, the same each time, and ones for ids and masks."""
+        import numpy as np
+
+        random = np.random.default_rng(0)
+        return {
+            name: random.normal(size=shape).astype(dtype) if dtype == "float32" else np.ones(shape, dtype)
+            for name, (dtype, shape) in self.inputs.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,15 @@ class Row:
     "--prompt-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Length of the prompt."
 )
 @click.option("--max-tokens", type=click.IntRange(min=2), default=64, show_default=True, help="Length of the answer.")
-@click.option("--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Runs; the last one counts.")
+@click.option(
+    "--repeat",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Runs; the last one counts.",
+)
+@click.option("--roofline", is_flag=True, help="Time each kernel, and compare it with what one core can do.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="With --roofline: write a page, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
 @loading.engine_options
 def command(
@@ -75,6 +89,8 @@ def command(
     prompt_tokens: int,
     max_tokens: int,
     repeat: int,
+    roofline: bool,
+    html: Path | None,
     as_json: bool,
     variant: str | None,
     threads: int | None,
@@ -82,12 +98,23 @@ def command(
     """Measure speed, memory and load time of BUNDLE in every engine of this machine.
 
     Engines run one after the other. The first run warms the engine up; the numbers are those of the last one.
+    --roofline wants a BUNDLE that was compiled with --profile-kernels, and takes wasmtime if no engine is given; its
+    times are the lower medians of all runs but the first.
     """
     from edgec import bundle as bundles
     from edgec.cli import console
 
+    if html is not None and not roofline:
+        raise UsageError("`--html` writes a roofline", hint="add `--roofline`")
+    if roofline and (threads or 1) > 1:
+        raise UsageError("a roofline is that of one thread", hint="leave `--threads` out")
     opened = bundles.read(bundle)
     work = _work(opened, prompt_tokens, max_tokens, repeat)
+    if roofline:
+        from edgec.cli import roofline as rooflines
+
+        rooflines.show(opened, work, engines or ENGINES[:1], variant, html=html, as_json=as_json)
+        return
     rows: list[Row] = []
     failures: dict[str, EdgecError] = {}
     for engine in engines or ENGINES:
@@ -137,15 +164,13 @@ def _ids(bundle: Bundle, count: int) -> list[int]:
 def _in_wasmtime(engine: str, bundle: Bundle, work: Work, variant: str | None, threads: int | None) -> Row:
     import importlib.metadata
 
-    import numpy as np
-
     import edgec
 
     with edgec.load(bundle, variant=variant, threads=threads) as model:
         prefill = decode = seconds = None
         for _ in range(work.repeat):
             if work.inputs:
-                arrays = {name: np.zeros(shape, dtype) for name, (dtype, shape) in work.inputs.items()}
+                arrays = work.arrays()
                 started = time.perf_counter()
                 model.run(arrays)
                 seconds = time.perf_counter() - started
@@ -171,78 +196,31 @@ def _in_wasmtime(engine: str, bundle: Bundle, work: Work, variant: str | None, t
 
 
 def _in_javascript(engine: str, bundle: Bundle, work: Work, variant: str | None, threads: int | None) -> Row:
-    from edgec import resources
-
-    node = shutil.which("node")
-    script = resources.runtime_tools_directory() / "run-in.mjs"
-    if node is None:
-        raise MissingDependencyError("Node is not installed", hint="install Node 20 or newer")
-    if not script.is_file() or not resources.runtime_directory().is_dir():
-        raise MissingDependencyError(
-            "the JavaScript runtime and its tools are not here", hint="run `make runtime` in a checkout of edgec"
-        )
-    arguments = ["--engine", engine, "--bundle", str(bundle.path.resolve()), "--prompts", "-", "--json", "--no-outputs"]
-    arguments += [
-        "--no-hash",
-        "--ignore-eos",
-        "--repeat",
-        str(work.repeat),
-        "--max-tokens",
-        str(max(work.max_tokens, 1)),
-    ]
+    arguments = ["--no-outputs", *script_options(work)]
     if variant is not None:
         arguments += ["--variant", variant]
     if threads is not None:
         arguments += ["--threads", str(threads)]
-    process = subprocess.Popen(
-        [node, str(script), *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        output, complaints = process.communicate(json.dumps([_job(work)]), timeout=TIME_LIMIT)
-    except subprocess.TimeoutExpired:
-        raise RunError(f"{engine} did not finish within {TIME_LIMIT:.0f} seconds") from None
-    finally:
-        _end(process)
-    return _row(engine, output, complaints)
+    return _row(engine, javascript.run_in(engine, bundle.path, job(work), arguments))
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """Ask politely first: then the script closes its browser."""
-    if process.poll() is not None:
-        return
-    process.terminate()
-    try:
-        process.communicate(timeout=GRACE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
+def script_options(work: Work) -> list[str]:
+    """Options of `run-in.mjs`."""
+    return ["--no-hash", "--ignore-eos", "--repeat", str(work.repeat), "--max-tokens", str(max(work.max_tokens, 1))]
 
 
-def _job(work: Work) -> dict[str, Any]:
+def job(work: Work) -> dict[str, Any]:
+    """What `run-in.mjs` gets."""
     if not work.inputs:
         return {"prompt": work.prompt}
-    import numpy as np
-
-    inputs = {}
-    for name, (dtype, shape) in work.inputs.items():
-        data = base64.b64encode(np.zeros(shape, dtype).tobytes()).decode()
-        inputs[name] = {"dtype": dtype, "shape": list(shape), "data": data}
+    inputs = {
+        name: {"dtype": work.inputs[name][0], "shape": array.shape, "data": base64.b64encode(array.tobytes()).decode()}
+        for name, array in work.arrays().items()
+    }
     return {"inputs": inputs}
 
 
-def _row(engine: str, output: str, complaints: str) -> Row:
-    try:
-        document = json.loads(output)
-    except ValueError:
-        line = next((line for line in complaints.splitlines() if line.strip()), "nothing was printed")
-        raise RunError(f"{engine} failed: {line}") from None
-    if "error" in document:
-        error = document["error"]
-        raise RunError(f"{engine} failed: {error.get('message') or error.get('code')}", hint=error.get("hint"))
+def _row(engine: str, document: dict[str, Any]) -> Row:
     result, stats = document["results"][0], document["stats"]
     return Row(
         engine=engine,

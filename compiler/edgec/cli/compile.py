@@ -48,6 +48,11 @@ Examples:
 @click.option("--task", help="What the model is for, when it goes through Optimum.")
 @click.option("--name", help="The model's name in the bundle.")
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan made by --dry-run --json.")
+@click.option(
+    "--profile-kernels",
+    is_flag=True,
+    help="Make a bundle whose kernels can be timed by `edgec bench --roofline`; it runs nowhere else.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 @click.option("--force", is_flag=True, help="Replace what is at the output, even if it is not a bundle.")
 @click.option("--stop-after", metavar="STAGE", help="frontend, simplify, plan, compress, lower or bundle.")
@@ -66,6 +71,7 @@ def command(
     task: str | None,
     name: str | None,
     plan_file: Path | None,
+    profile_kernels: bool,
     dry_run: bool,
     force: bool,
     stop_after: str | None,
@@ -101,6 +107,7 @@ def command(
         plan=plan,
         task=task,
         name=name,
+        profile_kernels=profile_kernels,
         force=force,
         stop_after="plan" if dry_run else stop_after,
         dump=dump,
@@ -193,6 +200,9 @@ def _show_result(work: Work, as_json: bool) -> None:
         f"\n  [bold green]{path}[/]  {mebibytes(total)}, compiled for [bold]{work.bundle.manifest.profile}[/]"
         f" in {seconds:.0f} s\n"
     )
+    if work.options.profile_kernels:
+        out.print(f"  [dim]edgec bench --roofline {path}   time its kernels[/]\n")
+        return
     usage = "run" if work.bundle.manifest.model.kind == "graph" else "chat"
     out.print(f"  [dim]edgec {usage} {path}      use it here[/]")
     out.print(f"  [dim]edgec serve {path}     in the browser[/]")

@@ -8,7 +8,7 @@ from edgec.report import svg
 from edgec.report.data import REGIONS, Report
 from edgec.report.units import mebibytes, millions
 
-_STYLE = """
+STYLE = """
 :root{color-scheme:light dark;--bg:#fbfbf9;--fg:#1d1f23;--dim:#667;--line:#dcdcd6;--card:#fff;
 --b4:#0f8b8d;--b6:#6a9c3f;--b8:#e09f3e;--b32:#8d6cab;--r1:#5b7db1;--r2:#0f8b8d;--r3:#c26d5a}
 @media (prefers-color-scheme:dark){:root{--bg:#15171a;--fg:#e8e8e4;--dim:#9aa;--line:#33373c;--card:#1c1f23}}
@@ -43,7 +43,7 @@ def render(report: Report) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{_text(title)}</title><style>{_STYLE}</style></head><body><main>\n"
+        f"<title>{_text(title)}</title><style>{STYLE}</style></head><body><main>\n"
         + "\n".join(section for section in sections if section)
         + "\n</main></body></html>\n"
     )

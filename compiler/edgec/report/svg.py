@@ -83,6 +83,36 @@ def dots(points: Sequence[tuple[str, float, str]], *, title: str) -> str:
     return _svg(height + bottom + 8, title, shapes)
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A labelled bar: `part` of its length is filled. `style` colours it, `note` stands at its end."""
+
+    label: str
+    value: float
+    part: float
+    style: str
+    note: str
+    tip: str
+
+
+def bars(items: Sequence[Bar], *, title: str) -> str:
+    """One horizontal bar per item, in the order given: pale for the whole, filled for `part` of it."""
+    left, right, step = 330.0, 130.0, 24.0
+    scale = (WIDTH - left - right) / max((item.value for item in items), default=1.0)
+    shapes = []
+    for index, item in enumerate(items):
+        y, whole = 4 + index * step, max(item.value * scale, 1.0)
+        middle = y + 15
+        shapes.append(f'<text class="name" x="{left - 8}" y="{middle}">{html.escape(item.label)}</text>')
+        shapes.append(
+            f'<g class="{item.style}">{_tip(item.tip)}'
+            f'<rect class="pale" x="{left}" y="{y + 2}" width="{whole:.1f}" height="{step - 6}"/>'
+            f'<rect x="{left}" y="{y + 2}" width="{whole * min(item.part, 1.0):.1f}" height="{step - 6}"/></g>'
+        )
+        shapes.append(f'<text class="tick" x="{left + whole + 8:.1f}" y="{middle}">{html.escape(item.note)}</text>')
+    return _svg(8 + step * len(items), title, shapes)
+
+
 def round_ticks(highest: float) -> list[float]:
     """Four to seven round numbers from 0 to at least `highest`."""
     if highest <= 0:

@@ -6,9 +6,9 @@ import ctypes
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from edgec.run.probe import make_config, relaxed_dots
 from edgec.run.shared_memory import SharedMemory
 
 WASM_PAGE = 65536
+MEMORY_IMPORT = ("env", "memory")
+MARK_IMPORT = ("profile", "mark")
 _MERGE_QUANTUM = 64  # source bytes; every cut is a legal segment boundary
 
 
@@ -111,7 +113,7 @@ class Engine:
 
     # life
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -161,14 +163,23 @@ class Engine:
         self._merge_byte1 = self._bind(exports, "merge_byte1")
 
     def _memory_import(self) -> Any:
-        imports = [(entry.module, entry.name) for entry in self._module.imports]
-        if imports != [("env", "memory")]:
+        self._check_imports([(entry.module, entry.name) for entry in self._module.imports])
+        return next(entry.type for entry in self._module.imports if (entry.module, entry.name) == MEMORY_IMPORT)
+
+    def _check_imports(self, imports: Sequence[tuple[str, str]]) -> None:
+        if MARK_IMPORT in imports:
+            hint = "time them with `edgec bench --roofline`, or compile the model again without it"
+            raise BundleError("the bundle was compiled with `--profile-kernels`, to time its kernels only", hint=hint)
+        if list(imports) != [MEMORY_IMPORT]:
             raise BundleError(f"the module imports {imports}, allowed is `env.memory` alone")
-        return self._module.imports[0].type
+
+    def _imports(self, store: Any) -> list[Any]:
+        """What the module imports, in order."""
+        return [self._memory]
 
     def _instantiate(self, tid: int) -> Any:
         store = self._stores[tid]
-        exports = wasmtime.Instance(store, self._module, [self._memory]).exports(store)
+        exports = wasmtime.Instance(store, self._module, self._imports(store)).exports(store)
         memory = self.manifest.memory
         try:
             exports["__stack_pointer"].set_value(store, memory.stacks.offset + (tid + 1) * memory.stack_bytes)

@@ -17,10 +17,11 @@ from edgec.lower.wasm.kernels.kv_cache import PageLayout, rope_and_append, rope_
 from edgec.lower.wasm.kernels.linear import linear
 from edgec.lower.wasm.kernels.linear_float import linear_float
 from edgec.lower.wasm.kernels.norm import norm, norm_parts
-from edgec.lower.wasm.kernels.quantize import quantize, quantized_bytes
+from edgec.lower.wasm.kernels.quantize import quantize, quantized_bytes, row_bytes
 from edgec.lower.wasm.kernels.softcap import softcap
 from edgec.lower.wasm.program import Entry, Operand, Program, Scalar, Storage, View
 from edgec.lower.wasm.weights import Matrix, WeightStore
+from edgec.lower.wasm.work import Work, attended, reached, times
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Activations:
     storages: tuple[Storage, ...]
     stride: int
     quantized: bool
+
+    @property
+    def row_bytes(self) -> int:
+        return row_bytes(self.stride) if self.quantized else 4 * self.stride
 
 
 class _Lowering:
@@ -94,7 +99,8 @@ class _Lowering:
                 bias=weights.bias is not None,
             ),
         )
-        entry.call(kernel, self.stream, *self.norm_weights(weights), *target.storages, first, m)
+        work = Work(activations=times(m, 4 * columns + target.row_bytes), shape=f"{columns}")
+        entry.call(kernel, self.stream, *self.norm_weights(weights), *target.storages, first, m, work=work)
 
     def add_normed(self, entry: Entry, source: Storage, weights: Norm) -> None:
         """`source`, normalized, is added to the stream."""
@@ -112,7 +118,8 @@ class _Lowering:
                 added_stride=stride,
             ),
         )
-        entry.call(kernel, source, *self.norm_weights(weights), self.stream, 0, "n")
+        work = Work(activations=times("n", 12 * columns), shape=f"{columns}")
+        entry.call(kernel, source, *self.norm_weights(weights), self.stream, 0, "n", work=work)
 
     def norm_weights(self, weights: Norm) -> list[Storage]:
         names = [weights.weight] if weights.bias is None else [weights.weight, weights.bias]
@@ -167,7 +174,15 @@ class _Lowering:
                 (f"linear_w{bits}a8", rows, columns, epilogue),
                 lambda isa: linear(isa, rows=rows, columns=columns, bits=bits, epilogue=epilogue),
             )
-        entry.call(kernel, *operands, output, m)
+        written = 4 * (rows // 2 if gated else rows)
+        work = Work(
+            macs=times(m, rows * columns),
+            arithmetic="float32" if bits == 32 else "codes",
+            bits=bits,
+            activations=times(m, source.row_bytes + written * (1 if residual is None else 2)),
+            shape=f"{rows}x{columns}",
+        )
+        entry.call(kernel, *operands, output, m, work=work)
 
     def quantize(self, entry: Entry, source: Storage, stride: int, matrix: Matrix, name: str) -> Activations:
         """`source` as input of `matrix`, quantized unless the matrix is float32."""
@@ -178,7 +193,8 @@ class _Lowering:
         kernel = self.program.kernel(
             ("quantize", columns, stride), lambda isa: quantize(isa, columns=columns, stride=stride)
         )
-        entry.call(kernel, source, *target.storages, "n")
+        work = Work(activations=times("n", 4 * columns + target.row_bytes), shape=f"{columns}")
+        entry.call(kernel, source, *target.storages, "n", work=work)
         return target
 
     def matrix(self, weights: LinearWeights, *, gated: bool = False) -> Matrix:
@@ -234,7 +250,12 @@ class _Lowering:
         )
         angles = () if layer.rotary is None else self.angles[layer.rotary]
         cache = self.cache_operands(number)
-        entry.call(rope, qkv, *angles, *cache, *queries, "position", "n")
+        query_bytes = 2 * width + 4 * facts.heads * self.layout.groups if integer else 4 * width
+        read = 4 * (width + 2 * facts.kv_heads * facts.head_dim + rotated)
+        work = Work(
+            activations=times("n", read + query_bytes), cache=times("n", self.layout.token_bytes), shape=f"{stride}"
+        )
+        entry.call(rope, qkv, *angles, *cache, *queries, "position", "n", work=work)
 
         fused = output_matrix.bits != 32 and facts.head_dim % GROUP == 0
         target = (self.quantized_buffers if fused else self.float_buffer)("attention", width, rows)
@@ -253,7 +274,14 @@ class _Lowering:
                 softcap=layer.softcap,
             ),
         )
-        entry.call(kernel, *queries, *cache, scratch, *target.storages, "position", "n")
+        work = Work(
+            macs=times(attended("n", "position", window), 2 * width),
+            arithmetic="int16" if integer else "float32",
+            cache=times(reached("n", "position", window), self.layout.token_bytes),
+            activations=times("n", query_bytes + target.row_bytes),
+            shape=f"{facts.heads}/{facts.kv_heads} heads of {facts.head_dim}",
+        )
+        entry.call(kernel, *queries, *cache, scratch, *target.storages, "position", "n", work=work)
         if not fused:
             target = self.quantize(entry, target.storages[0], width, output_matrix, "attention_codes")
         self.update(entry, target, output_matrix, layer.output.bias, layer.output_norm)
@@ -275,7 +303,8 @@ class _Lowering:
                 kind=weights.kind, parts=parts, columns=columns, stride=stride, epsilon=weights.epsilon
             ),
         )
-        entry.call(kernel, values, self.weights.vector(weights.weight), "n")
+        work = Work(activations=times("n", 8 * parts * columns), shape=f"{parts}x{columns}")
+        entry.call(kernel, values, self.weights.vector(weights.weight), "n", work=work)
 
     def rotate(self, entry: Entry, rotary: Rotary) -> None:
         """The angles of a chunk's positions."""
@@ -284,7 +313,8 @@ class _Lowering:
         kernel = self.program.kernel(
             ("rope_angles", half, rotary.scale), lambda isa: rope_angles(half=half, scale=rotary.scale)
         )
-        entry.call(kernel, self.inv_freq[rotary], cosines, sines, "position", "n")
+        work = Work(activations=times("n", 8 * half), shape=f"{half}")
+        entry.call(kernel, self.inv_freq[rotary], cosines, sines, "position", "n", work=work)
         self.angles[rotary] = cosines, sines
 
     def mlp(self, entry: Entry, layer: MlpLayer, source: Activations | None) -> None:
@@ -305,7 +335,8 @@ class _Lowering:
             ("embedding", table.bits),
             lambda isa: embedding(columns=columns, bits=table.bits, scale=network.embedding_scale, stride=stride),
         )
-        entry.call(kernel, self.tokens, *table.storages, self.stream, "n")
+        work = Work(weights=times("n", table.row_bytes), activations=times("n", 4 + 4 * columns), shape=f"{columns}")
+        entry.call(kernel, self.tokens, *table.storages, self.stream, "n", work=work)
         if network.positions is None:
             return
         places = self.weights.matrix(network.positions, transposed=False)
@@ -313,7 +344,8 @@ class _Lowering:
             ("positions", places.bits),
             lambda isa: embedding(columns=columns, bits=places.bits, stride=stride, learned=True),
         )
-        entry.call(kernel, *places.storages, self.stream, "position", "n")
+        work = Work(weights=times("n", places.row_bytes), activations=times("n", 8 * columns), shape=f"{columns}")
+        entry.call(kernel, *places.storages, self.stream, "position", "n", work=work)
 
     def prefill(self) -> None:
         program = self.program
@@ -334,7 +366,9 @@ class _Lowering:
         self.linear(entry, normed, matrix, self.logits, 1, bias=network.lm_head.bias)
         if network.logit_softcap is not None:
             vectors, cap = padded(self.facts.vocabulary) // 4, network.logit_softcap
-            entry.call(self.program.kernel(("softcap",), lambda isa: softcap(vectors=vectors, cap=cap)), self.logits)
+            kernel = self.program.kernel(("softcap",), lambda isa: softcap(vectors=vectors, cap=cap))
+            work = Work(activations=8 * self.facts.vocabulary, shape=f"{self.facts.vocabulary}")
+            entry.call(kernel, self.logits, work=work)
 
     def decode(self) -> None:
         entry = self.program.entry("decode", "position")

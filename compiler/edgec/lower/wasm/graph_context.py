@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgec.ir.compressed import CompressedModel, PackedTensor
 from edgec.lower.wasm.abi import PrimFunc
-from edgec.lower.wasm.graph_dims import upper_bound
+from edgec.lower.wasm.graph_dims import to_amount, upper_bound
 from edgec.lower.wasm.graph_values import (
     ITEM_BYTES,
     Constant,
@@ -24,6 +24,7 @@ from edgec.lower.wasm.program import Entry, Program, Storage, View
 from edgec.lower.wasm.program import Operand as CallOperand
 from edgec.lower.wasm.target import Isa
 from edgec.lower.wasm.weights import WeightStore
+from edgec.lower.wasm.work import Amount, Work, plus, times
 from edgec.passes import dims as d
 from edgec.passes.base import static_shape
 from edgec.passes.dims import Dim
@@ -176,16 +177,33 @@ class GraphContext:
         make: Callable[[Isa], PrimFunc],
         buffers: Sequence[TensorView | Storage],
         scalars: Sequence[Any] = (),
+        *,
+        work: Work | None = None,
     ) -> None:
-        """Call the kernel that `make` makes; equal keys share one."""
+        """Call the kernel that `make` makes; equal keys share one. `work` None: every buffer read or written once."""
         operands: list[CallOperand] = [address(buffer) for buffer in buffers]
-        self.entry.call(self.program.kernel(key, make), *operands, *scalars)
+        work = work or Work(activations=activation_bytes(buffers), shape=_shape(buffers[-1]))
+        self.entry.call(self.program.kernel(key, make), *operands, *scalars, work=work)
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """`make()` the first time, the same result afterwards."""
         if key not in self._cache:
             self._cache[key] = make()
         return self._cache[key]
+
+
+def activation_bytes(buffers: Sequence[TensorView | Storage]) -> Amount:
+    """Bytes of the tensors among `buffers` that are no weights; elements that are repeated count once."""
+    views = [view for view in buffers if isinstance(view, TensorView) and view.storage.region != "weights"]
+    return plus(0, *(times(_elements(view), ITEM_BYTES[view.dtype]) for view in views))
+
+
+def _shape(buffer: TensorView | Storage) -> str:
+    return "x".join(str(dim) for dim in buffer.shape) if isinstance(buffer, TensorView) else ""
+
+
+def _elements(view: TensorView) -> Amount:
+    return to_amount(*(dim for dim, stride in zip(view.shape, view.strides, strict=True) if stride != 0))
 
 
 def label(node: ir.Node) -> str:

@@ -10,6 +10,7 @@ from tvm import tirx
 
 from edgec.errors import UnsupportedError
 from edgec.lower.wasm.program import Scalar
+from edgec.lower.wasm.work import Amount, times
 from edgec.passes.dims import Dim
 
 Expr = Any  # tvm's Python classes carry no types
@@ -116,3 +117,9 @@ def to_scalar(dim: Dim) -> Scalar:
 
     result: Scalar = fold(dim, lambda n: n, lambda name: name, combine)
     return result
+
+
+def to_amount(*dims: Dim) -> Amount:
+    """The product of `dims` as an amount of work, over the entry point's parameters."""
+    nothing: list[Amount] = [1]
+    return times(*nothing, *(fold(dim, int, str, lambda operator, a, b: (operator, a, b)) for dim in dims))

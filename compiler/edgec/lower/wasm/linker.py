@@ -1,13 +1,14 @@
 """Link kernel objects and assembled functions to one stand-alone wasm module.
 
-The module imports `env.memory` only, exports the asked functions and `__stack_pointer`, and holds
+The module imports `env.memory` and what the caller names, exports the asked functions and `__stack_pointer`, and holds
 just what the exports reach. Output is a function of the input: same objects, same bytes.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from edgec.lower.wasm.assembler import I32, AssembledFunction, i32_const, unsigned_leb
 from edgec.lower.wasm.object_file import DATA, FUNCTION, LOCAL, WEAK, ObjectError, ObjectFile, Relocation, Symbol, parse
@@ -16,7 +17,17 @@ STATIC_BASE = 1024  # address 0 stays unused, so that a null pointer never hits 
 
 _FUNCTION_INDEX, _ADDRESS_LEB, _ADDRESS_SLEB, _ADDRESS_I32, _TYPE_INDEX, _GLOBAL_INDEX = 0, 3, 4, 5, 6, 7
 
-_Reference = tuple[int, int]  # (object, function or segment); object -1 is an assembled function
+_Reference = tuple[int, int]  # (object, function or segment); object -1 is an assembled function, -2 an imported one
+_ASSEMBLED, _IMPORTED = -1, -2
+
+
+@dataclass(frozen=True)
+class ImportedFunction:
+    """Assembled functions call it by `name`; its parameters are i32, and it has no result."""
+
+    module: str
+    name: str
+    parameters: int
 
 
 def _padded_leb(value: int) -> bytes:
@@ -35,14 +46,23 @@ def _name(text: str) -> bytes:
     return unsigned_leb(len(text)) + text.encode()
 
 
+def _function_type(parameters: int, results: int) -> bytes:
+    return b"\x60" + _vector([bytes([I32])] * parameters) + _vector([bytes([I32])] * results)
+
+
 class _Linker:
-    def __init__(self, objects: Sequence[bytes], assembled: Sequence[AssembledFunction]) -> None:
+    def __init__(
+        self, objects: Sequence[bytes], assembled: Sequence[AssembledFunction], imported: Sequence[ImportedFunction]
+    ) -> None:
         self.objects: list[ObjectFile] = [parse(data) for data in objects]
         self.assembled = list(assembled)
+        self.imported = list(imported)
         self.functions: dict[str, _Reference] = {}
         self.data: dict[str, tuple[int, Symbol]] = {}
         for index, function in enumerate(self.assembled):
-            self.functions[function.name] = (-1, index)
+            self.functions[function.name] = (_ASSEMBLED, index)
+        for index, outside in enumerate(self.imported):
+            self.functions[outside.name] = (_IMPORTED, index)
         for number, obj in enumerate(self.objects):
             for symbol in obj.symbols:
                 if not symbol.defined or symbol.flags & LOCAL:
@@ -86,6 +106,8 @@ class _Linker:
             if reference in seen:
                 continue
             seen.add(reference)
+            if reference[0] == _IMPORTED:
+                continue
             self.live.append(reference)
             pending.extend(reversed(self._callees(reference)))
 
@@ -147,8 +169,10 @@ class _Linker:
         number, index = reference
         if number >= 0:
             return self.objects[number].functions[index].type
+        if number == _IMPORTED:
+            return _function_type(self.imported[index].parameters, 0)
         function = self.assembled[index]
-        return b"\x60" + _vector([bytes([I32])] * function.parameters) + _vector([bytes([I32])] * function.results)
+        return _function_type(function.parameters, function.results)
 
     def body(self, reference: _Reference, index_of: dict[_Reference, int]) -> bytes:
         number, index = reference
@@ -172,17 +196,27 @@ def link(
     static_limit: int,
     maximum_pages: int,
     shared: bool,
+    imports: Sequence[ImportedFunction] = (),
+    sections: Mapping[str, bytes] | None = None,
 ) -> bytes:
     """Link to a module whose data ends below `static_limit`; raises `ObjectError`.
 
-    `shared` imports a shared memory of exactly `maximum_pages` at most.
+    `shared` imports a shared memory of exactly `maximum_pages` at most. `sections` are custom ones, by name.
     """
-    linker = _Linker(objects, assembled)
+    linker = _Linker(objects, assembled, imports)
     linker.mark(exports)
     if linker.place_segments() > static_limit:
         raise ObjectError(f"constants of the kernels do not fit in {static_limit} bytes")
-    index_of = {reference: index for index, reference in enumerate(linker.live)}
+    outside = [(_IMPORTED, index) for index in range(len(imports))]  # imported functions have the first indices
+    index_of = {reference: index for index, reference in enumerate([*outside, *linker.live])}
     bodies = [linker.body(reference, index_of) for reference in linker.live]
+    imported = [
+        _name(function.module)
+        + _name(function.name)
+        + b"\0"
+        + unsigned_leb(linker.type_index(linker.function_type(at)))
+        for function, at in zip(imports, outside, strict=True)
+    ]
     type_indices = [unsigned_leb(linker.type_index(linker.function_type(reference))) for reference in linker.live]
     segments = []
     for (number, index), address in sorted(linker.live_segments.items()):
@@ -197,11 +231,12 @@ def link(
         [
             b"\0asm\1\0\0\0",
             _section(1, _vector(linker.types)),
-            _section(2, _vector([_name("env") + _name("memory") + b"\x02" + limits])),
+            _section(2, _vector([_name("env") + _name("memory") + b"\x02" + limits, *imported])),
             _section(3, _vector(type_indices)),
             _section(6, _vector([bytes([I32, 1]) + i32_const(0) + b"\x0b"])),
             _section(7, _vector(exported)),
             _section(10, _vector([unsigned_leb(len(body)) + body for body in bodies])),
             _section(11, _vector(segments)) if segments else b"",
+            *(_section(0, _name(name) + content) for name, content in sorted((sections or {}).items())),
         ]
     )

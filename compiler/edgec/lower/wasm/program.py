@@ -7,9 +7,11 @@ point, one module linked per variant.
 
 from __future__ import annotations
 
+import itertools
+import json
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -31,9 +33,10 @@ from edgec.ir.lowered import (
 from edgec.lower.wasm.abi import PrimFunc, Signature, compile_kernels
 from edgec.lower.wasm.assembler import AssembledFunction, barrier, i32_const, local_get
 from edgec.lower.wasm.kernels.planes import merge_bit1, merge_bits2, merge_byte1
-from edgec.lower.wasm.linker import link
+from edgec.lower.wasm.linker import ImportedFunction, link
 from edgec.lower.wasm.memory import Lifetime, align, plan_offsets
 from edgec.lower.wasm.target import ISAS, Isa, Variant
+from edgec.lower.wasm.work import Work
 
 STATIC_BYTES = 65536
 STACK_BYTES = 65536
@@ -47,6 +50,10 @@ _LOADER_EXPORTS: dict[str, Callable[[], PrimFunc]] = {
     "merge_byte1": merge_byte1,
 }
 _OPERATORS = {"+": b"\x6a", "-": b"\x6b", "*": b"\x6c", "//": b"\x6e"}
+
+KERNELS_SECTION = "edgec.kernels"
+_MARK = ImportedFunction("profile", "mark", parameters=1)
+_START = -1  # what an entry point marks first
 
 Scalar = int | str | tuple[str, Any, Any]
 """A number, an entry point's parameter, or (operator, left, right) with one of + - * //."""
@@ -83,6 +90,7 @@ class Call:
 
     kernel: str
     operands: tuple[Operand, ...]
+    work: Work
 
 
 @dataclass
@@ -92,8 +100,10 @@ class Entry:
     calls: list[Call | str] = field(default_factory=list)  # a string calls another entry with `arguments`
     arguments: dict[str, tuple[Scalar, ...]] = field(default_factory=dict)
 
-    def call(self, kernel: str, *operands: Operand) -> None:
-        self.calls.append(Call(kernel, operands))
+    def call(self, kernel: str, *operands: Operand, work: Work) -> None:
+        if work.weights is None:
+            work = replace(work, weights=_weight_bytes(operands))
+        self.calls.append(Call(kernel, operands, work))
 
     def enter(self, entry: str, *arguments: Scalar) -> None:
         """Call another entry point of the same program (once per entry)."""
@@ -194,9 +204,15 @@ class Program:
 
     # Drivers
 
+    def _numbers(self, entry: Entry) -> Iterator[tuple[int, Call | str]]:
+        """The calls of an entry point, each with its number in the program."""
+        before = itertools.takewhile(lambda other: other is not entry, self.entries)
+        return enumerate(entry.calls, start=sum(len(other.calls) for other in before))
+
     def _driver(
-        self, entry: Entry, signatures: Mapping[str, Signature], control: int, threads: bool
+        self, entry: Entry, signatures: Mapping[str, Signature], control: int, *, threads: bool, marks: bool
     ) -> AssembledFunction:
+        """`marks`: thread 0 reports the start of the entry point, and the number of each call that has ended."""
         local = {name: index + 2 for index, name in enumerate(entry.parameters)}  # after tid, threads
         function = AssembledFunction(entry.name, parameters=2 + len(entry.parameters))
 
@@ -219,8 +235,17 @@ class Program:
             else:
                 scalar(operand)
 
-        drop = b"\x1a"
-        for call in entry.calls:
+        drop, if_first, end = b"\x1a", local_get(0) + b"\x45\x04\x40", b"\x0b"
+
+        def mark(number: int) -> None:
+            if not marks:
+                return
+            function.emit(if_first, i32_const(number))
+            function.call(_MARK.name)
+            function.emit(end)
+
+        mark(_START)
+        for number, call in self._numbers(entry):
             if isinstance(call, str):
                 function.emit(local_get(0), local_get(1))
                 for argument in entry.arguments[call]:
@@ -233,7 +258,7 @@ class Program:
                 raise ValueError(f"`{call.kernel}` takes {signature.parameters}, got {len(call.operands)} operands")
             alone = not signature.parallel and threads
             if alone:
-                function.emit(local_get(0), b"\x45\x04\x40")  # if tid == 0
+                function.emit(if_first)
             for operand in call.operands:
                 push(operand)
             if signature.parallel:
@@ -241,18 +266,43 @@ class Program:
             function.call(call.kernel)
             function.emit(drop)
             if alone:
-                function.emit(b"\x0b")
+                function.emit(end)
             if threads:
                 function.emit(i32_const(control), local_get(1))
                 function.call("edgec_barrier")
                 function.emit(drop)
+            mark(number)
         function.emit(i32_const(0))
         return function
 
+    def _kernels(self, isa: Isa) -> bytes:
+        """The section that says what the marks of a module of `isa` are; docs/runtime-abi.md has the format."""
+
+        def described(entry: Entry, number: int, call: Call | str) -> dict[str, Any]:
+            if isinstance(call, str):
+                return {"enter": call, "arguments": entry.arguments[call]}
+            return {"mark": number, "kernel": call.kernel, **call.work.to_json(isa)}
+
+        entries = {
+            entry.name: {
+                "parameters": entry.parameters,
+                "calls": [described(entry, *numbered) for numbered in self._numbers(entry)],
+            }
+            for entry in self.entries
+        }
+        return json.dumps({"entries": entries}, sort_keys=True, separators=(",", ":")).encode()
+
     def build(
-        self, variants: Sequence[str], *, progress: Callable[[str, int, int], None] | None = None
+        self,
+        variants: Sequence[str],
+        *,
+        profile_kernels: bool = False,
+        progress: Callable[[str, int, int], None] | None = None,
     ) -> LoweredModule:
-        """Place, compile and link; `progress(what, done, total)` is called per step."""
+        """Place, compile and link; `progress(what, done, total)` is called per step.
+
+        `profile_kernels` makes modules that import `profile.mark` and tell it where they are.
+        """
         started = time.monotonic()
         memory = self._place()
         parsed = [Variant.parse(name) for name in variants]
@@ -273,8 +323,10 @@ class Program:
                     continue
                 if progress:
                     progress(f"linking {variant.name}", done, total)
+                threads, control = variant.threads, memory.control.offset
                 drivers = [
-                    self._driver(entry, signatures, memory.control.offset, variant.threads) for entry in self.entries
+                    self._driver(entry, signatures, control, threads=threads, marks=profile_kernels)
+                    for entry in self.entries
                 ]
                 modules[variant.name] = link(
                     [compiled],
@@ -282,7 +334,9 @@ class Program:
                     exports,
                     static_limit=STATIC_BYTES,
                     maximum_pages=memory.maximum_bytes // WASM_PAGE,
-                    shared=variant.threads,
+                    shared=threads,
+                    imports=[_MARK] if profile_kernels else [],
+                    sections={KERNELS_SECTION: self._kernels(isa)} if profile_kernels else {},
                 )
                 done += 1
         if progress:
@@ -309,6 +363,11 @@ class Program:
                 "seconds": round(time.monotonic() - started, 3),
             },
         )
+
+
+def _weight_bytes(operands: Sequence[Operand]) -> int:
+    storages = {operand.storage if isinstance(operand, View) else operand for operand in operands}
+    return sum(s.bytes for s in storages if isinstance(s, Storage) and s.region == "weights")
 
 
 def _slot(name: str, dtype: Any, shape: tuple[Dimension, ...], storage: Storage) -> TensorSlot:

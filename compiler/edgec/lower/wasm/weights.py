@@ -23,6 +23,11 @@ class Matrix:
     bits: int  # of a code in memory: 4, 7, 8 or 32
     storages: tuple[Storage, ...]
 
+    @property
+    def row_bytes(self) -> int:
+        """What one row takes, rounded up."""
+        return -(-sum(storage.bytes for storage in self.storages) // self.rows)
+
 
 def float_array(compressed: CompressedModel, name: str) -> npt.NDArray[np.float32]:
     """An initializer that the plan kept in float32."""

@@ -21,6 +21,16 @@ def activation_element(isa: Isa) -> str:
     return "int32" if isa.relaxed_dot else "int64"
 
 
+def sums_in_halfwords(isa: Isa, bits: int) -> bool:
+    """Whether products stay halfwords for a group (see `DotAccumulators`), and are not widened one by one."""
+    return isa.halfword_sums and bits == 4
+
+
+def passes(isa: Isa, bits: int) -> int:
+    """Dot products for each code: relaxed ones take 7 bits, so 8-bit codes go in two halves."""
+    return 2 if isa.relaxed_dot and bits == 8 else 1
+
+
 def signed_dot(left: Expr, right: Expr) -> Expr:
     """`int16x8 . int16x8 -> int32x4`, adjacent pairs."""
     return T.call_llvm_pure_intrin("int32x4", "llvm.wasm.dot", left, right)
@@ -58,7 +68,7 @@ class DotAccumulators:
         self.isa = isa
         self._bits = bits
         self._per = 1 if isa.relaxed_dot else 2
-        self._halfwords = isa.halfword_sums and bits == 4
+        self._halfwords = sums_in_halfwords(isa, bits)
         self._registers = Registers(count * self._per, "int16x8" if self._halfwords else "int32x4")
 
     def clear(self, count: int) -> None:
@@ -78,7 +88,7 @@ class DotAccumulators:
         """Prepare 16 codes once for several `add`s."""
         if not self.isa.relaxed_dot:
             return widen_halves(weights)
-        if self._bits < 8:
+        if passes(self.isa, self._bits) == 1:
             return (T.reinterpret("int8x16", weights),)
         codes = bind(T.reinterpret("uint8x16", weights))
         half = bind(T.shift_right(codes, T.Broadcast(T.uint8(1), 16)))

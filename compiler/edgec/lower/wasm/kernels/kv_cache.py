@@ -76,6 +76,11 @@ class PageLayout:
         return 2 * self._codes * self.element + scales
 
     @property
+    def token_bytes(self) -> int:
+        """Keys and values of one token in one layer."""
+        return self.layer_bytes // PAGE_TOKENS
+
+    @property
     def page_bytes(self) -> int:
         return self.layers * self.layer_bytes
 

@@ -178,6 +178,11 @@ def quantized_bytes(columns: int, rows: int) -> dict[str, int]:
     }
 
 
+def row_bytes(columns: int) -> int:
+    """What one row takes of the five buffers."""
+    return sum(quantized_bytes(columns, ROW_TILE).values()) // ROW_TILE
+
+
 def groups_of(columns: int) -> int:
     return -(-columns // GROUP)
 

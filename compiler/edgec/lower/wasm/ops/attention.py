@@ -7,10 +7,11 @@ import math
 import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
-from edgec.lower.wasm.graph_context import GraphContext, label, symbolic
-from edgec.lower.wasm.graph_dims import to_scalar, upper_bound
+from edgec.lower.wasm.graph_context import GraphContext, activation_bytes, label, symbolic
+from edgec.lower.wasm.graph_dims import to_amount, to_scalar, upper_bound
 from edgec.lower.wasm.graph_values import TensorView
 from edgec.lower.wasm.kernels.encoder_attention import AttentionShape, encoder_attention, scratch_floats
+from edgec.lower.wasm.work import Work
 from edgec.passes import dims as d
 from edgec.passes.base import is_read
 from edgec.passes.dims import Dim
@@ -74,6 +75,12 @@ def lower(context: GraphContext, node: ir.Node) -> None:
         lambda isa: encoder_attention(attention, per_thread),
         [q, k, v, *([mask] if mask is not None else []), scratch, target],
         [to_scalar(q.shape[0]) if name == _BATCH.value else name for name in attention.dimensions()],
+        work=Work(
+            macs=to_amount(q.shape[0], query_heads, q.shape[2], k.shape[2], width + value_width),
+            arithmetic="float32",
+            activations=activation_bytes([q, k, v, *([mask] if mask is not None else []), target]),
+            shape=f"{query_heads} heads of {width}",
+        ),
     )
     context.define(output, target)
 

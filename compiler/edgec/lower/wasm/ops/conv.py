@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,13 +10,14 @@ import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
 from edgec.ir.weight_use import WeightUse
-from edgec.lower.wasm.graph_context import GraphContext
-from edgec.lower.wasm.graph_dims import to_scalar, upper_bound
+from edgec.lower.wasm.graph_context import GraphContext, activation_bytes
+from edgec.lower.wasm.graph_dims import to_amount, to_scalar, upper_bound
 from edgec.lower.wasm.graph_fusion import Group
 from edgec.lower.wasm.graph_values import TensorView
 from edgec.lower.wasm.kernels.depthwise import Window, depthwise, pack_depthwise
 from edgec.lower.wasm.kernels.grouped_conv import grouped_conv, pack_grouped
 from edgec.lower.wasm.kernels.im2col import can_quantize, im2col
+from edgec.lower.wasm.kernels.quantize import row_bytes
 from edgec.lower.wasm.ops.linear import (
     Matrix,
     apply_linear,
@@ -25,6 +27,7 @@ from edgec.lower.wasm.ops.linear import (
     quantized_rows,
 )
 from edgec.lower.wasm.program import Storage
+from edgec.lower.wasm.work import Work, plus, times
 from edgec.passes import dims as d
 from edgec.passes.base import static_shape
 from edgec.passes.dims import Dim
@@ -169,8 +172,8 @@ def _dense(
         return
     rows = d.product([window.batch, window.output_height, window.output_width])
     direct = packed is not None and can_quantize(window)
-    row_bytes = (4 if packed is None else 2) * matrix.columns
-    strip = max(8, _STRIP_BYTES // row_bytes // 8 * 8)
+    codes_bytes = (4 if packed is None else 2) * matrix.columns
+    strip = max(8, _STRIP_BYTES // codes_bytes // 8 * 8)
     count = upper_bound(rows, context.bounds)
     if not isinstance(rows, int):
         strip = count
@@ -185,11 +188,32 @@ def _dense(
             lambda isa: im2col(isa, window, quantized=direct),
             [source, *buffers],
             [first, to_scalar(part), *window.dimensions()],
+            work=_gathering_work(window, part, row_bytes(matrix.columns) if direct else 4 * matrix.columns),
         )
         if packed is not None and not direct:
             buffers = quantized_rows(context, buffers[0], matrix.columns)
         tail = [_row_offset(v, first) for v in (residual, target) if v is not None]
         call_linear(context, matrix, buffers, matrix.columns, part, epilogue, [*([bias] if bias else []), *tail])
+
+
+def _gathering_work(window: Window, rows: Dim, row: int) -> Work:
+    """Pixels move from the input to `rows` rows of `row` bytes; those that several rows share are read once."""
+    pixel = to_amount(window.channels, 4 * window.strides[0] * window.strides[1])
+    return Work(activations=times(to_amount(rows), plus(pixel, row)), shape=_shape(window))
+
+
+def _sliding_work(window: Window, weights: int, buffers: Sequence[TensorView]) -> Work:
+    """Every output pixel meets every one of `weights` weights, those that lie outside of the input too."""
+    return Work(
+        macs=to_amount(window.batch, window.output_height, window.output_width, weights),
+        arithmetic="float32",
+        activations=activation_bytes(buffers),
+        shape=_shape(window),
+    )
+
+
+def _shape(window: Window) -> str:
+    return f"{window.kernel[0]}x{window.kernel[1]}, {window.channels} channels"
 
 
 def _row_offset(view: TensorView, row: int) -> TensorView:
@@ -223,6 +247,7 @@ def _depthwise(
         lambda isa: depthwise(general, epilogue),
         [source, filters, *(part for part in (bias, residual, target) if part is not None)],
         [to_scalar(size) for size in window.sizes],
+        work=_sliding_work(window, tensor.size, [source, *(part for part in (residual, target) if part is not None)]),
     )
 
 
@@ -251,4 +276,5 @@ def _grouped(
         lambda isa: grouped_conv(window, groups=groups, outputs=outputs, epilogue=epilogue),
         [source, filters, *(part for part in (bias, residual, target) if part is not None)],
         window.dimensions(),
+        work=_sliding_work(window, tensor.size, [source, *(part for part in (residual, target) if part is not None)]),
     )

@@ -9,12 +9,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
-from edgec.lower.wasm.graph_context import GraphContext, label
-from edgec.lower.wasm.graph_dims import symbols, to_scalar
+from edgec.lower.wasm.graph_context import GraphContext, activation_bytes, label
+from edgec.lower.wasm.graph_dims import symbols, to_amount, to_scalar
 from edgec.lower.wasm.graph_values import Lazy, TensorView, dtype_of, memory_dtype
 from edgec.lower.wasm.kernels.embedding import embedding
 from edgec.lower.wasm.kernels.gather import gather, gather_elements
 from edgec.lower.wasm.ops.linear import Matrix
+from edgec.lower.wasm.work import Work, plus
 from edgec.passes import dims as d
 from edgec.passes.shape_context import axis_of
 
@@ -42,7 +43,16 @@ def _gather(context: GraphContext, source: TensorView, axis: int, places: Tensor
         ),
         [source, places, target],
         symbols(sizes),
+        work=_taken_work(source, places, target),
     )
+
+
+def _taken_work(source: TensorView, places: TensorView, target: TensorView) -> Work:
+    """As many elements of the source are read as are written, whatever its size."""
+    written = activation_bytes([target])
+    if source.storage.region == "weights":
+        return Work(weights=written, activations=activation_bytes([places, target]))
+    return Work(activations=plus(written, activation_bytes([places, target])))
 
 
 def taken(
@@ -70,11 +80,17 @@ def _embedding(context: GraphContext, table: ir.Value, indices: ir.Value, output
     places = context.computed(ids)
     target = context.allocate(output.name or "embedding", "float32", context.shape(output), value=output)
     columns, bits = packed.columns, packed.bits
+    row = -(-sum(storage.bytes for storage in matrix.storages) // packed.rows)
     context.call(
         ("embedding", columns, bits),
         lambda isa: embedding(columns=columns, bits=bits),
         [places, *matrix.storages, target],
         [to_scalar(d.product(places.shape))],
+        work=Work(
+            weights=to_amount(*places.shape, row),
+            activations=activation_bytes([places, target]),
+            shape=f"{columns}",
+        ),
     )
     context.define(output, target)
 
@@ -96,6 +112,7 @@ def lower_gather_elements(context: GraphContext, node: ir.Node) -> None:
         ),
         [source, places, target],
         symbols([*shape, *data_shape]),
+        work=_taken_work(source, places, target),
     )
     context.define(output, target)
 

@@ -10,13 +10,14 @@ import numpy.typing as npt
 
 from edgec.ir.compressed import PackedTensor
 from edgec.lower.wasm.graph_context import GraphContext
-from edgec.lower.wasm.graph_dims import to_scalar, upper_bound
+from edgec.lower.wasm.graph_dims import to_amount, to_scalar, upper_bound
 from edgec.lower.wasm.graph_values import TensorView
 from edgec.lower.wasm.kernels.epilogue import Epilogue
 from edgec.lower.wasm.kernels.linear import linear
 from edgec.lower.wasm.kernels.linear_float import linear_float, pack_float
-from edgec.lower.wasm.kernels.quantize import groups_of, quantize, quantized_bytes
+from edgec.lower.wasm.kernels.quantize import groups_of, quantize, quantized_bytes, row_bytes
 from edgec.lower.wasm.program import Storage
+from edgec.lower.wasm.work import Work
 from edgec.passes import dims as d
 from edgec.passes.dims import Dim
 
@@ -82,6 +83,7 @@ def quantized_rows(context: GraphContext, view: TensorView, columns: int) -> lis
             lambda isa: quantize(isa, columns=columns, stride=stride),
             [rows_view, *buffers],
             [to_scalar(rows)],
+            work=Work(activations=to_amount(rows, 4 * columns + row_bytes(columns)), shape=f"{columns}"),
         )
         return buffers
 
@@ -119,12 +121,22 @@ def call_linear(
     `tail` is bias, residual and output, as far as the epilogue has them; outputs are dense rows.
     """
     buffers = [*activations, *matrix.storages, *tail]
+    read = 4 * stride if matrix.bits == 32 else row_bytes(matrix.columns)
+    written = 4 * matrix.rows * (2 if epilogue.residual else 1)
+    work = Work(
+        macs=to_amount(rows, matrix.rows, matrix.columns),
+        arithmetic="float32" if matrix.bits == 32 else "codes",
+        bits=matrix.bits,
+        activations=to_amount(rows, read + written),
+        shape=f"{matrix.rows}x{matrix.columns}",
+    )
     if matrix.bits == 32:
         context.call(
             ("linear_float", epilogue),
             lambda isa: linear_float(epilogue=epilogue),
             buffers,
             [to_scalar(rows), matrix.rows, matrix.columns, stride],
+            work=work,
         )
     else:
         bits = matrix.bits
@@ -133,6 +145,7 @@ def call_linear(
             lambda isa: linear(isa, bits=bits, epilogue=epilogue),
             buffers,
             [to_scalar(rows), matrix.rows, groups_of(matrix.columns)],
+            work=work,
         )
 
 

@@ -6,11 +6,13 @@ import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
 from edgec.ir.weight_use import WeightUse
-from edgec.lower.wasm.graph_context import GraphContext, label, symbolic
+from edgec.lower.wasm.graph_context import GraphContext, activation_bytes, label, symbolic
+from edgec.lower.wasm.graph_dims import to_amount
 from edgec.lower.wasm.graph_fusion import Group, weight_of_matmul
 from edgec.lower.wasm.graph_values import TensorView, dtype_of
 from edgec.lower.wasm.kernels.matmul import Factor, dimensions, matmul
 from edgec.lower.wasm.ops.linear import Matrix, apply_linear, bias_vector
+from edgec.lower.wasm.work import Work
 from edgec.passes.base import producer, static_shape
 
 
@@ -69,6 +71,12 @@ def lower(context: GraphContext, node: ir.Node) -> None:
         lambda isa: matmul(factors[0], factors[1], batch, m, n, k),
         [a, b, target],
         dimensions(factors[0], factors[1], batch, m, n, k),
+        work=Work(
+            macs=to_amount(*batch, m, n, k),
+            arithmetic="float32",
+            activations=activation_bytes([a, b, target]),
+            shape=f"{m}x{n}x{k}",
+        ),
     )
     context.define(output, target)
 

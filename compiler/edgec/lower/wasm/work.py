@@ -1,0 +1,80 @@
+"""What a kernel call has to do at least, written down where its shapes are known.
+
+A measured time means something only beside this (docs/decisions/0009-timing-single-kernels.md). Amounts are
+expressions over the parameters of the entry point, as the operands of the call are.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from edgec.lower.wasm.kernels.dot import passes, sums_in_halfwords
+from edgec.lower.wasm.target import Isa
+
+Amount = int | str | tuple[str, Any, Any]
+"""A number, a parameter, or (operator, left, right) with one of + - * // min max."""
+
+Arithmetic = Literal["codes", "int16", "float32"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """`macs` multiply-adds of the mathematics, padding left out, and bytes of each kind of memory.
+
+    `arithmetic` says what multiplies: `codes` are weights of `bits` bits by 8-bit activations, `int16` the
+    products of attention over an integer cache. `weights` None: all weights among the operands, once.
+    """
+
+    macs: Amount = 0
+    arithmetic: Arithmetic | None = None
+    bits: int = 4
+    weights: Amount | None = None
+    cache: Amount = 0
+    activations: Amount = 0
+    shape: str = ""  # for people: `576x1536`
+
+    def to_json(self, isa: Isa) -> dict[str, Any]:
+        """For modules of `isa`: `unit` is the limit of `edgec/run/limits.py` that its products have there, `passes`
+        how often each of them needs it."""
+        codes = isa.name if sums_in_halfwords(isa, self.bits) or not isa.halfword_sums else f"{isa.name}-widened"
+        unit = {"codes": codes, "int16": "simd128", "float32": "float32", None: None}[self.arithmetic]
+        return {
+            "macs": self.macs,
+            "unit": unit,
+            "passes": passes(isa, self.bits) if self.arithmetic == "codes" else 1,
+            "weights": self.weights or 0,
+            "cache": self.cache,
+            "activations": self.activations,
+            "shape": self.shape,
+        }
+
+
+def times(*factors: Amount) -> Amount:
+    return functools.reduce(lambda a, b: a * b if isinstance(a, int) and isinstance(b, int) else ("*", a, b), factors)
+
+
+def plus(*terms: Amount) -> Amount:
+    return functools.reduce(lambda a, b: a + b if isinstance(a, int) and isinstance(b, int) else ("+", a, b), terms)
+
+
+def attended(rows: Amount, position: Amount, window: int | None) -> Amount:
+    """Pairs of a query and a key in causal attention of `rows` queries, the first of them at `position`.
+
+    A query sees the keys up to its own, and at most `window` of them.
+    """
+
+    def causal(rows: Amount) -> Amount:
+        return plus(times(rows, position), ("//", times(rows, plus(rows, 1)), 2))
+
+    if window is None:
+        return causal(rows)
+    whole: Amount = ("min", rows, ("max", ("-", window, position), 0))  # queries that see everything before them
+    return plus(causal(whole), times(("-", rows, whole), window))
+
+
+def reached(rows: Amount, position: Amount, window: int | None) -> Amount:
+    """Keys that at least one of those queries sees."""
+    keys = plus(position, rows)
+    return keys if window is None else ("min", keys, plus(rows, window - 1))

@@ -35,20 +35,19 @@ def random_floats(seed: int, *shape: int) -> Floats:
     return values
 
 
-def quantized_buffers(isa: Isa, columns: int, rows: int) -> list[npt.NDArray[Any]]:
-    sizes = quantized_bytes(columns, rows)
-    codes = np.zeros(sizes["codes"] // 2, np.int16)
+def quantized_buffers(isa: Isa, columns: int, rows: int, *, outliers: bool = True) -> list[npt.NDArray[Any]]:
+    sizes = quantized_bytes(columns, rows, outliers=outliers)
+    codes = np.zeros(sizes.pop("codes") // 2, np.int16)
     return [
         codes if not isa.relaxed_dot else codes.view(np.int8)[: codes.size],
-        *(np.zeros(sizes[part] // 4, np.float32) for part in ("scales", "sums", "outliers")),
-        np.zeros(sizes["places"] // 4, np.int32),
+        *(np.zeros(size // 4, np.int32 if part == "places" else np.float32) for part, size in sizes.items()),
     ]
 
 
 def dequantized_activations(buffers: list[npt.NDArray[Any]], columns: int, rows: int) -> npt.NDArray[np.float64]:
     """Codes times scales plus outliers; checks the sums of codes too."""
     groups, tiles = -(-columns // GROUP), -(-rows // ROW_TILE)
-    codes, scales, sums, outliers, places = buffers
+    codes, scales, sums, *taken = buffers
     # tile, group, t, part, row, j -> row, group, part, t, j
     codes = codes.reshape(tiles, groups, 4, 2, ROW_TILE, 4).transpose(0, 4, 1, 3, 2, 5)
     codes = codes.reshape(tiles * ROW_TILE, groups, GROUP)[:rows].astype(np.float64)
@@ -56,8 +55,9 @@ def dequantized_activations(buffers: list[npt.NDArray[Any]], columns: int, rows:
     scales, sums = (array.reshape(tiles * ROW_TILE, groups)[:rows].astype(np.float64) for array in by_row)
     scales = scales * 2.0**-112
     values = codes * scales[..., None]
-    outliers, places = (array.reshape(tiles, groups, OUTLIERS, ROW_TILE) for array in (outliers, places))
-    for row in range(rows):
+    if taken:
+        outliers, places = (array.reshape(tiles, groups, OUTLIERS, ROW_TILE) for array in taken)
+    for row in range(rows if taken else 0):
         for group in range(groups):
             for number in range(OUTLIERS):
                 at = row // ROW_TILE, group, number, row % ROW_TILE
@@ -72,10 +72,11 @@ def dequantized_activations(buffers: list[npt.NDArray[Any]], columns: int, rows:
     return np.asarray(values.reshape(rows, groups * GROUP)[:, :columns])
 
 
-def run_quantize(isa: Isa, x: Floats) -> list[npt.NDArray[Any]]:
+def run_quantize(isa: Isa, x: Floats, *, outliers: bool = True) -> list[npt.NDArray[Any]]:
     rows, columns = x.shape
-    buffers = quantized_buffers(isa, columns, rows)
-    KernelRunner(quantize(isa, columns=columns, stride=columns), isa).run([x, *buffers], [rows], threads=2)
+    buffers = quantized_buffers(isa, columns, rows, outliers=outliers)
+    func = quantize(isa, columns=columns, stride=columns, outliers=outliers)
+    KernelRunner(func, isa).run([x, *buffers], [rows], threads=2)
     return buffers
 
 
@@ -100,6 +101,27 @@ def test_quantize(isa: Isa, columns: int) -> None:
     error = np.zeros_like(grouped)
     error.reshape(5, -1)[:, :columns] = got - x
     assert (np.abs(error).max(-1) <= bound).all()
+
+
+@pytest.mark.parametrize("columns", [32, 40, 172])
+def test_without_outliers(columns: int) -> None:
+    """Codes alone, as graphs have them, and the linear layer that reads them."""
+    x, weight = random_floats(columns, 5, columns), random_floats(2, 24, columns) * 0.1
+    packed = pack_matrix("w", weight, 4)
+    outputs = []
+    for isa in EACH:
+        buffers = run_quantize(isa, x, outliers=False)
+        got = dequantized_activations(buffers, columns, 5)
+        for start in range(0, columns, GROUP):
+            peak = np.abs(x[:, start : start + GROUP]).max(-1, keepdims=True)
+            assert (np.abs(got - x)[:, start : start + GROUP] <= peak / 127 * 0.51).all()
+        output = np.zeros((5, 24), np.float32)
+        func = linear(isa, rows=24, columns=columns, bits=4, outliers=False)
+        KernelRunner(func, isa).run([*buffers, packed.high, packed.scales, packed.zeros, output], [5], threads=2)
+        np.testing.assert_allclose(output, got @ dequantize(packed).astype(np.float64).T, rtol=1e-4, atol=1e-3)
+        outputs.append(output)
+    for output in outputs[1:]:
+        np.testing.assert_array_equal(output, outputs[0])
 
 
 def reference(

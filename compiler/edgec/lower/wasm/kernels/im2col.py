@@ -40,7 +40,7 @@ def im2col(isa: Isa, window: Window, *, quantized: bool) -> PrimFunc:
     columns = row_columns(w)
     with KernelBuilder() as k:
         source = k.buffer("input", "float32")
-        target = QuantizedBuffers.declare(k, isa.activation_dtype) if quantized else None
+        target = QuantizedBuffers.declare(k, isa.activation_dtype, outliers=False) if quantized else None
         output = None if quantized else k.buffer("output", "float32")
         first, rows = k.scalar("first"), k.scalar("rows")
         variables = {name: k.scalar(name) for name in w.dimensions()}

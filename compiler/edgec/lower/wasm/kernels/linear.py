@@ -46,8 +46,10 @@ def linear(
     columns: int | None = None,
     epilogue: Epilogue = PLAIN,
     output_stride: int | None = None,
+    outliers: bool = True,
 ) -> PrimFunc:
-    """Parameters: quantized activations (5 buffers), codes, scales, zeros, [bias], [residual], output, m.
+    """Parameters: quantized activations (5 buffers, 3 without `outliers`), codes, scales, zeros, [bias], [residual],
+    output, m.
 
     `bits` is 4, 7 or 8.
 
@@ -63,7 +65,7 @@ def linear(
     stride: int | Expr
     form = CodeFormat(bits)
     with KernelBuilder() as k:
-        activations = QuantizedBuffers.declare(k, activation_element(isa))
+        activations = QuantizedBuffers.declare(k, activation_element(isa), outliers=outliers)
         codes = k.buffer("weight_codes", "int32")
         scales = k.buffer("scales", "uint16")
         zeros = k.buffer("zeros", "uint8")
@@ -168,10 +170,14 @@ def _add_outliers(
 ) -> None:
     """The outliers of one group of a row of the window: registers `first` and `first + 1` of `sums`."""
 
+    values, places = activations.outliers, activations.places
+    if values is None or places is None:
+        return
+
     def one(number: int) -> None:
-        place = bind(activations.places[number * ROW_TILE + row])
+        place = bind(places[number * ROW_TILE + row])
         with T.If(place >= 0), T.Then():
-            value = splat(activations.outliers[number * ROW_TILE + row], "float32x4")
+            value = splat(values[number * ROW_TILE + row], "float32x4")
             for half in range(2):
                 sums[first + half] = sums[first + half] + form.feature(codes, place, half) * scale[half] * value
             if number + 1 < OUTLIERS:

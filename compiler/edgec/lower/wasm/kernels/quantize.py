@@ -7,7 +7,8 @@ keeps its precision (docs/decisions/0006-outliers-one-by-one.md).
 
 Stored per group: 32 codes (int8, or int16 for plain SIMD), the scale times 2^112 (see `linear.py`), the
 sum of the codes and of the outliers in steps of the scale, divided by 16, as float32, and two outliers: value times
-2^112 and place in the tile of weights (see `place_of`; -1: none). Four rows lie side by side, in tiles
+2^112 and place in the tile of weights (see `place_of`; -1: none). Without outliers, which graphs do without
+(docs/decisions/0012-graphs-without-outliers.md), there are no such buffers. Four rows lie side by side, in tiles
 that `linear` reads as vectors:
 
     codes            [rows / 4, groups, 4, 2, 4, 4]   tile, group, t, part, row, j: feature 16 * part + 4 * t + j
@@ -60,18 +61,18 @@ class QuantizedBuffers:
     codes: Buffer
     scales: Buffer
     sums: Buffer
-    outliers: Buffer
-    places: Buffer
+    outliers: Buffer | None
+    places: Buffer | None
 
     @classmethod
-    def declare(cls, k: KernelBuilder, codes: str) -> QuantizedBuffers:
-        """Five parameters; `codes` is the dtype of the buffer of codes."""
+    def declare(cls, k: KernelBuilder, codes: str, *, outliers: bool = True) -> QuantizedBuffers:
+        """Five parameters, or three without `outliers`; `codes` is the dtype of the buffer of codes."""
         return cls(
             k.buffer("codes", codes),
             k.buffer("code_scales", "float32"),
             k.buffer("code_sums", "float32"),
-            k.buffer("outliers", "float32"),
-            k.buffer("outlier_places", "int32"),
+            k.buffer("outliers", "float32") if outliers else None,
+            k.buffer("outlier_places", "int32") if outliers else None,
         )
 
     def window(self, row: Expr, group: Expr, groups: int | Expr) -> QuantizedBuffers:
@@ -82,8 +83,8 @@ class QuantizedBuffers:
             window(self.codes, at * GROUP + lane),  # elements of 4 codes
             window(self.scales, at * ROW_TILE + lane),
             window(self.sums, at * ROW_TILE + lane),
-            window(self.outliers, at * (OUTLIERS * ROW_TILE) + lane),
-            window(self.places, at * (OUTLIERS * ROW_TILE) + lane),
+            None if self.outliers is None else window(self.outliers, at * (OUTLIERS * ROW_TILE) + lane),
+            None if self.places is None else window(self.places, at * (OUTLIERS * ROW_TILE) + lane),
         )
 
 
@@ -105,37 +106,11 @@ def quantize_group(
     """Quantize 32 floats on the stack into a group of a row of `groups`. `values` is overwritten."""
     lane = bind(tirx.truncmod(row, ROW_TILE))
     index = bind(tirx.truncdiv(row, ROW_TILE) * groups + group)
-    measured = Registers(2, "float32")  # peak, energy
-    outliers = Registers(2, "float32")  # smallest peak of the rest, sum
-    outliers.fill(2, 0.0)
-    lanes = Floats(8)
-
-    def measure() -> None:
-        vectors = range(0, GROUP, 4)
-        lanes.set_vector(0, tree_max([tirx.abs(values.vector(i)) for i in vectors]))
-        lanes.set_vector(4, tree_sum([values.vector(i) * values.vector(i) for i in vectors]))
-        measured[0] = tree_max([lanes[i] for i in range(4)])
-        measured[1] = tree_sum([lanes[i] for i in range(4, 8)])
-
-    measure()
-    for number in range(OUTLIERS):
-        at = (index * OUTLIERS + number) * ROW_TILE + lane
-        peak = bind(measured[0])
-        dominates = peak * peak * T.float32(GROUP / OUTLIER_CREST**2) > measured[1]
-        with T.If(tirx.all(dominates, peak >= T.float32(1e-30), peak < T.float32(OUTLIER_LIMIT))):
-            with T.Then():
-                feature = bind(_last_equal(values, peak))
-                value = bind(values[feature])
-                store(target.places, at, place_of(feature), 1)
-                store(target.outliers, at, value * T.float32(SCALE_FACTOR), 1)
-                if number == 0:
-                    outliers[0] = peak * T.float32(OUTLIER_RANGE)
-                outliers[1] = outliers[1] + value
-                values[feature] = T.float32(0.0)
-                measure()
-            with T.Else():
-                store(target.places, at, T.int32(-1), 1)
-    peak = bind(tirx.max(measured[0], outliers[0]))
+    if target.outliers is None or target.places is None:
+        peak, taken = bind(_peak(values, Floats(4))), None
+    else:
+        start = index * (OUTLIERS * ROW_TILE) + lane
+        peak, taken = _take_outliers(values, window(target.outliers, start), window(target.places, start))
     tiny = bind(peak < T.float32(1e-30))
     inverse = bind(tirx.Select(tiny, T.float32(0.0), T.float32(127.0) / peak))
     step = bind(tirx.Select(tiny, T.float32(0.0), peak / T.float32(127.0)))
@@ -151,7 +126,46 @@ def quantize_group(
     sums = Integers(4)
     sums.set_vector(0, total[0])
     codes = T.Cast("float32", tree_sum([sums[i] for i in range(4)]))
-    store(target.sums, index * ROW_TILE + lane, (codes + outliers[1] * inverse) * T.float32(1 / 16), 1)
+    codes = codes if taken is None else codes + taken * inverse
+    store(target.sums, index * ROW_TILE + lane, codes * T.float32(1 / 16), 1)
+
+
+def _take_outliers(values: Floats, outliers: Buffer, places: Buffer) -> tuple[Expr, Expr]:
+    """Moves outliers out of `values`. Returns the peak that the rest is quantized for, and the sum of the outliers."""
+    measured = Registers(2, "float32")  # peak, energy
+    found = Registers(2, "float32")  # smallest peak of the rest, sum
+    found.fill(2, 0.0)
+    lanes = Floats(4)
+
+    def measure() -> None:
+        measured[0] = _peak(values, lanes)
+        lanes.set_vector(0, tree_sum([values.vector(i) * values.vector(i) for i in range(0, GROUP, 4)]))
+        measured[1] = tree_sum([lanes[i] for i in range(4)])
+
+    measure()
+    for number in range(OUTLIERS):
+        peak = bind(measured[0])
+        dominates = peak * peak * T.float32(GROUP / OUTLIER_CREST**2) > measured[1]
+        with T.If(tirx.all(dominates, peak >= T.float32(1e-30), peak < T.float32(OUTLIER_LIMIT))):
+            with T.Then():
+                feature = bind(_last_equal(values, peak))
+                value = bind(values[feature])
+                store(places, number * ROW_TILE, place_of(feature), 1)
+                store(outliers, number * ROW_TILE, value * T.float32(SCALE_FACTOR), 1)
+                if number == 0:
+                    found[0] = peak * T.float32(OUTLIER_RANGE)
+                found[1] = found[1] + value
+                values[feature] = T.float32(0.0)
+                measure()
+            with T.Else():
+                store(places, number * ROW_TILE, T.int32(-1), 1)
+    return bind(tirx.max(measured[0], found[0])), bind(found[1])
+
+
+def _peak(values: Floats, lanes: Floats) -> Expr:
+    """Largest magnitude of the 32 values; `lanes` are for its own use."""
+    lanes.set_vector(0, tree_max([tirx.abs(values.vector(i)) for i in range(0, GROUP, 4)]))
+    return tree_max([lanes[i] for i in range(4)])
 
 
 def _last_equal(values: Floats, peak: Expr) -> Expr:
@@ -165,22 +179,16 @@ def _last_equal(values: Floats, peak: Expr) -> Expr:
     return T.int32(GROUP - 1) - T.clz(bind(found))
 
 
-def quantized_bytes(columns: int, rows: int) -> dict[str, int]:
-    """Sizes of the five buffers for `rows` rows. All ISAs share one memory plan (int16 codes)."""
+def quantized_bytes(columns: int, rows: int, *, outliers: bool = True) -> dict[str, int]:
+    """Sizes of the buffers for `rows` rows. All ISAs share one memory plan (int16 codes)."""
     groups = groups_of(columns) * -(-rows // ROW_TILE) * ROW_TILE
-    outliers = 4 * OUTLIERS * groups
-    return {
-        "codes": 2 * GROUP * groups,
-        "scales": 4 * groups,
-        "sums": 4 * groups,
-        "outliers": outliers,
-        "places": outliers,
-    }
+    sizes = {"codes": 2 * GROUP * groups, "scales": 4 * groups, "sums": 4 * groups}
+    return {**sizes, **dict.fromkeys(("outliers", "places"), 4 * OUTLIERS * groups)} if outliers else sizes
 
 
-def row_bytes(columns: int) -> int:
-    """What one row takes of the five buffers."""
-    return sum(quantized_bytes(columns, ROW_TILE).values()) // ROW_TILE
+def row_bytes(columns: int, *, outliers: bool = True) -> int:
+    """What one row takes of the buffers."""
+    return sum(quantized_bytes(columns, ROW_TILE, outliers=outliers).values()) // ROW_TILE
 
 
 def groups_of(columns: int) -> int:
@@ -207,12 +215,12 @@ def fill_group(values: Floats, width: int, read: object) -> None:
             values[j] = read(j, 1) if j < width else T.float32(0.0)  # type: ignore[operator]
 
 
-def quantize(isa: Isa, *, columns: int, stride: int) -> PrimFunc:
+def quantize(isa: Isa, *, columns: int, stride: int, outliers: bool = True) -> PrimFunc:
     """Parameters: input (`stride` floats per row), quantized buffers, m."""
     groups = groups_of(columns)
     with KernelBuilder() as k:
         source = k.buffer("input", "float32")
-        target = QuantizedBuffers.declare(k, isa.activation_dtype)
+        target = QuantizedBuffers.declare(k, isa.activation_dtype, outliers=outliers)
         m = k.scalar("m")
         with T.parallel(0, m) as row:
             values = Floats(GROUP)

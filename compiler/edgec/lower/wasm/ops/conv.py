@@ -173,6 +173,7 @@ def _dense(
     rows = d.product([window.batch, window.output_height, window.output_width])
     direct = packed is not None and can_quantize(window)
     codes_bytes = (4 if packed is None else 2) * matrix.columns
+    written = row_bytes(matrix.columns, outliers=False) if direct else 4 * matrix.columns
     strip = max(8, _STRIP_BYTES // codes_bytes // 8 * 8)
     count = upper_bound(rows, context.bounds)
     if not isinstance(rows, int):
@@ -188,7 +189,7 @@ def _dense(
             lambda isa: im2col(isa, window, quantized=direct),
             [source, *buffers],
             [first, to_scalar(part), *window.dimensions()],
-            work=_gathering_work(window, part, row_bytes(matrix.columns) if direct else 4 * matrix.columns),
+            work=_gathering_work(window, part, written),
         )
         if packed is not None and not direct:
             buffers = quantized_rows(context, buffers[0], matrix.columns)

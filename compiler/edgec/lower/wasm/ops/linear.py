@@ -78,12 +78,13 @@ def quantized_rows(context: GraphContext, view: TensorView, columns: int) -> lis
     def make() -> list[TensorView]:
         rows_view, rows, stride = as_rows(context, view)
         buffers = quantized_buffers(context, columns, rows)
+        moved = 4 * columns + row_bytes(columns, outliers=False)
         context.call(
             ("quantize", columns, stride),
-            lambda isa: quantize(isa, columns=columns, stride=stride),
+            lambda isa: quantize(isa, columns=columns, stride=stride, outliers=False),
             [rows_view, *buffers],
             [to_scalar(rows)],
-            work=Work(activations=to_amount(rows, 4 * columns + row_bytes(columns)), shape=f"{columns}"),
+            work=Work(activations=to_amount(rows, moved), shape=f"{columns}"),
         )
         return buffers
 
@@ -93,7 +94,7 @@ def quantized_rows(context: GraphContext, view: TensorView, columns: int) -> lis
 
 def quantized_buffers(context: GraphContext, columns: int, rows: Dim) -> list[TensorView]:
     """Codes, scales and sums for `rows` rows."""
-    sizes = quantized_bytes(columns, upper_bound(rows, context.bounds))
+    sizes = quantized_bytes(columns, upper_bound(rows, context.bounds), outliers=False)
     return [context.scratch(f"quantized.{part}", "uint8", size) for part, size in sizes.items()]
 
 
@@ -121,7 +122,7 @@ def call_linear(
     `tail` is bias, residual and output, as far as the epilogue has them; outputs are dense rows.
     """
     buffers = [*activations, *matrix.storages, *tail]
-    read = 4 * stride if matrix.bits == 32 else row_bytes(matrix.columns)
+    read = 4 * stride if matrix.bits == 32 else row_bytes(matrix.columns, outliers=False)
     written = 4 * matrix.rows * (2 if epilogue.residual else 1)
     work = Work(
         macs=to_amount(rows, matrix.rows, matrix.columns),
@@ -142,7 +143,7 @@ def call_linear(
         bits = matrix.bits
         context.call(
             ("linear", bits, epilogue),
-            lambda isa: linear(isa, bits=bits, epilogue=epilogue),
+            lambda isa: linear(isa, bits=bits, epilogue=epilogue, outliers=False),
             buffers,
             [to_scalar(rows), matrix.rows, groups_of(matrix.columns)],
             work=work,

@@ -27,6 +27,7 @@ def upgrade(proto: onnx.ModelProto) -> onnx.ModelProto:
     operator cannot be converted.
     """
     drop_initializer_inputs(proto.graph)
+    proto.ir_version = max(proto.ir_version, MIN_IR_VERSION)  # older ones want every weight to be an input
     stashed = _stash(proto.graph)
     try:
         onnx.checker.check_model(proto)
@@ -44,7 +45,6 @@ def upgrade(proto: onnx.ModelProto) -> onnx.ModelProto:
                 hint=f"export it again with opset {OPSET}",
             ) from error
     _restore(proto.graph, stashed)
-    proto.ir_version = max(proto.ir_version, MIN_IR_VERSION)
     return proto
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edgec.bundle import dims as dimensions
 from edgec.bundle.manifest import Slot
 from edgec.errors import RunError, UsageError
-from edgec.run.engine import Engine
+from edgec.run.engine import Engine, numpy_dtype
 
 Arrays = Mapping[str, npt.ArrayLike]
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
@@ -39,10 +39,10 @@ def _listed(names: Mapping[str, Any]) -> str:
 
 def _converted(slot: Slot, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The array in the slot's type, if no value changes by more than rounding."""
-    dtype = np.dtype(slot.dtype)
+    dtype = numpy_dtype(slot)
     if array.dtype == dtype:
         return array
-    if dtype.kind == "i" and array.dtype.kind in "iu":
+    if dtype.kind in "iu" and array.dtype.kind in "iu":
         limits = np.iinfo(dtype)
         if array.size and not (limits.min <= array.min() and array.max() <= limits.max):
             raise UsageError(f"input `{slot.name}` has values outside {slot.dtype}")
@@ -80,7 +80,7 @@ def _bind_dims(
 
 def _shape(slot: Slot, dims: Mapping[str, int]) -> tuple[int, ...]:
     shape = tuple(dimensions.evaluate(dimension, dims) for dimension in slot.shape)
-    if min(shape, default=0) < 0 or math.prod(shape) * np.dtype(slot.dtype).itemsize > slot.bytes:
+    if min(shape, default=0) < 0 or math.prod(shape) * numpy_dtype(slot).itemsize > slot.bytes:
         raise RunError(f"the shape {list(shape)} of `{slot.name}` is not possible")
     return shape
 

@@ -12,7 +12,8 @@ from edgec.ir.lowered import Dimension
 from edgec.lower.wasm.graph_context import GraphContext, label
 from edgec.lower.wasm.graph_dims import symbols
 from edgec.lower.wasm.graph_fusion import Group, find_groups, weight_of_matmul
-from edgec.lower.wasm.graph_values import TensorView, dtype_of
+from edgec.lower.wasm.graph_operands import DECIDING, check_operands, refuse, value_sources
+from edgec.lower.wasm.graph_values import TensorView, dtype_of, half_of
 from edgec.lower.wasm.ops import (
     attention,
     conv,
@@ -25,6 +26,7 @@ from edgec.lower.wasm.ops import (
     reduce,
     resize,
 )
+from edgec.lower.wasm.ops.elementwise import half_decoded, half_encoded
 from edgec.lower.wasm.program import Program
 from edgec.passes.dims import Dim
 from edgec.passes.infer_shapes import content_of, infer
@@ -68,10 +70,11 @@ def lower_graph(compressed: CompressedModel) -> Program:
     Raises `UnsupportedError` for an operator, element type or dimension that no kernel handles.
     """
     graph = compressed.model.model.graph
+    infer(graph)
+    check_operands(graph)
     unsupported = sorted({node.op_type for node in graph if node.op_type not in SUPPORTED_OPS or node.domain != ""})
     if unsupported:
         raise UnsupportedError("no kernels for " + ", ".join(f"`{name}`" for name in unsupported))
-    infer(graph)
     _check_shapes(graph)
     names = symbols([dim for value in graph.inputs if value.shape is not None for dim in value.shape.dims])
     plan = compressed.plan
@@ -79,12 +82,13 @@ def lower_graph(compressed: CompressedModel) -> Program:
     program = Program("graph", max_threads=plan.max_threads, dims=bounds)
     context = GraphContext(compressed, program, program.entry("run", *names))
     for value in graph.inputs:
-        context.define(value, _slot(context, program, value, is_input=True))
+        _define_input(context, program, value)
     for value in graph.outputs:
-        context.outputs[value] = _slot(context, program, value, is_input=False)
+        if half_of(value) is None:
+            context.outputs[value] = _slot(context, program, value, dtype_of(value), is_input=False)
     _emit(context, graph)
     for value in graph.outputs:
-        _finish(context, value)
+        _finish(context, program, value)
     return program
 
 
@@ -110,18 +114,29 @@ def _emit(context: GraphContext, graph: ir.Graph) -> None:
 def _check_shapes(graph: ir.Graph) -> None:
     for node in graph:
         for value in node.outputs:
-            if value.shape is None and value.uses():
+            if value.shape is None and (value.uses() or value.is_graph_output()):
+                sources = value_sources(value)
+                if sources:
+                    refuse(node, "the output shape", sources)
                 raise UnsupportedError(
                     f"the output shape of {label(node)} depends on the input's content",
                     hint="export the model with fixed shapes there",
                 )
 
 
-def _slot(context: GraphContext, program: Program, value: ir.Value, *, is_input: bool) -> TensorView:
-    """Persistent memory for a graph input or output."""
+def _define_input(context: GraphContext, program: Program, value: ir.Value) -> None:
+    half = half_of(value)
+    if half is None:
+        context.define(value, _slot(context, program, value, dtype_of(value), is_input=True))
+        return
+    slot = _slot(context, program, value, half, is_input=True)
+    context.define(value, context.computed(half_decoded(half, slot)))
+
+
+def _slot(context: GraphContext, program: Program, value: ir.Value, dtype: str, *, is_input: bool) -> TensorView:
+    """Persistent memory for a graph input or output. `dtype` is its reader's; 16-bit floats are uint16 in memory."""
     shape = context.shape(value)
-    dtype = dtype_of(value)
-    target = context.allocate(value.name or "", dtype, shape)
+    target = context.allocate(value.name or "", "uint16" if dtype.endswith("float16") else dtype, shape)
     target.storage.persistent = True
     declare = program.input if is_input else program.output
     declare(value.name or "", dtype, tuple(_dimension(dim) for dim in shape), target.storage)
@@ -148,31 +163,20 @@ def _needed(graph: ir.Graph) -> set[ir.Node]:
     return needed
 
 
-# Inputs that say where elements go; the emitters take them from shape inference.
-_SHAPE_INPUTS: Mapping[str, tuple[int, ...]] = {
-    "ConstantOfShape": (0,),
-    "Expand": (1,),
-    "Pad": (1, 3),
-    "Range": (0, 1, 2),
-    "Reshape": (1,),
-    "Resize": (1, 2, 3),
-    "Slice": (1, 2, 3, 4),
-    "Split": (1,),
-    "Squeeze": (1,),
-    "Tile": (1,),
-    "Unsqueeze": (1,),
-}
-
-
 def _is_shape(node: ir.Node, index: int) -> bool:
     """Also weights of linear layers, which `ops/linear.py` brings into another order."""
     if node.op_type == "MatMul" and index == 1:
         return weight_of_matmul(node) is not None
-    return index in _SHAPE_INPUTS.get(node.op_type, ())
+    return any(index == deciding for deciding, _ in DECIDING.get(node.op_type, ()))
 
 
-def _finish(context: GraphContext, value: ir.Value) -> None:
+def _finish(context: GraphContext, program: Program, value: ir.Value) -> None:
     """The value in the output's memory."""
+    half = half_of(value)
+    if half is not None:
+        slot = _slot(context, program, value, half, is_input=False)
+        context.compute_into(half_encoded(half, context.operand(value, slot.shape)), slot)
+        return
     target = context.outputs[value]
     if value.producer() is None and not value.is_graph_input():
         raise ModelError(f"graph output `{value.name}` has no producer")

@@ -19,18 +19,40 @@ _DTYPES = {
     ir.DataType.FLOAT: "float32",
     ir.DataType.FLOAT16: "float32",
     ir.DataType.BFLOAT16: "float32",
-    ir.DataType.DOUBLE: "float32",
+    ir.DataType.DOUBLE: "float64",
     ir.DataType.INT64: "int64",
     ir.DataType.INT32: "int32",
+    ir.DataType.INT16: "int16",
     ir.DataType.INT8: "int8",
+    ir.DataType.UINT64: "uint64",
+    ir.DataType.UINT32: "uint32",
+    ir.DataType.UINT16: "uint16",
     ir.DataType.UINT8: "uint8",
     ir.DataType.BOOL: "bool",
 }
-ITEM_BYTES = {"float32": 4, "int32": 4, "int64": 8, "int8": 1, "uint8": 1, "bool": 1, "int16": 2, "uint16": 2}
+_HALVES = {ir.DataType.FLOAT16: "float16", ir.DataType.BFLOAT16: "bfloat16"}
+ITEM_BYTES = {
+    "float32": 4,
+    "float64": 8,
+    "int32": 4,
+    "int64": 8,
+    "uint32": 4,
+    "uint64": 8,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
+    "int16": 2,
+    "uint16": 2,
+}
+
+
+def half_of(value: ir.Value) -> str | None:
+    """`float16` or `bfloat16` for a value that is one for its reader; the graph computes it in float32."""
+    return _HALVES.get(value.dtype) if value.dtype is not None else None
 
 
 def dtype_of(value: ir.Value) -> str:
-    """The dtype in memory; every float is float32, a bool is a byte of 0 or 1."""
+    """The dtype in memory; 16-bit floats are float32, a bool is a byte of 0 or 1."""
     found = _DTYPES.get(value.dtype) if value.dtype is not None else None
     if found is None:
         raise UnsupportedError(f"tensor `{value.name}` has element type {value.dtype}, which no kernel handles")
@@ -161,7 +183,7 @@ class Constant:
         if self.tensor.size != 1:
             return None
         element = self.tensor.numpy().reshape(-1)[0]
-        return float(element) if self.dtype == "float32" else int(element)
+        return float(element) if self.dtype.startswith("float") else int(element)
 
     def array(self) -> npt.NDArray[Any]:
         return np.ascontiguousarray(self.tensor.numpy().astype(memory_dtype(self.dtype)))

@@ -12,7 +12,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from edgec.lower.wasm.kernels import math
+from edgec.lower.wasm.kernels import half, math
 from edgec.lower.wasm.kernels.builder import Expr, bind
 from edgec.lower.wasm.kernels.math import constant, vector_type
 
@@ -121,6 +121,12 @@ def _cast(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
     return T.Cast(vector_type(dtype, x), x)
 
 
+def _round16(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    """A float32 that a 16-bit float holds."""
+    kind = attributes["type"]
+    return half.decode(kind, bind(half.encode(kind, bind(_cast({}, "float32", args)))))
+
+
 def _divide(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
     return args[0] / args[1] if dtype == "float32" else tirx.truncdiv(args[0], args[1])
 
@@ -213,6 +219,9 @@ _VECTOR: dict[str, Operator] = {
 
 OPERATORS: dict[str, Operator] = {
     **_VECTOR,
+    "Decode16": lambda attributes, dtype, args: half.decode(attributes["type"], args[0]),
+    "Encode16": lambda attributes, dtype, args: half.encode(attributes["type"], _cast({}, "float32", args)),
+    "Round16": _round16,
     "And": _binary(tirx.And),
     "Cast": _cast,
     "Equal": _binary(lambda a, b: tirx.EQ(a, b)),

@@ -7,23 +7,38 @@ from typing import Any
 import onnx_ir as ir
 
 from edgec.lower.wasm.graph_context import GraphContext
-from edgec.lower.wasm.graph_values import Lazy, TensorView, Tree, dtype_of
+from edgec.lower.wasm.graph_values import Lazy, TensorView, Tree, dtype_of, half_of
 from edgec.lower.wasm.kernels.elementwise_operators import OPERATORS
 
 _MAXIMUM_LEAVES = 8
 
-OPS = frozenset(OPERATORS) | {"CastLike", "Sum"}
+OPS = (frozenset(OPERATORS) - {"Decode16", "Encode16", "Round16"}) | {"CastLike", "Sum"}
 
 
 def lower(context: GraphContext, node: ir.Node) -> None:
     output = node.outputs[0]
     shape = context.shape(output)
     operator, attributes, inputs = _normal_form(node)
+    half = half_of(output)
+    if operator == "Cast" and half is not None and half != half_of(inputs[0]):
+        operator, attributes = "Round16", {"type": half}
     parts = [context.operand(value, shape) for value in inputs]
     if sum(len(part.leaves) for part in parts) > _MAXIMUM_LEAVES:
         parts = [_leaf(context.computed(part)) if len(part.leaves) > 1 else part for part in parts]
     tree, leaves = combine(operator, attributes, dtype_of(output), parts)
     context.define(output, Lazy(tree, leaves, dtype_of(output), shape))
+
+
+def half_decoded(half: str, view: TensorView) -> Lazy:
+    """A tensor of 16-bit floats, uint16 in memory, as float32."""
+    tree, leaves = combine("Decode16", {"type": half}, "float32", [_leaf(view)])
+    return Lazy(tree, leaves, "float32", view.shape)
+
+
+def half_encoded(half: str, expression: Lazy) -> Lazy:
+    """The inverse, rounded to nearest even."""
+    tree, leaves = combine("Encode16", {"type": half}, "uint16", [expression])
+    return Lazy(tree, leaves, "uint16", expression.shape)
 
 
 def combine(

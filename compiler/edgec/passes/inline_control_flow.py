@@ -18,7 +18,7 @@ from edgec.passes.base import (
     shape_of,
     unique_name,
 )
-from edgec.passes.infer_shapes import infer
+from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.shape_context import axis_of
 
 MOST_STEPS = 256
@@ -34,7 +34,7 @@ class InlineControlFlow(GraphPass):
     def rewrite(self, model: ir.Model) -> bool:
         modified = False
         for _ in range(_MOST_ROUNDS):
-            infer(model.graph)
+            FoldConstants().rewrite(model)
             done = [node for node in list(model.graph) if _INLINERS.get(_key(node), _leave)(model.graph, node)]
             if not done:
                 break

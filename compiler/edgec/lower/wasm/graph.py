@@ -17,6 +17,7 @@ from edgec.lower.wasm.graph_values import TensorView, dtype_of, half_of
 from edgec.lower.wasm.ops import (
     attention,
     conv,
+    cumulative,
     elementwise,
     gather,
     matmul,
@@ -25,6 +26,9 @@ from edgec.lower.wasm.ops import (
     pool,
     reduce,
     resize,
+    scatter,
+    selection,
+    windows,
 )
 from edgec.lower.wasm.ops.elementwise import half_decoded, half_encoded
 from edgec.lower.wasm.program import Program
@@ -39,6 +43,10 @@ EMITTERS: Mapping[str, Emitter] = {
     **reduce.OPS,
     **normalization.OPS,
     **gather.OPS,
+    **cumulative.OPS,
+    **scatter.OPS,
+    **selection.OPS,
+    **windows.OPS,
     "Attention": attention.lower,
     "AveragePool": pool.lower,
     "MatMul": matmul.lower,

@@ -19,6 +19,7 @@ _AXES = dict.fromkeys(
 DECIDING: Mapping[str, tuple[tuple[int, str], ...]] = {
     **_AXES,
     "Col2Im": ((1, "image_shape"), (2, "block_shape")),
+    "Compress": ((1, "condition"),),
     "ConstantOfShape": ((0, "shape"),),
     "CumProd": ((1, "axis"),),
     "CumSum": ((1, "axis"),),

@@ -12,20 +12,16 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from edgec.lower.wasm.kernels import half, math
+from edgec.lower.wasm.kernels import half, math, trigonometry
 from edgec.lower.wasm.kernels.builder import Expr, bind
-from edgec.lower.wasm.kernels.math import constant, vector_type
+from edgec.lower.wasm.kernels.math import constant, element, vector_type
 
 Attributes = Mapping[str, Any]
 Operator = Callable[[Attributes, str, Sequence[Expr]], Expr]
 
 
-def _element(x: Expr) -> str:
-    return str(x.ty.dtype).partition("x")[0]
-
-
 def _like(value: float, x: Expr) -> Expr:
-    return constant(value, x, _element(x))
+    return constant(value, x)
 
 
 def _unary(function: Callable[[Expr], Expr]) -> Operator:
@@ -37,7 +33,7 @@ def _binary(function: Callable[[Expr, Expr], Expr]) -> Operator:
 
 
 def _negate(x: Expr) -> Expr:
-    return _like(0, x) - x if _element(x) != "float32" else x * _like(-1.0, x)
+    return _like(0, x) - x if not element(x).startswith("float") else x * _like(-1.0, x)
 
 
 def _sign(x: Expr) -> Expr:
@@ -113,12 +109,46 @@ def _clip(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
 
 def _cast(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
     x = args[0]
-    source = _element(x)
+    source = element(x)
     if source == dtype:
         return x
     if dtype == "bool":
         return x != _like(0, x)
     return T.Cast(vector_type(dtype, x), x)
+
+
+def _bit_cast(dtype: str, x: Expr) -> Expr:
+    if dtype == "bool":
+        return T.Cast("uint8", x) != T.uint8(0)
+    x = T.Cast("uint8", x) if element(x) == "bool" else x
+    return x if element(x) == dtype else tirx.reinterpret(dtype, x)
+
+
+def _shift(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    """Shifting by the width or more leaves nothing (of a negative number -1, to the right); LLVM says nothing about it."""
+    x, count = args
+    bits = tirx.const(int("".join(c for c in dtype if c.isdigit())), dtype)
+    left = attributes["direction"] == "LEFT"
+    shift = tirx.shift_left if left else tirx.shift_right
+    zero = tirx.const(0, dtype)
+    rest = zero if left or dtype.startswith("uint") else tirx.Select(x < zero, tirx.const(-1, dtype), zero)
+    valid = tirx.And(count >= zero, count < bits)
+    return tirx.Select(valid, shift(x, tirx.Select(valid, count, zero)), rest)
+
+
+def _is_infinite(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    x = args[0]
+    positive = tirx.And(x > _like(0, x), tirx.const(bool(attributes.get("detect_positive", 1)), "bool"))
+    negative = tirx.And(x < _like(0, x), tirx.const(bool(attributes.get("detect_negative", 1)), "bool"))
+    return tirx.And(tirx.abs(x) == _like(float("inf"), x), tirx.Or(positive, negative))
+
+
+def _is_nan(x: Expr) -> Expr:
+    """By bits: TVM takes `x == x` to be true."""
+    if element(x) == "float64":
+        bits = tirx.bitwise_and(tirx.reinterpret("int64", x), tirx.const(2**63 - 1, "int64"))
+        return bits > tirx.const(0x7FF << 52, "int64")
+    return tirx.bitwise_and(tirx.reinterpret("int32", x), tirx.const(2**31 - 1, "int32")) > tirx.const(255 << 23, "int32")
 
 
 def _round16(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
@@ -128,16 +158,16 @@ def _round16(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
 
 
 def _divide(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
-    return args[0] / args[1] if dtype == "float32" else tirx.truncdiv(args[0], args[1])
+    return args[0] / args[1] if dtype.startswith("float") else tirx.truncdiv(args[0], args[1])
 
 
 def _mod(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
     a, b = args
-    if dtype == "float32":
-        rest = bind(a - tirx.trunc(a / b) * b)
+    if dtype.startswith("float"):
+        rest = bind(tirx.Select(tirx.abs(b) == _like(float("inf"), b), a, a - tirx.trunc(a / b) * b))
     else:
         rest = bind(tirx.truncmod(a, b))
-    if attributes.get("fmod", 0) or dtype == "uint8":
+    if attributes.get("fmod", 0) or dtype.startswith("uint"):
         return rest
     # The remainder of a division that rounds down has the divisor's sign.
     wrong = tirx.And(rest != _like(0, rest), _xor(rest < _like(0, rest), b < _like(0, b)))
@@ -146,9 +176,9 @@ def _mod(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
 
 def _power(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
     """e^(b log |a|), negative for an odd power of a negative number."""
-    if dtype != "float32":
-        return T.Cast(dtype, T.nearbyint(_power(attributes, "float32", [T.Cast("float32", args[0]), args[1]])))
-    a, b = args[0], _cast({}, "float32", [args[1]])
+    if not dtype.startswith("float"):
+        return T.Cast(dtype, T.nearbyint(_power(attributes, "float64", [T.Cast("float64", args[0]), args[1]])))
+    a, b = args[0], _cast({}, dtype, [args[1]])
     magnitude = bind(math.exp(b * math.log(tirx.abs(a))))
     half = b * _like(0.5, b)
     odd = tirx.floor(half) != half
@@ -222,6 +252,23 @@ OPERATORS: dict[str, Operator] = {
     "Decode16": lambda attributes, dtype, args: half.decode(attributes["type"], args[0]),
     "Encode16": lambda attributes, dtype, args: half.encode(attributes["type"], _cast({}, "float32", args)),
     "Round16": _round16,
+    "Acos": _unary(trigonometry.acos),
+    "Acosh": _unary(trigonometry.acosh),
+    "Asin": _unary(trigonometry.asin),
+    "Asinh": _unary(trigonometry.asinh),
+    "Atan": _unary(trigonometry.atan),
+    "Atanh": _unary(trigonometry.atanh),
+    "BitCast": lambda attributes, dtype, args: _bit_cast(dtype, args[0]),
+    "BitShift": _shift,
+    "BitwiseAnd": _binary(tirx.bitwise_and),
+    "BitwiseNot": _unary(tirx.bitwise_not),
+    "BitwiseOr": _binary(tirx.bitwise_or),
+    "BitwiseXor": _binary(tirx.bitwise_xor),
+    "Cosh": _unary(trigonometry.cosh),
+    "IsInf": _is_infinite,
+    "IsNaN": _unary(_is_nan),
+    "Sinh": _unary(trigonometry.sinh),
+    "Tan": _unary(lambda x: math.sin(x) / math.cos(x)),
     "And": _binary(tirx.And),
     "Cast": _cast,
     "Equal": _binary(lambda a, b: tirx.EQ(a, b)),

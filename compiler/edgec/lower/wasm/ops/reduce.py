@@ -34,7 +34,7 @@ def reduce(context: GraphContext, node: ir.Node) -> None:
     axes = _axes(context, node, len(shape))
     expression = context.operand(source, shape)
     if expression.dtype == "bool":
-        as_number = reduced(context, _KINDS[node.op_type], _cast("int32", expression), axes, context.shape(output))
+        as_number = reduced(context, _KINDS[node.op_type], _cast("uint8", expression), axes, context.shape(output))
         context.define(output, _cast("bool", _leaf(as_number)))
         return
     if node.op_type == "ReduceL1":
@@ -120,13 +120,13 @@ def _log_sum_exp(context: GraphContext, expression: Lazy, axes: Sequence[int], s
         expression = _leaf(context.computed(expression))
     kept = tuple(1 if axis in axes else dim for axis, dim in enumerate(expression.shape))
     peak = reduced(context, "max", expression, axes, kept)
-    tree, leaves = combine("Sub", {}, "float32", [expression, _leaf(peak)])
-    shifted = _applied("Exp", Lazy(tree, leaves, "float32", expression.shape))
+    tree, leaves = combine("Sub", {}, expression.dtype, [expression, _leaf(peak)])
+    shifted = _applied("Exp", Lazy(tree, leaves, expression.dtype, expression.shape))
     total = reduced(context, "sum", shifted, axes, shape)
     flat_peak = peak.reshaped(shape)
     assert flat_peak is not None
-    tree, leaves = combine("Add", {}, "float32", [_applied("Log", _leaf(total)), _leaf(flat_peak)])
-    return Lazy(tree, leaves, "float32", tuple(shape))
+    tree, leaves = combine("Add", {}, expression.dtype, [_applied("Log", _leaf(total)), _leaf(flat_peak)])
+    return Lazy(tree, leaves, expression.dtype, tuple(shape))
 
 
 def arg(context: GraphContext, node: ir.Node) -> None:

@@ -198,6 +198,8 @@ class GraphContext:
         body: Body,
     ) -> None:
         """Call the generic kernel that `body` writes; it may depend on `attributes` and the tensors' layouts alone."""
+        if all(0 in view.shape for view in outputs):
+            return
         layouts = [[Layout(v.dtype, v.shape, v.strides, symbolic(v.offset)) for v in vs] for vs in (inputs, outputs)]
         self.call(
             (name, attributes, *map(tuple, layouts)),

@@ -90,6 +90,10 @@ def each(extents: Sequence[Expr], *, parallel: bool = True) -> Iterator[list[Exp
         with (T.parallel if parallel else T.serial)(0, T.int32(1)):
             yield []
         return
+    if any(isinstance(extent, tirx.IntImm) and int(extent) == 0 for extent in extents):
+        with T.serial(0, T.int32(0)):
+            yield [T.int32(0)] * len(extents)
+        return
     with (T.parallel if parallel else T.serial)(0, product(extents)) as position:
         yield unravel(position, extents)
 

@@ -32,6 +32,17 @@ ITEM_BYTES = {
     "uint16": 2,
     "uint32": 4,
     "uint64": 8,
+    # A code per byte:
+    "float8_e4m3fn": 1,
+    "float8_e4m3fnuz": 1,
+    "float8_e5m2": 1,
+    "float8_e5m2fnuz": 1,
+    "float4_e2m1fn": 1,
+    # An integer per byte:
+    "int4": 1,
+    "uint4": 1,
+    "int2": 1,
+    "uint2": 1,
 }
 
 

@@ -99,6 +99,8 @@ def _infer_types(node: ir.Node) -> None:
     for output in node.outputs:
         if dtype is not None:
             output.dtype = dtype
+    if node.op_type == "Dropout" and len(node.outputs) > 1:
+        node.outputs[1].dtype = ir.DataType.BOOL
     if node.op_type == "MaxPool" and len(node.outputs) > 1:
         node.outputs[1].dtype = ir.DataType.INT64
 

@@ -278,6 +278,15 @@ def _one_hot(c: Context) -> list[Shape]:
     return [shape]
 
 
+def _stft(c: Context) -> list[Shape]:
+    signal = c.shape(0)
+    length = c.numbers(3)[0] if c.has(3) else c.shape(2)[0]
+    if not isinstance(length, int):
+        raise Unknown
+    frames = d.add(d.floor_divide(d.subtract(signal[1], length), c.numbers(1)[0]), 1)
+    return [[signal[0], frames, length // 2 + 1 if c.integer("onesided", 1) else length, 2]]
+
+
 Rule = Callable[[Context], list[Shape]]
 
 ELEMENTWISE_UNARY = frozenset(
@@ -299,7 +308,7 @@ RULES: dict[str, Rule] = {
         _reduce,
     ),
     **dict.fromkeys(
-        "BatchNormalization CastLike Clip CumSum Dropout GroupNormalization InstanceNormalization LogSoftmax "
+        "CastLike Clip CumSum Dropout GroupNormalization InstanceNormalization LogSoftmax "
         "RMSNormalization RotaryEmbedding ScatterElements ScatterND Softmax Trilu".split(),
         _same,
     ),
@@ -307,6 +316,7 @@ RULES: dict[str, Rule] = {
     "ArgMin": _arg_reduce,
     "Attention": _attention,
     "AveragePool": pool,
+    "BatchNormalization": lambda c: [c.shape(0), c.shape(3), c.shape(4)],
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
     "Conv": conv,
@@ -332,6 +342,7 @@ RULES: dict[str, Rule] = {
     "Shape": _shape,
     "Size": lambda _: [[]],
     "Slice": _slice,
+    "STFT": _stft,
     "SpaceToDepth": _space_to_depth,
     "Split": _split,
     "Squeeze": _squeeze,

@@ -36,7 +36,8 @@ def available_threads() -> int:
 
 
 def numpy_dtype(slot: Slot) -> np.dtype[Any]:
-    return np.dtype(ml_dtypes.bfloat16 if slot.dtype == "bfloat16" else slot.dtype)
+    """What numpy has no name for, ml_dtypes has: bfloat16 and everything of less than 16 bits."""
+    return np.dtype(getattr(ml_dtypes, slot.dtype, slot.dtype))
 
 
 def choose_variant(bundle: Bundle, variant: str | None, threads: int | None) -> tuple[str, int]:

@@ -13,12 +13,15 @@ from edgec.lower.wasm.graph_context import GraphContext, label
 from edgec.lower.wasm.graph_dims import symbols
 from edgec.lower.wasm.graph_fusion import Group, find_groups, weight_of_matmul
 from edgec.lower.wasm.graph_operands import DECIDING, check_operands, refuse, value_sources
-from edgec.lower.wasm.graph_values import TensorView, dtype_of, half_of
+from edgec.lower.wasm.graph_values import TensorView, dtype_of, slot_dtype, small_float, small_integer_bits
+from edgec.lower.wasm.kernels.small_floats import FORMATS
 from edgec.lower.wasm.ops import (
+    algebra,
     attention,
     conv,
     cumulative,
     elementwise,
+    fourier,
     gather,
     matmul,
     movement,
@@ -31,9 +34,10 @@ from edgec.lower.wasm.ops import (
     sampling,
     scatter,
     selection,
+    statistics,
     windows,
 )
-from edgec.lower.wasm.ops.elementwise import half_decoded, half_encoded
+from edgec.lower.wasm.ops.elementwise import float_decoded, float_encoded, integer_wrapped
 from edgec.lower.wasm.program import Program
 from edgec.passes.dims import Dim
 from edgec.passes.infer_shapes import content_of, infer
@@ -46,7 +50,10 @@ EMITTERS: Mapping[str, Emitter] = {
     **reduce.OPS,
     **normalization.OPS,
     **gather.OPS,
+    **algebra.OPS,
     **cumulative.OPS,
+    **fourier.OPS,
+    **statistics.OPS,
     **quantization.OPS,
     **recurrent.OPS,
     **sampling.OPS,
@@ -67,14 +74,13 @@ GROUP_EMITTERS: Mapping[str, Callable[[GraphContext, Group], None]] = {
 
 # Some are gone after `simplify`, or known while compiling.
 SUPPORTED_OPS = frozenset(EMITTERS) | {
-    "BatchNormalization",
     "Constant",
-    "Conv",
     "Gemm",
     "GlobalAveragePool",
     "GlobalMaxPool",
     "Shape",
     "Size",
+    "Upsample",
 }
 
 
@@ -98,7 +104,7 @@ def lower_graph(compressed: CompressedModel) -> Program:
     for value in graph.inputs:
         _define_input(context, program, value)
     for value in graph.outputs:
-        if half_of(value) is None:
+        if small_float(value) is None:
             context.outputs[value] = _slot(context, program, value, dtype_of(value), is_input=False)
     _emit(context, graph)
     for value in graph.outputs:
@@ -139,21 +145,26 @@ def _check_shapes(graph: ir.Graph) -> None:
 
 
 def _define_input(context: GraphContext, program: Program, value: ir.Value) -> None:
-    half = half_of(value)
-    if half is None:
+    small = small_float(value)
+    bits = small_integer_bits(value)
+    if bits is not None:  # callers may leave the rest of a byte as they like
+        slot = _slot(context, program, value, dtype_of(value), is_input=True)
+        context.define(value, context.computed(integer_wrapped(bits, slot)))
+        return
+    if small is None:
         context.define(value, _slot(context, program, value, dtype_of(value), is_input=True))
         return
-    slot = _slot(context, program, value, half, is_input=True)
-    context.define(value, context.computed(half_decoded(half, slot)))
+    slot = _slot(context, program, value, FORMATS[small].memory, is_input=True)
+    context.define(value, context.computed(float_decoded(small, slot)))
 
 
 def _slot(context: GraphContext, program: Program, value: ir.Value, dtype: str, *, is_input: bool) -> TensorView:
-    """Persistent memory for a graph input or output. `dtype` is its reader's; 16-bit floats are uint16 in memory."""
+    """Persistent memory of the element type `dtype` for a graph input or output."""
     shape = context.shape(value)
-    target = context.allocate(value.name or "", "uint16" if dtype.endswith("float16") else dtype, shape)
+    target = context.allocate(value.name or "", dtype, shape)
     target.storage.persistent = True
     declare = program.input if is_input else program.output
-    declare(value.name or "", dtype, tuple(_dimension(dim) for dim in shape), target.storage)
+    declare(value.name or "", slot_dtype(value), tuple(_dimension(dim) for dim in shape), target.storage)
     return target
 
 
@@ -186,10 +197,10 @@ def _is_shape(node: ir.Node, index: int) -> bool:
 
 def _finish(context: GraphContext, program: Program, value: ir.Value) -> None:
     """The value in the output's memory."""
-    half = half_of(value)
-    if half is not None:
-        slot = _slot(context, program, value, half, is_input=False)
-        context.compute_into(half_encoded(half, context.operand(value, slot.shape)), slot)
+    small = small_float(value)
+    if small is not None:
+        slot = _slot(context, program, value, FORMATS[small].memory, is_input=False)
+        context.compute_into(float_encoded(small, context.operand(value, slot.shape)), slot)
         return
     target = context.outputs[value]
     if value.producer() is None and not value.is_graph_input():

@@ -12,7 +12,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from edgec.lower.wasm.kernels import half, math, trigonometry
+from edgec.lower.wasm.kernels import math, small_floats, trigonometry
 from edgec.lower.wasm.kernels.builder import Expr, bind
 from edgec.lower.wasm.kernels.math import constant, element, vector_type
 
@@ -151,10 +151,20 @@ def _is_nan(x: Expr) -> Expr:
     return tirx.bitwise_and(tirx.reinterpret("int32", x), tirx.const(2**31 - 1, "int32")) > tirx.const(255 << 23, "int32")
 
 
-def _round16(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
-    """A float32 that a 16-bit float holds."""
+def _round_float(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    """A float32 that a smaller float holds."""
     kind = attributes["type"]
-    return half.decode(kind, bind(half.encode(kind, bind(_cast({}, "float32", args)))))
+    code = small_floats.encode(kind, bind(_cast({}, "float32", args)), attributes["saturate"])
+    return small_floats.decode(kind, bind(code))
+
+
+def _wrap_integer(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    """The low bits of an integer, as a signed or unsigned one of that width."""
+    wide = _cast({}, "int32", args)
+    free = tirx.const(32 - attributes["bits"], "int32")
+    if dtype.startswith("uint"):
+        return T.Cast(dtype, tirx.bitwise_and(wide, tirx.const((1 << attributes["bits"]) - 1, "int32")))
+    return T.Cast(dtype, tirx.shift_right(tirx.shift_left(wide, free), free))
 
 
 def _divide(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
@@ -249,9 +259,12 @@ _VECTOR: dict[str, Operator] = {
 
 OPERATORS: dict[str, Operator] = {
     **_VECTOR,
-    "Decode16": lambda attributes, dtype, args: half.decode(attributes["type"], args[0]),
-    "Encode16": lambda attributes, dtype, args: half.encode(attributes["type"], _cast({}, "float32", args)),
-    "Round16": _round16,
+    "DecodeFloat": lambda attributes, dtype, args: small_floats.decode(attributes["type"], args[0]),
+    "EncodeFloat": lambda attributes, dtype, args: small_floats.encode(
+        attributes["type"], _cast({}, "float32", args), attributes["saturate"]
+    ),
+    "RoundFloat": _round_float,
+    "WrapInteger": _wrap_integer,
     "Acos": _unary(trigonometry.acos),
     "Acosh": _unary(trigonometry.acosh),
     "Asin": _unary(trigonometry.asin),

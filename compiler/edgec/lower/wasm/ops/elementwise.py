@@ -7,21 +7,22 @@ from typing import Any
 import onnx_ir as ir
 
 from edgec.lower.wasm.graph_context import GraphContext
-from edgec.lower.wasm.graph_values import Lazy, TensorView, Tree, dtype_of, half_of
+from edgec.lower.wasm.graph_values import Lazy, TensorView, Tree, dtype_of, small_float, small_integer_bits
 from edgec.lower.wasm.kernels.elementwise_operators import OPERATORS
+from edgec.lower.wasm.kernels.small_floats import FORMATS
 
 _MAXIMUM_LEAVES = 8
 
-OPS = (frozenset(OPERATORS) - {"Decode16", "Encode16", "Round16"}) | {"CastLike", "Sum"}
+_INTERNAL = frozenset({"DecodeFloat", "EncodeFloat", "RoundFloat", "WrapInteger"})
+OPS = (frozenset(OPERATORS) - _INTERNAL) | {"CastLike", "Sum"}
 
 
 def lower(context: GraphContext, node: ir.Node) -> None:
     output = node.outputs[0]
     shape = context.shape(output)
     operator, attributes, inputs = _normal_form(node)
-    half = half_of(output)
-    if operator == "Cast" and half is not None and half != half_of(inputs[0]):
-        operator, attributes = "Round16", {"type": half}
+    if operator == "Cast":
+        operator, attributes = _cast(node, inputs[0], output)
     parts = [context.operand(value, shape) for value in inputs]
     if sum(len(part.leaves) for part in parts) > _MAXIMUM_LEAVES:
         parts = [_leaf(context.computed(part)) if len(part.leaves) > 1 else part for part in parts]
@@ -29,16 +30,34 @@ def lower(context: GraphContext, node: ir.Node) -> None:
     context.define(output, Lazy(tree, leaves, dtype_of(output), shape))
 
 
-def half_decoded(half: str, view: TensorView) -> Lazy:
-    """A tensor of 16-bit floats, uint16 in memory, as float32."""
-    tree, leaves = combine("Decode16", {"type": half}, "float32", [_leaf(view)])
+def _cast(node: ir.Node, source: ir.Value, output: ir.Value) -> tuple[str, dict[str, Any]]:
+    """To a float or integer that is smaller than its memory, rounding or wrapping to what it holds."""
+    float_, bits = small_float(output), small_integer_bits(output)
+    if float_ is not None and float_ != small_float(source):
+        saturates = float_.startswith("float8") and node.attributes.get_int("saturate", 1) != 0
+        return "RoundFloat", {"type": float_, "saturate": saturates}
+    if bits is not None and output.dtype != source.dtype:
+        return "WrapInteger", {"bits": bits}
+    return "Cast", {}
+
+
+def float_decoded(kind: str, view: TensorView) -> Lazy:
+    """A tensor of small floats' codes as float32."""
+    tree, leaves = combine("DecodeFloat", {"type": kind}, "float32", [_leaf(view)])
     return Lazy(tree, leaves, "float32", view.shape)
 
 
-def half_encoded(half: str, expression: Lazy) -> Lazy:
-    """The inverse, rounded to nearest even."""
-    tree, leaves = combine("Encode16", {"type": half}, "uint16", [expression])
-    return Lazy(tree, leaves, "uint16", expression.shape)
+def float_encoded(kind: str, expression: Lazy) -> Lazy:
+    """The inverse."""
+    dtype = FORMATS[kind].memory
+    tree, leaves = combine("EncodeFloat", {"type": kind, "saturate": False}, dtype, [expression])
+    return Lazy(tree, leaves, dtype, expression.shape)
+
+
+def integer_wrapped(bits: int, view: TensorView) -> Lazy:
+    """The low bits of each byte."""
+    tree, leaves = combine("WrapInteger", {"bits": bits}, view.dtype, [_leaf(view)])
+    return Lazy(tree, leaves, view.dtype, view.shape)
 
 
 def combine(

@@ -1,0 +1,131 @@
+"""Einsum and Det."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import onnx_ir as ir
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from edgec.errors import ModelError, UnsupportedError
+from edgec.lower.wasm.graph_context import GraphContext, label
+from edgec.lower.wasm.graph_values import dtype_of
+from edgec.lower.wasm.kernels.builder import Expr, bind
+from edgec.lower.wasm.kernels.generic import Body, Sum, Tensor, each
+from edgec.passes import dims as d
+
+
+def einsum(context: GraphContext, node: ir.Node) -> None:
+    output = node.outputs[0]
+    operands = [context.view(value) for value in node.inputs if value is not None]
+    terms, result = _parsed(node, [len(view.shape) for view in operands])
+    target = context.allocate(output.name or "einsum", dtype_of(output), context.shape(output), value=output)
+    attributes = (tuple(terms), result)
+    context.generic("einsum", attributes, operands, [target], _einsum(*attributes))
+    context.define(output, target)
+
+
+def _parsed(node: ir.Node, ranks: Sequence[int]) -> tuple[list[str], str]:
+    """A letter per axis of each operand and of the result; the axes of an ellipsis are capital Greek letters."""
+    equation = node.attributes.get_string("equation", "").replace(" ", "")
+    left, arrow, right = equation.partition("->")
+    terms = left.split(",")
+    if len(terms) != len(ranks) or not re.fullmatch(r"[A-Za-z.,]*(->[A-Za-z.]*)?", equation):
+        raise ModelError(f"{label(node)} has the equation `{equation}` for {len(ranks)} operands")
+    spread = [rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True)]
+    widest = max((count for term, count in zip(terms, spread, strict=True) if "..." in term), default=0)
+    greek = "".join(chr(0x391 + i) for i in range(widest))
+    terms = [
+        term.replace("...", greek[widest - count :] if count else "")
+        for term, count in zip(terms, spread, strict=True)
+    ]
+    if any(len(term) != rank for term, rank in zip(terms, ranks, strict=True)):
+        raise ModelError(f"{label(node)} has the equation `{equation}` for operands of {list(ranks)} axes")
+    if not arrow:
+        letters = left.replace("...", "").replace(",", "")
+        right = ("..." if widest else "") + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+    return terms, right.replace("...", greek)
+
+
+def _einsum(terms: tuple[str, ...], result: str) -> Body:
+    def body(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        (target,) = outputs
+        sizes: dict[str, Expr] = {}
+        for term, tensor in zip(terms, inputs, strict=True):
+            for letter, size, dim in zip(term, tensor.shape, tensor.layout.shape, strict=True):
+                if letter not in sizes or dim != 1:  # an axis of 1 under an ellipsis is repeated
+                    sizes[letter] = size
+        summed = [letter for letter in sizes if letter not in result]
+        with each(target.shape) as index:
+            total = Sum(target.dtype)
+            with each([sizes[letter] for letter in summed], parallel=False) as inner:
+                place = {**dict(zip(result, index, strict=True)), **dict(zip(summed, inner, strict=True))}
+                value: Expr = None
+                for term, tensor in zip(terms, inputs, strict=True):
+                    at = [
+                        T.int32(0) if dim == 1 else place[letter]
+                        for letter, dim in zip(term, tensor.layout.shape, strict=True)
+                    ]
+                    factor = tensor[at]
+                    value = factor if value is None else value * factor
+                total.add(value)
+            target[index] = total.value
+
+    return body
+
+
+def determinant(context: GraphContext, node: ir.Node) -> None:
+    source, output = node.inputs[0], node.outputs[0]
+    assert source is not None
+    view = context.view(source)
+    if not isinstance(view.shape[-1], int):
+        raise UnsupportedError(f"{label(node)} works on matrices of variable size")
+    work = context.allocate("elimination", view.dtype, [d.product(view.shape[:-2]), *view.shape[-2:]])
+    target = context.allocate(output.name or "determinant", view.dtype, context.shape(output), value=output)
+    context.generic("determinant", None, [view], [target, work], _determinant())
+    context.define(output, target)
+
+
+def _determinant() -> Body:
+    """Gaussian elimination with the largest pivot of each column."""
+
+    def body(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        (source,), (target, work) = inputs, outputs
+        size = source.shape[-1]
+        with each(target.shape) as index:
+            slot: Expr = T.int32(0)
+            for place, extent in zip(index, target.shape, strict=True):
+                slot = slot * extent + place
+            slot = bind(slot)
+            with each([size, size], parallel=False) as (i, j):
+                work[[slot, i, j]] = source[[*index, i, j]]
+            result = Sum(target.dtype, 1)
+            with T.serial(0, size) as column:
+                pivot = Sum("int32", column)
+                with T.serial(0, size - column) as i:
+                    row = bind(column + i)
+                    larger = tirx.abs(work[[slot, row, column]]) > tirx.abs(work[[slot, pivot.value, column]])
+                    pivot.set(tirx.Select(larger, row, pivot.value))
+                chosen = bind(pivot.value)
+                with T.If(chosen != column), T.Then():
+                    result.set(tirx.const(0, target.dtype) - result.value)
+                    with T.serial(0, size) as j:
+                        upper = bind(work[[slot, column, j]])
+                        work[[slot, column, j]] = work[[slot, chosen, j]]
+                        work[[slot, chosen, j]] = upper
+                head = bind(work[[slot, column, column]])
+                result.set(result.value * head)
+                with T.If(head != tirx.const(0, target.dtype)), T.Then(), T.serial(0, size - column - 1) as i:
+                    row = bind(column + 1 + i)
+                    factor = bind(work[[slot, row, column]] / head)
+                    with T.serial(0, size - column) as k:
+                        at = bind(column + k)
+                        work[[slot, row, at]] = work[[slot, row, at]] - factor * work[[slot, column, at]]
+            target[index] = result.value
+
+    return body
+
+
+OPS: dict[str, Callable[[GraphContext, ir.Node], None]] = {"Det": determinant, "Einsum": einsum}

@@ -39,7 +39,11 @@ Examples:
 @click.option("--kv-bits", type=click.Choice(["16", "32"]), help="Bits of the conversation's memory (KV cache).")
 @click.option("--max-dim", "max_dims", multiple=True, metavar="NAME=SIZE", help="Largest size of a dynamic dimension.")
 @click.option(
-    "--fix-input", "fixed_inputs", multiple=True, metavar="NAME=NUMBERS", help="Make an input a constant, e.g. `axes=0,1`."
+    "--fix-input",
+    "fixed_inputs",
+    multiple=True,
+    metavar="NAME=NUMBERS",
+    help="Make an input a constant, e.g. `axes=0,1`.",
 )
 @click.option(
     "--precision",

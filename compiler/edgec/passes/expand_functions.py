@@ -20,6 +20,7 @@ EXPANDED = frozenset(
     "LinearAttention MeanVarianceNormalization NegativeLogLikelihoodLoss RotaryEmbedding Shrink "
     "SoftmaxCrossEntropyLoss SwiGLU".split()
 )
+PREVIEW = frozenset({"ai.onnx.preview.FlexAttention"})  # not yet in the standard
 _DOMAIN = "edgec.expanded"
 _MOST_ROUNDS = 8  # functions within functions
 
@@ -83,15 +84,15 @@ class ExpandFunctions(GraphPass):
 
 def _is_expanded(node: ir.Node) -> bool:
     if node.domain != "":
-        return False
+        return f"{node.domain}.{node.op_type}" in PREVIEW
     form = _FORMS.get(node.op_type)
     return node.op_type in EXPANDED or (form is not None and form(node))
 
 
 def _make_call(model: ir.Model, node: ir.Node, number: int) -> None:
     """The node becomes a call of a local function with the body that the standard gives it."""
-    opset = model.opset_imports.get("", 23)
-    _fill_in_defaults(node, onnx.defs.get_schema(node.op_type, opset))
+    opset = model.opset_imports.get(node.domain, 23)
+    _fill_in_defaults(node, onnx.defs.get_schema(node.op_type, opset, node.domain))
     body = _body(node, opset)
     made = {name for inner in body.node for name in inner.output}
     outputs = [(old, name) for old, name in zip(node.outputs, body.output, strict=False) if name in made]
@@ -103,8 +104,10 @@ def _make_call(model: ir.Model, node: ir.Node, number: int) -> None:
     )
     named.opset_imports.update({domain: model.opset_imports.get(domain, 23) for domain in function.opset_imports})
     model.functions[named.identifier()] = named
+    # A body holds the node's graphs already.
+    attributes = [value for value in node.attributes.values() if value.type != ir.AttributeType.GRAPH]
     call = ir.Node(
-        *(_DOMAIN, node.op_type, node.inputs, list(node.attributes.values())),
+        *(_DOMAIN, node.op_type, node.inputs, attributes),
         overload=str(number),
         num_outputs=len(outputs),
         name=node.name,
@@ -126,7 +129,7 @@ def _fill_in_defaults(node: ir.Node, schema: onnx.defs.OpSchema) -> None:
 
 def _body(node: ir.Node, opset: int) -> onnx.FunctionProto:
     label = f"`{node.op_type}` ({node.name or node.outputs[0].name})"
-    schema = onnx.defs.get_schema(node.op_type, opset)
+    schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
     if schema.has_function:
         return schema.function_body
     types = []

@@ -30,6 +30,7 @@ class FoldConstants(GraphPass):
         modified = False
         opset = model.opset_imports.get("", 23)
         for node in list(model.graph):
+            _name_type(node)
             arrays = _computed(node, opset)
             if arrays is None:
                 continue
@@ -37,6 +38,15 @@ class FoldConstants(GraphPass):
                 _make_initializer(model.graph, output, array)
             modified = True
         return modified
+
+
+def _name_type(node: ir.Node) -> None:
+    """CastLike becomes the Cast to the type that it looks at, which does not depend on an input."""
+    like = node.inputs[1] if node.op_type == "CastLike" and node.domain == "" else None
+    if like is not None and like.dtype is not None:
+        node.op_type = "Cast"
+        node.resize_inputs(1)
+        node.attributes.add(ir.AttrInt64("to", int(like.dtype)))
 
 
 def _computed(node: ir.Node, opset: int) -> list[npt.NDArray[Any]] | None:

@@ -27,9 +27,9 @@ from edgec.lower.wasm.ops import (
     movement,
     normalization,
     pool,
-    reduce,
     quantization,
     recurrent,
+    reduce,
     resize,
     sampling,
     scatter,
@@ -76,6 +76,7 @@ GROUP_EMITTERS: Mapping[str, Callable[[GraphContext, Group], None]] = {
 SUPPORTED_OPS = frozenset(EMITTERS) | {
     "Constant",
     "Gemm",
+    "MelWeightMatrix",
     "GlobalAveragePool",
     "GlobalMaxPool",
     "Shape",

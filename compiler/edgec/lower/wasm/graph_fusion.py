@@ -14,7 +14,6 @@ from edgec.passes import dims as d
 from edgec.passes.base import constant, is_initializer, is_op, only_use, producer, scalar, shape_of
 from edgec.passes.dims import Dim
 
-
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)  # float32 in memory
 
 
@@ -57,9 +56,7 @@ def _has_kernel(conv: ir.Node) -> bool:
     """Images and sequences of float32, with a bias that is a constant, if any."""
     shape = shape_of(conv.inputs[0])
     bias = conv.inputs[2] if len(conv.inputs) > 2 else None
-    return (
-        shape is not None and len(shape) in (3, 4) and _is_float32(conv) and (bias is None or is_initializer(bias))
-    )
+    return shape is not None and len(shape) in (3, 4) and _is_float32(conv) and (bias is None or is_initializer(bias))
 
 
 def _is_float32(node: ir.Node) -> bool:

@@ -87,7 +87,10 @@ def _hard_swish(x: Expr) -> Expr:
 
 
 def _mish(x: Expr) -> Expr:
-    return x * math.tanh(bind(_softplus(x)))
+    """x tanh(log(1 + e^x)) = x n / (n + 2) with n = e^x (e^x + 2); from 20 on the factor is 1."""
+    e = bind(math.exp(tirx.min(x, _like(20, x))))
+    n = bind(e * (e + _like(2, x)))
+    return x * (n / (n + _like(2, x)))
 
 
 def _swish(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
@@ -148,7 +151,9 @@ def _is_nan(x: Expr) -> Expr:
     if element(x) == "float64":
         bits = tirx.bitwise_and(tirx.reinterpret("int64", x), tirx.const(2**63 - 1, "int64"))
         return bits > tirx.const(0x7FF << 52, "int64")
-    return tirx.bitwise_and(tirx.reinterpret("int32", x), tirx.const(2**31 - 1, "int32")) > tirx.const(255 << 23, "int32")
+    return tirx.bitwise_and(tirx.reinterpret("int32", x), tirx.const(2**31 - 1, "int32")) > tirx.const(
+        255 << 23, "int32"
+    )
 
 
 def _round_float(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
@@ -189,7 +194,9 @@ def _power(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
     if not dtype.startswith("float"):
         return T.Cast(dtype, T.nearbyint(_power(attributes, "float64", [T.Cast("float64", args[0]), args[1]])))
     a, b = args[0], _cast({}, dtype, [args[1]])
-    magnitude = bind(math.exp(b * math.log(tirx.abs(a))))
+    # Each part in a variable: TVM's passes take exponential time over nested ones.
+    logarithm = bind(math.log(bind(tirx.abs(a))))
+    magnitude = bind(math.exp(bind(b * logarithm)))
     half = b * _like(0.5, b)
     odd = tirx.floor(half) != half
     value = tirx.Select(a < _like(0, a), tirx.Select(odd, _negate(magnitude), magnitude), magnitude)

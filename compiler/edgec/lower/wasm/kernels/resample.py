@@ -74,7 +74,9 @@ def weighted_places(axis: int, nearest: bool, outside: float) -> Body:
             else:
                 total = Sum("float32")
                 with T.serial(0, places.shape[1]) as tap:
-                    total.add(weights[[i, tap]] * (read(tap) if source.dtype == "float32" else T.Cast("float32", read(tap))))
+                    total.add(
+                        weights[[i, tap]] * (read(tap) if source.dtype == "float32" else T.Cast("float32", read(tap)))
+                    )
                 value = total.value
                 if not target.dtype.startswith("float"):
                     value = T.nearbyint(value)

@@ -28,9 +28,7 @@ def _odd_series(x: Expr, coefficients: tuple[float, ...]) -> Expr:
 
 
 def _odd(x: Expr, of_magnitude: Any) -> Expr:
-    return let(
-        of_magnitude(tirx.abs(x)), lambda value: tirx.Select(x < constant(0, x), constant(0, x) - value, value)
-    )
+    return let(of_magnitude(tirx.abs(x)), lambda value: tirx.Select(x < constant(0, x), constant(0, x) - value, value))
 
 
 def atan(x: Expr) -> Expr:

@@ -38,8 +38,7 @@ def _parsed(node: ir.Node, ranks: Sequence[int]) -> tuple[list[str], str]:
     widest = max((count for term, count in zip(terms, spread, strict=True) if "..." in term), default=0)
     greek = "".join(chr(0x391 + i) for i in range(widest))
     terms = [
-        term.replace("...", greek[widest - count :] if count else "")
-        for term, count in zip(terms, spread, strict=True)
+        term.replace("...", greek[widest - count :] if count else "") for term, count in zip(terms, spread, strict=True)
     ]
     if any(len(term) != rank for term, rank in zip(terms, ranks, strict=True)):
         raise ModelError(f"{label(node)} has the equation `{equation}` for operands of {list(ranks)} axes")
@@ -74,6 +73,40 @@ def _einsum(terms: tuple[str, ...], result: str) -> Body:
             target[index] = total.value
 
     return body
+
+
+def lower_any_type(context: GraphContext, node: ir.Node) -> None:
+    """MatMul of other types than float32."""
+    left, right, output = node.inputs[0], node.inputs[1], node.outputs[0]
+    assert left is not None and right is not None
+    target = context.allocate(output.name or "product", dtype_of(output), context.shape(output), value=output)
+    context.generic("matmul_any", None, [context.view(left), context.view(right)], [target], _matmul())
+    context.define(output, target)
+
+
+def _matmul() -> Body:
+    def body(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        (a, b), (target,) = inputs, outputs
+        batch_rank = max(a.rank, b.rank, 2) - 2
+        with each(target.shape) as index:
+            batch, rest = index[:batch_rank], list(index[batch_rank:])
+            row = [rest.pop(0)] if a.rank > 1 else []
+            column = [rest.pop(0)] if b.rank > 1 else []
+            total = Sum(target.dtype)
+            with T.serial(0, a.shape[-1]) as k:
+                x = a[[*batch_index(a, batch), *row, k]]
+                total.add(x * b[[*batch_index(b, batch), k, *column]])
+            target[index] = total.value
+
+    return body
+
+
+def batch_index(tensor: Tensor, batch: Sequence[Expr]) -> list[Expr]:
+    """The batch indices of a matrix product's operand, broadcast."""
+    own = max(0, tensor.rank - 2)
+    sizes = tensor.layout.shape[:own]
+    places = batch[len(batch) - own :]
+    return [T.int32(0) if size == 1 else place for size, place in zip(sizes, places, strict=True)]
 
 
 def determinant(context: GraphContext, node: ir.Node) -> None:

@@ -11,9 +11,11 @@ from tvm.script.ir_builder import tirx as T
 
 from edgec.errors import UnsupportedError
 from edgec.lower.wasm.graph_context import GraphContext, label
-from edgec.lower.wasm.graph_values import dtype_of
+from edgec.lower.wasm.graph_values import dtype_of, small_float
+from edgec.lower.wasm.kernels import small_floats
 from edgec.lower.wasm.kernels.builder import Expr, bind
 from edgec.lower.wasm.kernels.generic import Body, Sum, Tensor, each
+from edgec.lower.wasm.ops.algebra import batch_index
 from edgec.lower.wasm.ops.windows import convolved, kernel_of, windows_of, zero_point
 from edgec.passes.shape_context import axis_of
 
@@ -41,35 +43,43 @@ def _parameter(index: Sequence[Expr], tensor: Tensor, axis: int, block: int) -> 
     return [tirx.truncdiv(place, block) if i == axis else place for i, place in enumerate(index)]
 
 
-def _check_integers(node: ir.Node, *values: ir.Value | None) -> None:
-    for value in values:
-        if value is not None and not dtype_of(value).removeprefix("u").startswith("int"):
-            raise UnsupportedError(f"{label(node)} quantizes to {value.dtype}, only integers are supported")
+def _check_codes(node: ir.Node, value: ir.Value) -> None:
+    if not dtype_of(value).removeprefix("u").startswith("int") and small_float(value) is None:
+        raise UnsupportedError(
+            f"{label(node)} quantizes to {value.dtype}, only integers and small floats are supported"
+        )
 
 
 def quantize(context: GraphContext, node: ir.Node) -> None:
     source, scale, output = node.inputs[0], node.inputs[1], node.outputs[0]
     zero = node.inputs[2] if len(node.inputs) > 2 else None
     assert source is not None and scale is not None
-    _check_integers(node, output)
+    _check_codes(node, output)
     shape = context.shape(output)
     axis = axis_of(node.attributes.get_int("axis", 1), len(shape))
     block = node.attributes.get_int("block_size", 0)
     operands = [context.view(value) for value in (source, scale, zero) if value is not None]
     target = context.allocate(output.name or "quantized", dtype_of(output), shape, value=output)
-    attributes = (axis, block, _limits(output))
+    small, saturate = small_float(output), node.attributes.get_int("saturate", 1) != 0
+    attributes = (axis, block, (0, 0) if small else _limits(output), small, saturate)
     context.generic("quantize_linear", attributes, operands, [target], _quantize(*attributes))
     context.define(output, target)
 
 
-def _quantize(axis: int, block: int, limits: tuple[int, int]) -> Body:
+def _quantize(axis: int, block: int, limits: tuple[int, int], small: str | None, saturate: bool) -> Body:
     def body(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         source, scale, target = inputs[0], inputs[1], outputs[0]
         with each(target.shape) as index:
             place = _parameter(index, scale, axis, block)
-            zero = inputs[2].get(place, "float32") if len(inputs) > 2 else tirx.const(0.0, "float32")
-            value = T.nearbyint(source.get(index, "float32") / scale.get(place, "float32"))
-            target[index] = saturated(value + zero, target.dtype, limits)
+            zero = tirx.const(0.0, "float32")
+            if len(inputs) > 2:
+                zero = inputs[2].get(_parameter(index, inputs[2], axis, block), "float32")
+            value = source.get(index, "float32") / scale.get(place, "float32")
+            if small is not None:
+                code = bind(small_floats.encode(small, bind(value + zero), saturate and small.startswith("float8")))
+                target[index] = small_floats.decode(small, code)
+            else:
+                target[index] = saturated(T.nearbyint(value) + zero, target.dtype, limits)
 
     return body
 
@@ -83,7 +93,7 @@ def dequantize(context: GraphContext, node: ir.Node) -> None:
     source, scale, output = node.inputs[0], node.inputs[1], node.outputs[0]
     zero = node.inputs[2] if len(node.inputs) > 2 else None
     assert source is not None and scale is not None
-    _check_integers(node, source)
+    _check_codes(node, source)
     shape = context.shape(output)
     axis = axis_of(node.attributes.get_int("axis", 1), len(shape))
     block = node.attributes.get_int("block_size", 0)
@@ -98,8 +108,12 @@ def _dequantize(axis: int, block: int) -> Body:
         source, scale, target = inputs[0], inputs[1], outputs[0]
         with each(target.shape) as index:
             place = _parameter(index, scale, axis, block)
-            zero = inputs[2].get(place, "int32") if len(inputs) > 2 else T.int32(0)
-            difference = T.Cast("float32", source.get(index, "int32") - zero)
+            kind = "float32" if source.dtype == "float32" else "int32"
+            difference = source.get(index, kind)
+            if len(inputs) > 2:
+                difference = difference - inputs[2].get(_parameter(index, inputs[2], axis, block), kind)
+            if kind == "int32":
+                difference = T.Cast("float32", difference)
             target.put(index, difference * scale.get(place, "float32"))
 
     return body
@@ -131,30 +145,21 @@ def _matmul_integer(present: tuple[bool, ...]) -> Body:
 
 def product(a: Tensor, b: Tensor, a_zero: Tensor | None, b_zero: Tensor | None, index: Sequence[Expr]) -> Sum:
     """An element of a batched matrix product, in int32. Zero points are scalars, per row of `a` or per column of `b`."""
-    rank = len(index)
     row = index[-2] if a.rank > 1 else T.int32(0)
     column = index[-1] if b.rank > 1 else T.int32(0)
     total = Sum("int32")
     left, right = _zero(a_zero, index, row), _zero(b_zero, index, column, last=True)
     with T.serial(0, a.shape[-1]) as k:
-        x = a.get([*_batch(a, index, rank), *([row] if a.rank > 1 else []), k], "int32") - left
-        y = b.get([*_batch(b, index, rank), k, *([column] if b.rank > 1 else [])], "int32") - right
+        x = a.get([*batch_index(a, index[:-2]), *([row] if a.rank > 1 else []), k], "int32") - left
+        y = b.get([*batch_index(b, index[:-2]), k, *([column] if b.rank > 1 else [])], "int32") - right
         total.add(x * y)
     return total
-
-
-def _batch(tensor: Tensor, index: Sequence[Expr], rank: int) -> list[Expr]:
-    """The batch indices of `tensor`, broadcast."""
-    own = max(0, tensor.rank - 2)
-    places = list(index[: rank - 2])[max(0, rank - 2 - own) :]
-    sizes = tensor.layout.shape[:own]
-    return [T.int32(0) if size == 1 else place for size, place in zip(sizes, places, strict=True)]
 
 
 def _zero(tensor: Tensor | None, index: Sequence[Expr], place: Expr, *, last: bool = False) -> Expr:
     if tensor is None or tensor.rank < 2:
         return zero_point(tensor, place)
-    batch = _batch(tensor, index, len(index))
+    batch = batch_index(tensor, index[:-2])
     pair = [T.int32(0), place] if last else [place, T.int32(0)]
     pair = [T.int32(0) if size == 1 else at for size, at in zip(tensor.layout.shape[-2:], pair, strict=True)]
     return bind(tensor.get([*batch, *pair], "int32"))
@@ -176,7 +181,7 @@ def _scale(tensor: Tensor, index: Sequence[Expr], place: Expr, *, last: bool = F
         return tensor.get([T.int32(0) if tensor.layout.shape[0] == 1 else place], "float32")
     pair = [T.int32(0), place] if last else [place, T.int32(0)]
     pair = [T.int32(0) if size == 1 else at for size, at in zip(tensor.layout.shape[-2:], pair, strict=True)]
-    return tensor.get([*_batch(tensor, index, len(index)), *pair], "float32")
+    return tensor.get([*batch_index(tensor, index[:-2]), *pair], "float32")
 
 
 def _qlinear_matmul(limits: tuple[int, int]) -> Body:

@@ -204,9 +204,7 @@ def _table(node: ir.Node, mode: str, coordinates: npt.NDArray[np.float64], old: 
     return np.clip(places, 0, old - 1).astype(np.int32), table.astype(np.float32)
 
 
-def _coordinates(
-    mode: str, old: int, new: int, scale: float, region: tuple[float, float]
-) -> npt.NDArray[np.float64]:
+def _coordinates(mode: str, old: int, new: int, scale: float, region: tuple[float, float]) -> npt.NDArray[np.float64]:
     positions = np.arange(new, dtype=np.float64)
     if mode == "tf_crop_and_resize":
         start, end = region

@@ -155,15 +155,11 @@ def _roi_align(coordinates: str, mode: str, ratio: int, scale: float) -> Body:
         shift = _number(0.5 if coordinates == "half_pixel" else 0.0)
         with each(target.shape) as (region, channel, row, column):
             batch = bind(batches.get([region], "int32"))
-            left, top, right, bottom = (
-                bind(regions[[region, T.int32(i)]] * _number(scale) - shift) for i in range(4)
-            )
+            left, top, right, bottom = (bind(regions[[region, T.int32(i)]] * _number(scale) - shift) for i in range(4))
             spans = [bottom - top, right - left]
             if coordinates != "half_pixel":
                 spans = [tirx.max(span, _number(1)) for span in spans]
-            bins = [
-                bind(span / T.Cast("float32", size)) for span, size in zip(spans, target.shape[2:], strict=True)
-            ]
+            bins = [bind(span / T.Cast("float32", size)) for span, size in zip(spans, target.shape[2:], strict=True)]
             counts = [T.int32(ratio) if ratio else bind(T.Cast("int32", tirx.ceil(size))) for size in bins]
             total, first = Sum("float32"), Sum("int32", 1)
             with T.serial(0, counts[0]) as i, T.serial(0, counts[1]) as j:

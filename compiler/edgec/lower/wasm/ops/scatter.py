@@ -96,9 +96,7 @@ def _gather(batch: int) -> Body:
         assert isinstance(depth, int)
         outer = indices.rank - 1
         with each(target.shape) as index:
-            place = [
-                wrapped(indices[[*index[:outer], T.int32(i)]], data.shape[batch + i]) for i in range(depth)
-            ]
+            place = [wrapped(indices[[*index[:outer], T.int32(i)]], data.shape[batch + i]) for i in range(depth)]
             target[index] = data[[*index[:batch], *place, *index[outer:]]]
 
     return body

@@ -39,9 +39,7 @@ class Windows:
         """Where in the input the taps of an output's window lie."""
         return [
             bind(o * stride + tap * dilation - pad[0])
-            for o, tap, stride, dilation, pad in zip(
-                output, taps, self.strides, self.dilations, self.pads, strict=True
-            )
+            for o, tap, stride, dilation, pad in zip(output, taps, self.strides, self.dilations, self.pads, strict=True)
         ]
 
     def loop(self, first: Sequence[Expr] = ()) -> list[Expr]:
@@ -425,4 +423,3 @@ OPS: dict[str, Callable[[GraphContext, ir.Node], None]] = {
     "LpPool": pool,
     "MaxUnpool": max_unpool,
 }
-

@@ -6,6 +6,7 @@ Only where no kernel stands for the operator, or not for the form in which it is
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -120,7 +121,7 @@ def _make_call(model: ir.Model, node: ir.Node, number: int) -> None:
     ir.convenience.replace_nodes_and_values(graph, node, [node], [call], [old for old, _ in outputs], new_values)
 
 
-def _fill_in_defaults(node: ir.Node, schema: onnx.defs.OpSchema) -> None:
+def _fill_in_defaults(node: ir.Node, schema: Any) -> None:
     """A body refers to attributes by name, whether the node gives them or not."""
     for name, attribute in schema.attributes.items():
         if name not in node.attributes and attribute.default_value.name:
@@ -129,9 +130,10 @@ def _fill_in_defaults(node: ir.Node, schema: onnx.defs.OpSchema) -> None:
 
 def _body(node: ir.Node, opset: int) -> onnx.FunctionProto:
     label = f"`{node.op_type}` ({node.name or node.outputs[0].name})"
-    schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+    schema: Any = onnx.defs.get_schema(node.op_type, opset, node.domain)  # its stubs lack the functions
     if schema.has_function:
-        return schema.function_body
+        body: onnx.FunctionProto = schema.function_body
+        return body
     types = []
     for value in node.inputs:
         proto = onnx.TypeProto()
@@ -143,7 +145,8 @@ def _body(node: ir.Node, opset: int) -> onnx.FunctionProto:
                 dims = [dim if isinstance(dim, int) else dim.value or "" for dim in value.shape.dims]
                 proto = onnx.helper.make_tensor_type_proto(int(value.dtype), dims)
         types.append(proto.SerializeToString())
-    body = schema.get_context_dependent_function(ir.serde.serialize_node(node).SerializeToString(), types)
-    if not body:
+    content = schema.get_context_dependent_function(ir.serde.serialize_node(node).SerializeToString(), types)
+    if not content:
         raise UnsupportedError(f"{label} has a form that ONNX gives no function for")
-    return onnx.FunctionProto.FromString(body)
+    body = onnx.FunctionProto.FromString(content)
+    return body

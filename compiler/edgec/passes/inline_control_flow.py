@@ -18,6 +18,7 @@ from edgec.passes.base import (
     shape_of,
     unique_name,
 )
+from edgec.passes.expand_functions import ExpandFunctions
 from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.shape_context import axis_of
 
@@ -38,6 +39,7 @@ class InlineControlFlow(GraphPass):
             done = [node for node in list(model.graph) if _INLINERS.get(_key(node), _leave)(model.graph, node)]
             if not done:
                 break
+            ExpandFunctions().rewrite(model)  # those within branches and loops
             modified = True
         return modified
 
@@ -137,8 +139,9 @@ def _scan(graph: ir.Graph, node: ir.Node) -> bool:
 
 def _check_steps(node: ir.Node, count: int) -> None:
     if count > MOST_STEPS:
+        label = f"`{node.op_type}` ({node.name or node.outputs[0].name})"
         raise UnsupportedError(
-            f"`{node.op_type}` ({node.name or node.outputs[0].name}) has {count} steps, at most {MOST_STEPS} are unrolled",
+            f"{label} has {count} steps, at most {MOST_STEPS} are unrolled",
             hint="export the model for a shorter sequence",
         )
 

@@ -37,7 +37,6 @@ PIPELINE: tuple[type[GraphPass], ...] = (
     InferShapes,
     FoldConstants,
     InlineControlFlow,
-    ExpandFunctions,  # within branches and loops
     FoldShapes,
     RemoveIdentities,
     FoldBatchNorm,

@@ -128,7 +128,7 @@ def _bit_cast(dtype: str, x: Expr) -> Expr:
 
 
 def _shift(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
-    """Shifting by the width or more leaves nothing (of a negative number -1, to the right); LLVM says nothing about it."""
+    """By the width or more nothing is left (-1 of a negative number, to the right); to LLVM that is undefined."""
     x, count = args
     bits = tirx.const(int("".join(c for c in dtype if c.isdigit())), dtype)
     left = attributes["direction"] == "LEFT"

@@ -1,4 +1,4 @@
-"""Kernels of operators that are computed one element at a time: tensors with indices instead of buffers with addresses."""
+"""Kernels of operators that are computed one element at a time, on tensors with indices instead of addresses."""
 
 from __future__ import annotations
 

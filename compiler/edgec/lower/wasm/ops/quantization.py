@@ -144,7 +144,7 @@ def _matmul_integer(present: tuple[bool, ...]) -> Body:
 
 
 def product(a: Tensor, b: Tensor, a_zero: Tensor | None, b_zero: Tensor | None, index: Sequence[Expr]) -> Sum:
-    """An element of a batched matrix product, in int32. Zero points are scalars, per row of `a` or per column of `b`."""
+    """An element of a batched matrix product, in int32. Zero points are scalars, per row of `a` or column of `b`."""
     row = index[-2] if a.rank > 1 else T.int32(0)
     column = index[-1] if b.rank > 1 else T.int32(0)
     total = Sum("int32")

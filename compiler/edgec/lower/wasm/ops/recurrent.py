@@ -77,7 +77,7 @@ def _define(
 
 
 def _activations(node: ir.Node, directions: int) -> list[tuple[tuple[str, float | None, float | None], ...]]:
-    """Name, alpha and beta of each function, per direction. Alphas and betas are given to those that take them, in order."""
+    """Name, alpha and beta of each function, per direction; those that take an alpha or beta get the next one."""
     names = list(node.attributes.get_strings("activations") or _DEFAULTS[node.op_type] * directions)
     alphas = list(node.attributes.get_floats("activation_alpha") or [])
     betas = list(node.attributes.get_floats("activation_beta") or [])

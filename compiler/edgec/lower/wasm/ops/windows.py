@@ -92,7 +92,13 @@ def conv(context: GraphContext, node: ir.Node) -> None:
 
 
 def convolved(
-    source: Tensor, weight: Tensor, windows: Windows, groups: int, index: Sequence[Expr], total: Sum, term: Callable
+    source: Tensor,
+    weight: Tensor,
+    windows: Windows,
+    groups: int,
+    index: Sequence[Expr],
+    total: Sum,
+    term: Callable[[Expr, Expr], Expr],
 ) -> None:
     """Adds `term(input, weight, index of the weight)` of each tap of output `index` to `total`."""
     channels = weight.shape[1]
@@ -353,7 +359,7 @@ def _unpool(spatial: tuple[int, ...]) -> Body:
             target[index] = tirx.const(0, target.dtype)
         with each(source.shape, parallel=False) as index:
             rest = bind(indices.get(index, "int32"))
-            places = []
+            places: list[Expr] = []
             for size in reversed(spatial):
                 places.insert(0, bind(tirx.truncmod(rest, size)))
                 rest = bind(tirx.truncdiv(rest, size))

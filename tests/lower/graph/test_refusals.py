@@ -54,11 +54,11 @@ def _unknown_condition() -> ModelIR:
 
 
 def _large_loop() -> ModelIR:
+    state = oh.make_tensor_value_info("s", 1, [4])
     body = oh.make_graph(
         [oh.make_node("Relu", ["s"], ["t"]), oh.make_node("Identity", ["c"], ["d"])],
         "body",
-        [oh.make_tensor_value_info("i", 7, []), oh.make_tensor_value_info("c", 9, [])]
-        + [oh.make_tensor_value_info("s", 1, [4])],
+        [oh.make_tensor_value_info("i", 7, []), oh.make_tensor_value_info("c", 9, []), state],
         [oh.make_tensor_value_info("d", 9, []), oh.make_tensor_value_info("t", 1, [4])],
     )
     nodes = [oh.make_node("Loop", ["n", "", "x"], ["y"], name="steps", body=body)]

@@ -101,7 +101,7 @@ def _infer_types(node: ir.Node) -> None:
             output.dtype = dtype
     if node.op_type == "Dropout" and len(node.outputs) > 1:
         node.outputs[1].dtype = ir.DataType.BOOL
-    if node.op_type == "MaxPool" and len(node.outputs) > 1:
+    if node.op_type in ("MaxPool", "TopK") and len(node.outputs) > 1:
         node.outputs[1].dtype = ir.DataType.INT64
 
 

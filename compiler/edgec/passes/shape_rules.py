@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from edgec.passes import dims as d
 from edgec.passes.dims import Dim
+from edgec.passes.einsum_terms import einsum_terms
 from edgec.passes.shape_context import Context, Shape, Unknown, axis_of
 from edgec.passes.shape_windows import conv, conv_transpose, global_pool, pool, resize
 
@@ -278,6 +279,26 @@ def _one_hot(c: Context) -> list[Shape]:
     return [shape]
 
 
+def _einsum(c: Context) -> list[Shape]:
+    shapes = [c.shape(i) for i in range(len(c.node.inputs))]
+    try:
+        terms, result = einsum_terms(c.text("equation", ""), [len(shape) for shape in shapes])
+    except ValueError as error:
+        raise Unknown from error
+    sizes: dict[str, Dim] = {}
+    for term, shape in zip(terms, shapes, strict=True):
+        for letter, dim in zip(term, shape, strict=True):
+            if letter not in sizes or sizes[letter] == 1:
+                sizes[letter] = dim
+    return [[sizes[letter] for letter in result]]
+
+
+def _top_k(c: Context) -> list[Shape]:
+    shape = list(c.shape(0))
+    shape[axis_of(c.integer("axis", -1), len(shape))] = c.content(1)[0]
+    return [shape, shape]
+
+
 def _stft(c: Context) -> list[Shape]:
     signal = c.shape(0)
     length = c.numbers(3)[0] if c.has(3) else c.shape(2)[0]
@@ -322,6 +343,7 @@ RULES: dict[str, Rule] = {
     "Conv": conv,
     "ConvTranspose": conv_transpose,
     "DepthToSpace": _depth_to_space,
+    "Einsum": _einsum,
     "Expand": _expand,
     "Flatten": _flatten,
     "Gather": _gather,
@@ -347,6 +369,7 @@ RULES: dict[str, Rule] = {
     "Split": _split,
     "Squeeze": _squeeze,
     "Tile": _tile,
+    "TopK": _top_k,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
 }

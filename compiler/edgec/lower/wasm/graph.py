@@ -12,7 +12,7 @@ from edgec.ir.lowered import Dimension
 from edgec.lower.wasm.graph_context import GraphContext, label
 from edgec.lower.wasm.graph_dims import symbols
 from edgec.lower.wasm.graph_fusion import Group, find_groups, weight_of_matmul
-from edgec.lower.wasm.graph_operands import DECIDING, check_operands, refuse, value_sources
+from edgec.lower.wasm.graph_operands import DECIDING, check_operands
 from edgec.lower.wasm.graph_values import TensorView, dtype_of, slot_dtype, small_float, small_integer_bits
 from edgec.lower.wasm.kernels.small_floats import FORMATS
 from edgec.lower.wasm.ops import (
@@ -39,6 +39,7 @@ from edgec.lower.wasm.ops import (
 )
 from edgec.lower.wasm.ops.elementwise import float_decoded, float_encoded, integer_wrapped
 from edgec.lower.wasm.program import Program
+from edgec.passes.base import is_read
 from edgec.passes.dims import Dim
 from edgec.passes.infer_shapes import content_of, infer
 
@@ -119,7 +120,11 @@ def _emit(context: GraphContext, graph: ir.Graph) -> None:
     last = {group.nodes[-1]: group for group in groups.values()}
     needed = _needed(graph)
     for node in graph:
-        if node in last:
+        if node in needed and all(0 in context.shape(value) for value in node.outputs if is_read(value)):
+            for value in node.outputs:
+                if is_read(value):
+                    context.define(value, _empty(context, value))
+        elif node in last:
             group = last[node]
             GROUP_EMITTERS[group.anchor.op_type](context, group)
         elif node in needed and node not in absorbed:
@@ -132,13 +137,15 @@ def _emit(context: GraphContext, graph: ir.Graph) -> None:
             emitter(context, node)
 
 
+def _empty(context: GraphContext, value: ir.Value) -> TensorView:
+    """A tensor without elements; nothing computes it."""
+    return context.allocate(value.name or "empty", dtype_of(value), context.shape(value), value=value)
+
+
 def _check_shapes(graph: ir.Graph) -> None:
     for node in graph:
         for value in node.outputs:
             if value.shape is None and (value.uses() or value.is_graph_output()):
-                sources = value_sources(value)
-                if sources:
-                    refuse(node, "the output shape", sources)
                 raise UnsupportedError(
                     f"the output shape of {label(node)} depends on the input's content",
                     hint="export the model with fixed shapes there",

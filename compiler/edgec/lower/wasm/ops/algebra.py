@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
@@ -15,37 +14,20 @@ from edgec.lower.wasm.graph_values import dtype_of
 from edgec.lower.wasm.kernels.builder import Expr, bind
 from edgec.lower.wasm.kernels.generic import Body, Sum, Tensor, each
 from edgec.passes import dims as d
+from edgec.passes.einsum_terms import einsum_terms
 
 
 def einsum(context: GraphContext, node: ir.Node) -> None:
     output = node.outputs[0]
     operands = [context.view(value) for value in node.inputs if value is not None]
-    terms, result = _parsed(node, [len(view.shape) for view in operands])
+    try:
+        terms, result = einsum_terms(node.attributes.get_string("equation", ""), [len(view.shape) for view in operands])
+    except ValueError as error:
+        raise ModelError(f"{label(node)}: {error}") from error
     target = context.allocate(output.name or "einsum", dtype_of(output), context.shape(output), value=output)
     attributes = (tuple(terms), result)
     context.generic("einsum", attributes, operands, [target], _einsum(*attributes))
     context.define(output, target)
-
-
-def _parsed(node: ir.Node, ranks: Sequence[int]) -> tuple[list[str], str]:
-    """A letter per axis of each operand and of the result; the axes of an ellipsis are capital Greek letters."""
-    equation = node.attributes.get_string("equation", "").replace(" ", "")
-    left, arrow, right = equation.partition("->")
-    terms = left.split(",")
-    if len(terms) != len(ranks) or not re.fullmatch(r"[A-Za-z.,]*(->[A-Za-z.]*)?", equation):
-        raise ModelError(f"{label(node)} has the equation `{equation}` for {len(ranks)} operands")
-    spread = [rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True)]
-    widest = max((count for term, count in zip(terms, spread, strict=True) if "..." in term), default=0)
-    greek = "".join(chr(0x391 + i) for i in range(widest))
-    terms = [
-        term.replace("...", greek[widest - count :] if count else "") for term, count in zip(terms, spread, strict=True)
-    ]
-    if any(len(term) != rank for term, rank in zip(terms, ranks, strict=True)):
-        raise ModelError(f"{label(node)} has the equation `{equation}` for operands of {list(ranks)} axes")
-    if not arrow:
-        letters = left.replace("...", "").replace(",", "")
-        right = ("..." if widest else "") + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
-    return terms, right.replace("...", greek)
 
 
 def _einsum(terms: tuple[str, ...], result: str) -> Body:

@@ -51,7 +51,7 @@ def lower(context: GraphContext, node: ir.Node) -> None:
     """The product of two activations."""
     left, right, output = node.inputs[0], node.inputs[1], node.outputs[0]
     assert left is not None and right is not None
-    if dtype_of(output) != "float32":
+    if dtype_of(output) != "float32" or 0 in context.shape(left):
         lower_any_type(context, node)
         return
     a, b = _at_least_2d(context.view(left), 0), _at_least_2d(context.view(right), 1)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from edgec.lower.wasm.graph_context import GraphContext, symbolic
 from edgec.lower.wasm.graph_values import Lazy, TensorView, dtype_of
 from edgec.lower.wasm.kernels.elementwise import Operand, dimensions
-from edgec.lower.wasm.kernels.reduction import arg_extreme, reduction
+from edgec.lower.wasm.kernels.reduction import REDUCTIONS, arg_extreme, reduction
 from edgec.lower.wasm.ops.elementwise import combine
 from edgec.passes.dims import Dim
 from edgec.passes.shape_context import axis_of
@@ -77,6 +77,8 @@ def reduced(
     folded = [expression.shape[axis] for axis in axes]
     leaves = [leaf.broadcast(expression.shape).transposed(order) for leaf in expression.leaves]
     operands = [Operand(leaf.dtype, leaf.strides, symbolic(leaf.offset)) for leaf in leaves]
+    if 0 in folded:
+        return context.computed(_of_nothing(kind, expression.dtype, shape), value)
     name = (value.name if value is not None else None) or kind
     target = context.allocate(name, expression.dtype, shape, value=value if _final(context, value, kind) else None)
     context.call(
@@ -86,6 +88,12 @@ def reduced(
         dimensions(operands, [*kept, *folded]),
     )
     return target
+
+
+def _of_nothing(kind: str, dtype: str, shape: Sequence[Dim]) -> Lazy:
+    """What a reduction of no elements is."""
+    number = float("nan") if kind == "mean" else REDUCTIONS[kind].initial(dtype)
+    return Lazy(("number", number, dtype), (), dtype, tuple(shape))
 
 
 def _final(context: GraphContext, value: ir.Value | None, kind: str) -> bool:

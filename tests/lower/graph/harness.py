@@ -86,7 +86,7 @@ class WasmGraph:
     def __call__(self, feed: Arrays) -> list[npt.NDArray[Any]]:
         sizes: dict[str, int] = {}
         for slot in self.module.inputs:
-            array = np.ascontiguousarray(feed[slot.name].astype(_numpy(slot.dtype)))
+            array = np.asarray(feed[slot.name], _numpy(slot.dtype), order="C")
             sizes.update({d: n for d, n in zip(slot.shape, array.shape, strict=True) if isinstance(d, str)})
             self.memory.write(self.store, array.tobytes(), slot.offset)
         arguments = [sizes[name] for name in self.module.entry_points[0].parameters]

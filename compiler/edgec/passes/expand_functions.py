@@ -22,6 +22,7 @@ EXPANDED = frozenset(
     "SoftmaxCrossEntropyLoss SwiGLU".split()
 )
 PREVIEW = frozenset({"ai.onnx.preview.FlexAttention"})  # not yet in the standard
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)  # float32 in memory
 _DOMAIN = "edgec.expanded"
 _MOST_ROUNDS = 8  # functions within functions
 
@@ -34,8 +35,8 @@ def _attention_with_more(node: ir.Node) -> bool:
         any(value is not None for value in node.inputs[4:])
         or any(is_read(value) for value in node.outputs[1:])
         or not known.issuperset(node.attributes)
-        or any(value is not None and value.dtype != ir.DataType.FLOAT for value in node.inputs[:3])
-        or (mask is not None and mask.dtype not in (ir.DataType.FLOAT, ir.DataType.BOOL))
+        or any(value is not None and value.dtype not in _FLOATS for value in node.inputs[:3])
+        or (mask is not None and mask.dtype not in (*_FLOATS, ir.DataType.BOOL))
         or (mask is not None and node.attributes.get_int("is_causal", 0) != 0)
     )
 
@@ -45,7 +46,7 @@ def _norm_with_statistics(node: ir.Node) -> bool:
 
 
 def _not_float32(node: ir.Node) -> bool:
-    return node.inputs[0] is not None and node.inputs[0].dtype != ir.DataType.FLOAT
+    return node.inputs[0] is not None and node.inputs[0].dtype not in _FLOATS
 
 
 _FORMS: dict[str, Callable[[ir.Node], bool]] = {

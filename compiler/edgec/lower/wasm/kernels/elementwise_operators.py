@@ -305,3 +305,6 @@ OPERATORS: dict[str, Operator] = {
 }
 
 VECTOR_OPERATORS = frozenset(_VECTOR)
+
+# Fits for float32, bit for bit or in their number of terms.
+FLOAT32_ONLY = frozenset("Acos Acosh Asin Asinh Atan Atanh Cos Cosh Erf Gelu Sin Sinh Tan Tanh".split())

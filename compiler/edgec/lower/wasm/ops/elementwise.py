@@ -6,9 +6,10 @@ from typing import Any
 
 import onnx_ir as ir
 
-from edgec.lower.wasm.graph_context import GraphContext
+from edgec.errors import UnsupportedError
+from edgec.lower.wasm.graph_context import GraphContext, label
 from edgec.lower.wasm.graph_values import Lazy, TensorView, Tree, dtype_of, small_float, small_integer_bits
-from edgec.lower.wasm.kernels.elementwise_operators import OPERATORS
+from edgec.lower.wasm.kernels.elementwise_operators import FLOAT32_ONLY, OPERATORS
 from edgec.lower.wasm.kernels.small_floats import FORMATS
 
 _MAXIMUM_LEAVES = 8
@@ -21,6 +22,8 @@ def lower(context: GraphContext, node: ir.Node) -> None:
     output = node.outputs[0]
     shape = context.shape(output)
     operator, attributes, inputs = _normal_form(node)
+    if operator in FLOAT32_ONLY and dtype_of(output) == "float64":
+        raise UnsupportedError(f"{label(node)} has no kernel for float64", hint="cast its input to float32")
     if operator == "Cast":
         operator, attributes = _cast(node, inputs[0], output)
     parts = [context.operand(value, shape) for value in inputs]

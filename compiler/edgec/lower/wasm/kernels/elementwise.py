@@ -176,7 +176,9 @@ def evaluate(tree: Tree, leaf: Callable[[int], Expr], width: int) -> Expr:
             _opaque(argument) if _holds_polynomial(child) else argument
             for child, argument in zip(children, arguments, strict=True)
         ]
-    return bind(OPERATORS[operator](dict(attributes), dtype, arguments))
+    value = OPERATORS[operator](dict(attributes), dtype, arguments)
+    # TVM fails on the product of a choice between two variables and a third (an `IntImm` of float32).
+    return _opaque(value) if operator in ("PRelu", "Where") and width == 1 else bind(value)
 
 
 # Operators of many steps that use their argument several times.

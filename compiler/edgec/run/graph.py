@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -42,11 +43,13 @@ def _converted(slot: Slot, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     dtype = numpy_dtype(slot)
     if array.dtype == dtype:
         return array
-    if dtype.kind in "iu" and array.dtype.kind in "iu":
-        limits = np.iinfo(dtype)
+    integer = slot.dtype.removeprefix("u").startswith("int")
+    small_float = not integer and dtype.kind == "V"  # bfloat16 and smaller; numpy does not know that they are floats
+    if integer and array.dtype.kind in "iu":
+        limits = ml_dtypes.iinfo(dtype)  # type: ignore[no-untyped-call]
         if array.size and not (limits.min <= array.min() and array.max() <= limits.max):
             raise UsageError(f"input `{slot.name}` has values outside {slot.dtype}")
-    elif not np.can_cast(array.dtype, dtype, "same_kind"):
+    elif not (small_float and array.dtype.kind == "f") and not np.can_cast(array.dtype, dtype, "same_kind"):
         raise UsageError(f"input `{slot.name}` is {array.dtype}", hint=f"the model wants {slot.dtype}")
     return array.astype(dtype)
 

@@ -94,9 +94,9 @@ def lower_graph(compressed: CompressedModel) -> Program:
     graph = compressed.model.model.graph
     infer(graph)
     check_operands(graph)
-    unsupported = sorted({node.op_type for node in graph if node.op_type not in SUPPORTED_OPS or node.domain != ""})
+    unsupported = {n.op_type: label(n) for n in graph if n.op_type not in SUPPORTED_OPS or n.domain != ""}
     if unsupported:
-        raise UnsupportedError("no kernels for " + ", ".join(f"`{name}`" for name in unsupported))
+        raise UnsupportedError("no kernels for " + ", ".join(unsupported[name] for name in sorted(unsupported)))
     _check_shapes(graph)
     names = symbols([dim for value in graph.inputs if value.shape is not None for dim in value.shape.dims])
     plan = compressed.plan
@@ -105,12 +105,19 @@ def lower_graph(compressed: CompressedModel) -> Program:
     context = GraphContext(compressed, program, program.entry("run", *names))
     for value in graph.inputs:
         _define_input(context, program, value)
+    encoded: dict[ir.Value, TensorView] = {}  # outputs that are rounded to a small float at the end
     for value in graph.outputs:
-        if small_float(value) is None:
+        small = small_float(value)
+        if small is None:
             context.outputs[value] = _slot(context, program, value, dtype_of(value), is_input=False)
+        else:
+            encoded[value] = _slot(context, program, value, FORMATS[small].memory, is_input=False)
     _emit(context, graph)
-    for value in graph.outputs:
-        _finish(context, program, value)
+    for value, target in context.outputs.items():
+        _finish(context, value, target)
+    for value, target in encoded.items():
+        expression = context.operand(value, target.shape)
+        context.compute_into(float_encoded(small_float(value) or "", expression), target)
     return program
 
 
@@ -203,14 +210,8 @@ def _is_shape(node: ir.Node, index: int) -> bool:
     return any(index == deciding for deciding, _ in DECIDING.get(node.op_type, ()))
 
 
-def _finish(context: GraphContext, program: Program, value: ir.Value) -> None:
+def _finish(context: GraphContext, value: ir.Value, target: TensorView) -> None:
     """The value in the output's memory."""
-    small = small_float(value)
-    if small is not None:
-        slot = _slot(context, program, value, FORMATS[small].memory, is_input=False)
-        context.compute_into(float_encoded(small, context.operand(value, slot.shape)), slot)
-        return
-    target = context.outputs[value]
     if value.producer() is None and not value.is_graph_input():
         raise ModelError(f"graph output `{value.name}` has no producer")
     view = context.view(value)

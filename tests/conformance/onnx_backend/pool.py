@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from tests.conformance.onnx_backend.suite import Outcome
 
-SECONDS = 60.0  # for one case, the start of its process included
+SECONDS = 120.0  # for one case; most take a twentieth of one
+READY = "ready\n"
 COMMAND = (sys.executable, "-m", "tests.conformance.onnx_backend.worker")
 
 
@@ -37,7 +38,7 @@ def _serve(waiting: queue.SimpleQueue[str], found: dict[str, Outcome]) -> None:
             name = waiting.get_nowait()
         except queue.Empty:
             break
-        process = process or subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process = process or _start()
         answer = _ask(process, name)
         if answer is None:
             process.kill()
@@ -50,6 +51,13 @@ def _serve(waiting: queue.SimpleQueue[str], found: dict[str, Outcome]) -> None:
         assert process.stdin is not None
         process.stdin.close()
         process.wait()
+
+
+def _start() -> subprocess.Popen[str]:
+    process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == READY
+    return process
 
 
 def _ask(process: subprocess.Popen[str], name: str) -> str | None:

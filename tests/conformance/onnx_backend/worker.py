@@ -11,6 +11,7 @@ from tests.conformance.onnx_backend.suite import cases, classify
 
 def main() -> None:
     known = cases()
+    print("ready", flush=True)
     for line in sys.stdin:
         outcome = classify(known[line.strip()])
         print(json.dumps(dataclasses.asdict(outcome)), flush=True)

@@ -70,9 +70,10 @@ def simplify(
     graph = model.model.clone()
     _check("the input", graph)
     for pass_class in PIPELINE:
-        if pass_class.name in skip or (pass_class.graphs_only and model.kind == "decoder"):
+        if pass_class.name in skip:
             continue
-        modified = _run(pass_class, graph)
+        concerned = model.kind == "graph" or not pass_class.graphs_only
+        modified = concerned and _run(pass_class, graph)
         if modified:
             for cleaning in _ALWAYS:
                 if cleaning is not pass_class and cleaning.name not in skip:

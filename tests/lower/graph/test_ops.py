@@ -76,6 +76,13 @@ def test_pointwise_convolutions_with_padding_behind() -> None:
     check(model, [{"line": floats(2, 3, 6), "image": floats(1, 3, 4, 5)}])
 
 
+def test_powers_of_negative_numbers() -> None:
+    model = make_model([node("Pow", ["x", "y"], "z")], {"x": ("f", [12]), "y": ("f", [12])}, {"z": "f"})
+    x = np.array([-2, -2, -2, -2, 2, 2, 0, 0, -1, -0.5, 3, -3], np.float32)
+    y = np.array([2, 3, 0.5, -3, 0.5, -2, 2, 0, 1.5, -1, 0, 0], np.float32)
+    check(model, [{"x": x, "y": y}])
+
+
 def test_unary_operators() -> None:
     nodes = [node(name, ["x"], f"y_{name}", **attributes) for name, attributes in UNARY.items()]
     nodes += [node(name, ["positive"], f"y_{name}") for name in ("Log", "Sqrt", "Reciprocal")]

@@ -190,7 +190,7 @@ def _mod(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
 
 
 def _power(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
-    """e^(b log |a|), negative for an odd power of a negative number."""
+    """e^(b log |a|); of a negative number an odd power is negative, and one that is not whole is NaN."""
     if not dtype.startswith("float"):
         return T.Cast(dtype, T.nearbyint(_power(attributes, "float64", [T.Cast("float64", args[0]), args[1]])))
     a, b = args[0], _cast({}, dtype, [args[1]])
@@ -199,7 +199,9 @@ def _power(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
     magnitude = bind(math.exp(bind(b * logarithm)))
     half = b * _like(0.5, b)
     odd = tirx.floor(half) != half
-    value = tirx.Select(a < _like(0, a), tirx.Select(odd, _negate(magnitude), magnitude), magnitude)
+    whole = tirx.Select(odd, _negate(magnitude), magnitude)
+    of_negative = tirx.Select(tirx.floor(b) != b, _like(float("nan"), a), whole)
+    value = tirx.Select(a < _like(0, a), of_negative, magnitude)
     return tirx.Select(b != _like(0, b), value, _like(1, b))
 
 

@@ -123,7 +123,7 @@ def assert_close(expected: Sequence[npt.NDArray[Any]], got: Sequence[npt.NDArray
     for index, (a, b) in enumerate(zip(expected, got, strict=True)):
         assert a.shape == b.shape, index
         assert np.array_equal(np.isnan(a), np.isnan(b)) if a.dtype.kind == "f" else True
-        left, right = a.astype(np.float64), b.astype(np.float64)
+        left, right = np.nan_to_num(a.astype(np.float64)), np.nan_to_num(b.astype(np.float64))
         scale = max(1.0, float(np.abs(left).max(initial=0.0)))
         assert np.abs(left - right).max(initial=0.0) <= tolerance * scale, index
 

@@ -56,8 +56,14 @@ class UnsafePathError(ModelError):
 
 
 class UnsupportedError(EdgecError):
+    """`inputs` names the inputs of the model whose values, given while compiling, would let it through."""
+
     exit_code = 4
     code = "unsupported"
+
+    def __init__(self, message: str, *, hint: str | None = None, inputs: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.inputs = inputs
 
 
 class ProfileError(EdgecError):

@@ -25,6 +25,8 @@ from edgec import dumps, memory
 from edgec.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from edgec.bundle import Bundle
     from edgec.ir import CompressedModel, LoweredModule, ModelIR, Plan
 
@@ -39,6 +41,7 @@ class CompileOptions:
     context_length: int | None = None  # tokens
     kv_bits: int | None = None  # 16, or 32 for float
     max_dims: Mapping[str, int] | None = None  # upper bounds of a graph's symbolic dimensions
+    fixed_inputs: Mapping[str, npt.ArrayLike] | None = None  # values of inputs that become constants
     precision: Literal["auto", "float32"] = "auto"
     plan: Plan | None = None  # instead of asking the planner
     task: str | None = None  # Optimum task, for example "feature-extraction"
@@ -113,9 +116,10 @@ def _frontend(work: Work) -> None:
 
 
 def _simplify(work: Work) -> None:
-    from edgec.passes import PIPELINE, simplify
+    from edgec.passes import PIPELINE, fix_inputs, simplify
 
     assert work.loaded is not None
+    work.loaded = fix_inputs(work.loaded, work.options.fixed_inputs or {})
     advance = work.advance("simplify")
     done = itertools.count(1)
     work.model = simplify(work.loaded, observer=lambda name, _graph: advance(name, next(done), len(PIPELINE)))
@@ -198,8 +202,9 @@ def _bundle(work: Work) -> None:
 def supported_operators() -> Collection[str]:
     """ONNX operators that can be compiled, so that a frontend refuses others before any work."""
     from edgec.lower.wasm.graph import SUPPORTED_OPS
+    from edgec.passes import SIMPLIFIED_OPS
 
-    return SUPPORTED_OPS
+    return SUPPORTED_OPS | SIMPLIFIED_OPS
 
 
 STAGES = (

@@ -18,7 +18,32 @@ MAX_MANIFEST_BYTES = 16 << 20
 MAX_WEIGHT_FILE_BYTES = 16 << 20
 MAX_FILE_BYTES = 64 << 20
 VARIANTS = ("simd128", "relaxed", "relaxed16", "simd128-threads", "relaxed-threads", "relaxed16-threads")
-ITEM_BYTES = {"float32": 4, "int32": 4, "int64": 8, "uint8": 1, "int8": 1, "bool": 1}
+ITEM_BYTES = {
+    "float32": 4,
+    "int32": 4,
+    "int64": 8,
+    "uint8": 1,
+    "int8": 1,
+    "bool": 1,
+    "float16": 2,
+    "bfloat16": 2,
+    "float64": 8,
+    "int16": 2,
+    "uint16": 2,
+    "uint32": 4,
+    "uint64": 8,
+    # A code per byte:
+    "float8_e4m3fn": 1,
+    "float8_e4m3fnuz": 1,
+    "float8_e5m2": 1,
+    "float8_e5m2fnuz": 1,
+    "float4_e2m1fn": 1,
+    # An integer per byte:
+    "int4": 1,
+    "uint4": 1,
+    "int2": 1,
+    "uint2": 1,
+}
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,13 @@ Examples:
 @click.option("--kv-bits", type=click.Choice(["16", "32"]), help="Bits of the conversation's memory (KV cache).")
 @click.option("--max-dim", "max_dims", multiple=True, metavar="NAME=SIZE", help="Largest size of a dynamic dimension.")
 @click.option(
+    "--fix-input",
+    "fixed_inputs",
+    multiple=True,
+    metavar="NAME=NUMBERS",
+    help="Make an input a constant, e.g. `axes=0,1`.",
+)
+@click.option(
     "--precision",
     type=click.Choice(["auto", "float32"]),
     default="auto",
@@ -67,6 +74,7 @@ def command(
     context: int | None,
     kv_bits: str | None,
     max_dims: tuple[str, ...],
+    fixed_inputs: tuple[str, ...],
     precision: str,
     task: str | None,
     name: str | None,
@@ -103,6 +111,7 @@ def command(
         context_length=context,
         kv_bits=int(kv_bits) if kv_bits else None,
         max_dims=_dimensions(max_dims) or None,
+        fixed_inputs=_numbers(fixed_inputs) or None,
         precision="float32" if precision == "float32" else "auto",
         plan=plan,
         task=task,
@@ -149,6 +158,19 @@ def _dimensions(entries: tuple[str, ...]) -> dict[str, int]:
             raise UsageError(f"`--max-dim {entry}` is not NAME=SIZE", hint="for example `--max-dim sequence=256`")
         sizes[name] = int(size)
     return sizes
+
+
+def _numbers(entries: tuple[str, ...]) -> dict[str, list[float]]:
+    values: dict[str, list[float]] = {}
+    for entry in entries:
+        name, _, numbers = entry.partition("=")
+        try:
+            values[name] = [float(number) for number in numbers.split(",") if number.strip()]
+        except ValueError:
+            name = ""
+        if not name:
+            raise UsageError(f"`--fix-input {entry}` is not NAME=NUMBERS", hint="for example `--fix-input axes=0,1`")
+    return values
 
 
 def _show_plan(work: Work, as_json: bool) -> None:

@@ -90,8 +90,13 @@ def _array_index(use: WeightUse, row: int, column: int) -> tuple[int, ...]:
 
 
 def _check_finite(model: ModelIR, name: str) -> None:
+    """Numbers of one element, and masks of zeros and infinities, are meant as they are."""
     array = _array(model, name)
-    bad = np.flatnonzero(~np.isfinite(array.astype(np.float32, copy=False)))
+    numbers = array.astype(np.float32, copy=False)
+    finite = np.isfinite(numbers)
+    if array.size == 1 or (not np.isnan(numbers).any() and not numbers[finite].any()):
+        return
+    bad = np.flatnonzero(~finite)
     if bad.size:
         index = ", ".join(str(int(i)) for i in np.unravel_index(bad[0], array.shape))
         raise ModelError(

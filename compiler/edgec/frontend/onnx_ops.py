@@ -24,6 +24,8 @@ def op_problems(proto: onnx.ModelProto, opset: int, supported: Collection[str] |
     for node in _all_nodes(proto):
         if (node.domain, node.op_type) in own:
             continue
+        if supported is not None and f"{node.domain}.{node.op_type}" in supported:
+            continue
         if node.domain not in STANDARD:
             foreign[f"{node.domain}.{node.op_type}"] = None
         elif not onnx.defs.has(node.op_type, opset):

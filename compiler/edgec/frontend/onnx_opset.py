@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx
 from onnx import inliner, version_converter
 
@@ -15,6 +17,8 @@ _INLINE_BYTES = 4096  # larger tensors are no op's shape, axes or scales, so the
 def opset_of(proto: onnx.ModelProto) -> int:
     """The version of the standard operators. Raises `ModelError` when the model names none."""
     versions: list[int] = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    if not versions and all(node.domain not in ("", "ai.onnx") for node in proto.graph.node):
+        return OPSET  # it uses none of them
     if not versions:
         raise ModelError("the model does not say which version of the ONNX operators it uses")
     return max(versions)
@@ -27,6 +31,7 @@ def upgrade(proto: onnx.ModelProto) -> onnx.ModelProto:
     operator cannot be converted.
     """
     drop_initializer_inputs(proto.graph)
+    proto.ir_version = max(proto.ir_version, MIN_IR_VERSION)  # older ones want every weight to be an input
     stashed = _stash(proto.graph)
     try:
         onnx.checker.check_model(proto)
@@ -36,6 +41,7 @@ def upgrade(proto: onnx.ModelProto) -> onnx.ModelProto:
         proto = inliner.inline_local_functions(proto)  # the converter would leave them as they are
     opset = opset_of(proto)
     if opset < OPSET:
+        _check_old_forms(proto, opset)
         try:
             proto = version_converter.convert_version(proto, OPSET)
         except Exception as error:  # the converter raises whatever its C++ half does
@@ -44,8 +50,24 @@ def upgrade(proto: onnx.ModelProto) -> onnx.ModelProto:
                 hint=f"export it again with opset {OPSET}",
             ) from error
     _restore(proto.graph, stashed)
-    proto.ir_version = max(proto.ir_version, MIN_IR_VERSION)
     return proto
+
+
+def _check_old_forms(proto: onnx.ModelProto, opset: int) -> None:
+    """Forms of old operators that the converter leaves as they are although they mean something else today."""
+    sizes = {tensor.name: math.prod(tensor.dims) for tensor in proto.graph.initializer}
+    for value in proto.graph.input:
+        sizes.setdefault(value.name, math.prod(dim.dim_value for dim in value.type.tensor_type.shape.dim))
+    for node in proto.graph.node:
+        if node.op_type == "Scan" and opset < 9:
+            form = "runs over batches, as before opset 9"
+        elif node.op_type == "PRelu" and opset < 7 and sizes.get(node.input[1]) != 1:
+            form = "has a slope per channel, as before opset 7"
+        else:
+            continue
+        raise UnsupportedError(
+            f"`{node.op_type}` ({node.name or node.output[0]}) {form}", hint=f"export the model with opset {OPSET}"
+        )
 
 
 def drop_initializer_inputs(graph: onnx.GraphProto) -> None:

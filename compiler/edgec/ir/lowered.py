@@ -50,7 +50,7 @@ class TensorSlot:
     """An input or output in the workspace."""
 
     name: str
-    dtype: Literal["float32", "int32", "int64", "uint8", "int8", "bool"]
+    dtype: str  # one of `bundle.manifest.ITEM_BYTES`
     shape: tuple[Dimension, ...]
     offset: int
     bytes: int  # at the upper bounds of all dimensions

@@ -1,5 +1,11 @@
 """Passes over the ONNX graph. After each one onnxruntime still computes the same results."""
 
+from edgec.passes.expand_functions import EXPANDED, PREVIEW
+from edgec.passes.fix_inputs import fix_inputs
+from edgec.passes.inline_control_flow import CONTROL_FLOW
 from edgec.passes.pipeline import PIPELINE, simplify
 
-__all__ = ["PIPELINE", "simplify"]
+SIMPLIFIED_OPS = EXPANDED | PREVIEW | CONTROL_FLOW
+"""Operators that `simplify` takes apart."""
+
+__all__ = ["PIPELINE", "SIMPLIFIED_OPS", "fix_inputs", "simplify"]

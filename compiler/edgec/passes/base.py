@@ -23,6 +23,7 @@ class GraphPass(ir.passes.InPlacePass):
     """A pass over the main graph; unused nodes and initializers are removed after it."""
 
     name: ClassVar[str]
+    graphs_only: ClassVar[bool] = False  # decoders stay as their builder made them
 
     @abc.abstractmethod
     def rewrite(self, model: ir.Model) -> bool:

@@ -14,7 +14,7 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from edgec.passes.base import SMALL, GraphPass, constant, is_initializer, shape_of
+from edgec.passes.base import SMALL, GraphPass, add_initializer, constant, is_initializer, replace, shape_of
 from edgec.passes.infer_shapes import CONTENT, infer
 
 _RANDOM = frozenset(
@@ -30,6 +30,7 @@ class FoldConstants(GraphPass):
         modified = False
         opset = model.opset_imports.get("", 23)
         for node in list(model.graph):
+            _name_type(node)
             arrays = _computed(node, opset)
             if arrays is None:
                 continue
@@ -37,6 +38,15 @@ class FoldConstants(GraphPass):
                 _make_initializer(model.graph, output, array)
             modified = True
         return modified
+
+
+def _name_type(node: ir.Node) -> None:
+    """CastLike becomes the Cast to the type that it looks at, which does not depend on an input."""
+    like = node.inputs[1] if node.op_type == "CastLike" and node.domain == "" else None
+    if like is not None and like.dtype is not None:
+        node.op_type = "Cast"
+        node.resize_inputs(1)
+        node.attributes.add(ir.AttrInt64("to", int(like.dtype)))
 
 
 def _computed(node: ir.Node, opset: int) -> list[npt.NDArray[Any]] | None:
@@ -47,8 +57,8 @@ def _computed(node: ir.Node, opset: int) -> list[npt.NDArray[Any]] | None:
         or any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values())
     ):
         return None
-    if any(output.is_graph_output() for output in node.outputs):
-        return None
+    if node.op_type == "Identity" and node.outputs[0].is_graph_output():
+        return None  # what a folded output is left as
     if not all(value is None or is_initializer(value) for value in node.inputs):
         return _known_content(node)
     if _transposes_a_weight(node):
@@ -58,7 +68,10 @@ def _computed(node: ir.Node, opset: int) -> list[npt.NDArray[Any]] | None:
         return None
     proto = ir.serde.serialize_node(node)
     evaluator = ReferenceEvaluator(_model_of(proto, opset))
-    results = [np.asarray(result) for result in evaluator.run(None, inputs)]
+    try:
+        results = [np.asarray(result) for result in evaluator.run(None, inputs)]
+    except Exception:  # noqa: BLE001  # whatever the evaluator cannot compute is left to the lowering
+        return None
     return results if all(result.nbytes <= SMALL for result in results) else None
 
 
@@ -104,6 +117,9 @@ def _result_bytes(node: ir.Node) -> int:
 def _make_initializer(graph: ir.Graph, output: ir.Value, array: npt.NDArray[Any]) -> None:
     name = output.name
     assert name is not None
+    if output.is_graph_output():
+        replace(output, add_initializer(graph, f"{name}/folded", array))
+        return
     output.name = f"{name}/folded"
     value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
     value.shape = ir.Shape(array.shape)

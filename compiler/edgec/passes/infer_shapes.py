@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from edgec.passes import content_rules, shape_rules
 from edgec.passes.base import GraphPass, static_shape
+from edgec.passes.schema_shapes import infer_by_schema
 from edgec.passes.shape_context import MAX_ELEMENTS, Content, Context, Shape, Unknown
 
 CONTENT = "edgec.content"  # key of `Value.meta`: the known elements of a small integer tensor
@@ -31,8 +32,12 @@ def infer(graph: ir.Graph) -> None:
     _name_free_dimensions(graph)
     for value in graph.initializers.values():
         _from_constant(value)
+    opset = graph.opset_imports.get("", 23)
     for node in graph:
         if node.domain != "":
+            continue
+        if node.op_type not in shape_rules.RULES:
+            infer_by_schema(node, opset)
             continue
         context = Context(node, [_shape(v) for v in node.inputs], [content_of(v) for v in node.inputs])
         _infer_types(node)
@@ -91,12 +96,12 @@ def _infer_types(node: ir.Node) -> None:
     elif node.op_type == "ConstantOfShape":
         tensor = attributes.get_tensor("value")
         dtype = ir.DataType.FLOAT if tensor is None else tensor.dtype
-    elif node.op_type not in shape_rules.RULES:
-        return
     for output in node.outputs:
         if dtype is not None:
             output.dtype = dtype
-    if node.op_type == "MaxPool" and len(node.outputs) > 1:
+    if node.op_type == "Dropout" and len(node.outputs) > 1:
+        node.outputs[1].dtype = ir.DataType.BOOL
+    if node.op_type in ("MaxPool", "TopK") and len(node.outputs) > 1:
         node.outputs[1].dtype = ir.DataType.INT64
 
 

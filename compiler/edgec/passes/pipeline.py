@@ -11,6 +11,7 @@ from edgec.errors import ModelError
 from edgec.ir.model import ModelIR
 from edgec.passes.base import GraphPass, verify
 from edgec.passes.channels_last import ChannelsLast
+from edgec.passes.expand_functions import ExpandFunctions
 from edgec.passes.fold_batch_norm import FoldBatchNorm
 from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.fold_pad import FoldPad
@@ -22,6 +23,7 @@ from edgec.passes.fuse_layer_norm import FuseLayerNorm
 from edgec.passes.fuse_qkv import FuseQkv
 from edgec.passes.gemm_to_matmul import GemmToMatMul
 from edgec.passes.infer_shapes import InferShapes
+from edgec.passes.inline_control_flow import InlineControlFlow
 from edgec.passes.inline_functions import InlineFunctions
 from edgec.passes.lift_constants import LiftConstants
 from edgec.passes.remove_expand import RemoveExpand
@@ -31,8 +33,10 @@ from edgec.passes.simplify_arithmetic import SimplifyArithmetic
 PIPELINE: tuple[type[GraphPass], ...] = (
     InlineFunctions,
     LiftConstants,
+    ExpandFunctions,
     InferShapes,
     FoldConstants,
+    InlineControlFlow,
     FoldShapes,
     RemoveIdentities,
     FoldBatchNorm,
@@ -68,7 +72,8 @@ def simplify(
     for pass_class in PIPELINE:
         if pass_class.name in skip:
             continue
-        modified = _run(pass_class, graph)
+        concerned = model.kind == "graph" or not pass_class.graphs_only
+        modified = concerned and _run(pass_class, graph)
         if modified:
             for cleaning in _ALWAYS:
                 if cleaning is not pass_class and cleaning.name not in skip:

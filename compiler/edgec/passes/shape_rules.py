@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from edgec.passes import dims as d
 from edgec.passes.dims import Dim
+from edgec.passes.einsum_terms import einsum_terms
 from edgec.passes.shape_context import Context, Shape, Unknown, axis_of
 from edgec.passes.shape_windows import conv, conv_transpose, global_pool, pool, resize
 
@@ -278,16 +279,45 @@ def _one_hot(c: Context) -> list[Shape]:
     return [shape]
 
 
+def _einsum(c: Context) -> list[Shape]:
+    shapes = [c.shape(i) for i in range(len(c.node.inputs))]
+    try:
+        terms, result = einsum_terms(c.text("equation", ""), [len(shape) for shape in shapes])
+    except ValueError as error:
+        raise Unknown from error
+    sizes: dict[str, Dim] = {}
+    for term, shape in zip(terms, shapes, strict=True):
+        for letter, dim in zip(term, shape, strict=True):
+            if letter not in sizes or sizes[letter] == 1:
+                sizes[letter] = dim
+    return [[sizes[letter] for letter in result]]
+
+
+def _top_k(c: Context) -> list[Shape]:
+    shape = list(c.shape(0))
+    shape[axis_of(c.integer("axis", -1), len(shape))] = c.content(1)[0]
+    return [shape, shape]
+
+
+def _stft(c: Context) -> list[Shape]:
+    signal = c.shape(0)
+    length = c.numbers(3)[0] if c.has(3) else c.shape(2)[0]
+    if not isinstance(length, int):
+        raise Unknown
+    frames = d.add(d.floor_divide(d.subtract(signal[1], length), c.numbers(1)[0]), 1)
+    return [[signal[0], frames, length // 2 + 1 if c.integer("onesided", 1) else length, 2]]
+
+
 Rule = Callable[[Context], list[Shape]]
 
 ELEMENTWISE_UNARY = frozenset(
-    "Abs Acos Asin Atan BitwiseNot Cast Ceil Celu Cos Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity IsInf "
-    "IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Sigmoid Sign Sin Softplus Softsign Sqrt Swish Tan "
-    "Tanh ThresholdedRelu".split()
+    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid "
+    "HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Sigmoid Sign Sin Sinh "
+    "Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu".split()
 )
 ELEMENTWISE_MANY = frozenset(
-    "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or PRelu Pow Sub Sum Where "
-    "Xor".split()
+    "Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min "
+    "Mod Mul Or PRelu Pow Sub Sum Where Xor".split()
 )
 
 RULES: dict[str, Rule] = {
@@ -299,7 +329,7 @@ RULES: dict[str, Rule] = {
         _reduce,
     ),
     **dict.fromkeys(
-        "BatchNormalization CastLike Clip CumSum Dropout GroupNormalization InstanceNormalization LogSoftmax "
+        "CastLike Clip CumSum Dropout GroupNormalization InstanceNormalization LogSoftmax "
         "RMSNormalization RotaryEmbedding ScatterElements ScatterND Softmax Trilu".split(),
         _same,
     ),
@@ -307,11 +337,13 @@ RULES: dict[str, Rule] = {
     "ArgMin": _arg_reduce,
     "Attention": _attention,
     "AveragePool": pool,
+    "BatchNormalization": lambda c: [c.shape(0), c.shape(3), c.shape(4)],
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
     "Conv": conv,
     "ConvTranspose": conv_transpose,
     "DepthToSpace": _depth_to_space,
+    "Einsum": _einsum,
     "Expand": _expand,
     "Flatten": _flatten,
     "Gather": _gather,
@@ -332,10 +364,12 @@ RULES: dict[str, Rule] = {
     "Shape": _shape,
     "Size": lambda _: [[]],
     "Slice": _slice,
+    "STFT": _stft,
     "SpaceToDepth": _space_to_depth,
     "Split": _split,
     "Squeeze": _squeeze,
     "Tile": _tile,
+    "TopK": _top_k,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
 }

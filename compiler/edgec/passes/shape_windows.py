@@ -67,9 +67,14 @@ def conv_transpose(c: Context) -> list[Shape]:
     strides, dilations = c.integers("strides", [1] * rank), c.integers("dilations", [1] * rank)
     output_padding = c.integers("output_padding", [0] * rank)
     pads = c.integers("pads", [0] * (2 * rank))
-    if c.text("auto_pad", "NOTSET") not in ("NOTSET", "") or "output_shape" in c.node.attributes:
-        raise Unknown
+    automatic = c.text("auto_pad", "NOTSET")
     result: Shape = [shape[0], d.multiply(weight[1], c.integer("group", 1))]
+    if "output_shape" in c.node.attributes:
+        return [[*result, *c.integers("output_shape")[-rank:]]]
+    if automatic in ("SAME_UPPER", "SAME_LOWER"):
+        return [[*result, *(d.multiply(shape[2 + i], strides[i]) for i in range(rank))]]
+    if automatic == "VALID":
+        pads = [0] * (2 * rank)
     for i in range(rank):
         kernel = weight[2 + i]
         if not isinstance(kernel, int):
@@ -93,10 +98,19 @@ def resize(c: Context) -> list[Shape]:
     axes = [axis_of(a, len(shape)) for a in c.integers("axes", range(len(shape)))]
     result = list(shape)
     if c.has(3):
-        if c.text("keep_aspect_ratio_policy", "stretch") != "stretch":
+        policy = c.text("keep_aspect_ratio_policy", "stretch")
+        sizes = c.content(3)
+        if policy == "stretch":
+            for axis, size in zip(axes, sizes, strict=True):
+                result[axis] = size
+            return [result]
+        pairs = [(shape[axis], size) for axis, size in zip(axes, sizes, strict=True)]
+        ratios = [size / dim for dim, size in pairs if isinstance(dim, int) and isinstance(size, int)]
+        if len(ratios) != len(pairs):
             raise Unknown
-        for axis, size in zip(axes, c.content(3), strict=True):
-            result[axis] = size
+        ratio = min(ratios) if policy == "not_larger" else max(ratios)
+        for axis, (dim, _) in zip(axes, pairs, strict=True):
+            result[axis] = int(np.floor(ratio * int(dim) + 0.5))  # type: ignore[arg-type]
         return [result]
     for axis, scale in zip(axes, c.array(2).reshape(-1), strict=True):
         dim = shape[axis]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import wasmtime
@@ -32,6 +33,11 @@ def available_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def numpy_dtype(slot: Slot) -> np.dtype[Any]:
+    """What numpy has no name for, ml_dtypes has: bfloat16 and everything of less than 16 bits."""
+    return np.dtype(getattr(ml_dtypes, slot.dtype, slot.dtype))
 
 
 def choose_variant(bundle: Bundle, variant: str | None, threads: int | None) -> tuple[str, int]:
@@ -246,7 +252,7 @@ class Engine:
 
     def view(self, slot: Slot, count: int) -> npt.NDArray[Any]:
         """The first `count` items of an input or output, in place."""
-        dtype = np.dtype(slot.dtype)
+        dtype = numpy_dtype(slot)
         return self.memory[slot.offset : slot.offset + count * dtype.itemsize].view(dtype)
 
     def ensure_bytes(self, end: int) -> None:

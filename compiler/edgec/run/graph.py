@@ -7,13 +7,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
 from edgec.bundle import dims as dimensions
 from edgec.bundle.manifest import Slot
 from edgec.errors import RunError, UsageError
-from edgec.run.engine import Engine
+from edgec.run.engine import Engine, numpy_dtype
 
 Arrays = Mapping[str, npt.ArrayLike]
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
@@ -39,14 +40,16 @@ def _listed(names: Mapping[str, Any]) -> str:
 
 def _converted(slot: Slot, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The array in the slot's type, if no value changes by more than rounding."""
-    dtype = np.dtype(slot.dtype)
+    dtype = numpy_dtype(slot)
     if array.dtype == dtype:
         return array
-    if dtype.kind == "i" and array.dtype.kind in "iu":
-        limits = np.iinfo(dtype)
+    integer = slot.dtype.removeprefix("u").startswith("int")
+    small_float = not integer and dtype.kind == "V"  # bfloat16 and smaller; numpy does not know that they are floats
+    if integer and array.dtype.kind in "iu":
+        limits = ml_dtypes.iinfo(dtype)  # type: ignore[no-untyped-call]
         if array.size and not (limits.min <= array.min() and array.max() <= limits.max):
             raise UsageError(f"input `{slot.name}` has values outside {slot.dtype}")
-    elif not np.can_cast(array.dtype, dtype, "same_kind"):
+    elif not (small_float and array.dtype.kind == "f") and not np.can_cast(array.dtype, dtype, "same_kind"):
         raise UsageError(f"input `{slot.name}` is {array.dtype}", hint=f"the model wants {slot.dtype}")
     return array.astype(dtype)
 
@@ -80,7 +83,7 @@ def _bind_dims(
 
 def _shape(slot: Slot, dims: Mapping[str, int]) -> tuple[int, ...]:
     shape = tuple(dimensions.evaluate(dimension, dims) for dimension in slot.shape)
-    if min(shape, default=0) < 0 or math.prod(shape) * np.dtype(slot.dtype).itemsize > slot.bytes:
+    if min(shape, default=0) < 0 or math.prod(shape) * numpy_dtype(slot).itemsize > slot.bytes:
         raise RunError(f"the shape {list(shape)} of `{slot.name}` is not possible")
     return shape
 

@@ -20,7 +20,32 @@ export const VARIANTS = [
   "relaxed16-threads",
 ] as const;
 export const REGIONS = ["static", "control", "stacks", "workspace", "weights", "kv"] as const;
-export const ITEM_BYTES = { float32: 4, int32: 4, int64: 8, uint8: 1, int8: 1, bool: 1 } as const;
+export const ITEM_BYTES = {
+  float32: 4,
+  int32: 4,
+  int64: 8,
+  uint8: 1,
+  int8: 1,
+  bool: 1,
+  float16: 2,
+  bfloat16: 2,
+  float64: 8,
+  int16: 2,
+  uint16: 2,
+  uint32: 4,
+  uint64: 8,
+  // A code per byte:
+  float8_e4m3fn: 1,
+  float8_e4m3fnuz: 1,
+  float8_e5m2: 1,
+  float8_e5m2fnuz: 1,
+  float4_e2m1fn: 1,
+  // An integer per byte:
+  int4: 1,
+  uint4: 1,
+  int2: 1,
+  uint2: 1,
+} as const;
 
 export type Variant = (typeof VARIANTS)[number];
 export type DType = keyof typeof ITEM_BYTES;

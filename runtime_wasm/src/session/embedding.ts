@@ -57,11 +57,11 @@ function inputValues(slot: Slot, tokens: number[], length: number, pad: number):
 }
 
 function pool(outputs: Tensor[], tokens: number, task: EmbeddingTask): Float32Array {
-  const states = outputs.find((tensor) => tensor.dtype === "float32" && tensor.shape.length === 3);
+  const states = outputs.find((tensor) => tensor.data instanceof Float32Array && tensor.shape.length === 3);
   const pooled = states
     ? pooledStates(states, tokens, task)
-    : outputs.find((tensor) => tensor.dtype === "float32" && tensor.shape.length === 2)?.data;
-  if (!pooled) throw new EdgecError("unsupported", "the model has no float32 output of two or three dimensions");
+    : outputs.find((tensor) => tensor.data instanceof Float32Array && tensor.shape.length === 2)?.data;
+  if (!pooled) throw new EdgecError("unsupported", "the model has no floating-point output of two or three dimensions");
   const values = Float64Array.from(pooled as Float32Array);
   if (!task.normalize) return Float32Array.from(values);
   let squares = 0;

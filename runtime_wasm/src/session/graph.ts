@@ -4,12 +4,14 @@ import { type Dims, evaluate } from "../bundle/dims.js";
 import { type DType, ITEM_BYTES, type Slot } from "../bundle/manifest.js";
 import type { Engine } from "../engine/engine.js";
 import { EdgecError } from "../errors.js";
+import { decodeHalves, encodeHalves, isHalf } from "./half.js";
 
 export type TensorData =
   | Float32Array
   | Float64Array
   | Int32Array
   | BigInt64Array
+  | BigUint64Array
   | Uint8Array
   | Int8Array
   | Int16Array
@@ -20,8 +22,21 @@ export type TensorData =
 export interface Tensor {
   dtype: DType;
   shape: number[];
-  /** In row-major order; `int64` is a BigInt64Array, `bool` a Uint8Array of 0 and 1. */
-  data: Float32Array | Int32Array | BigInt64Array | Uint8Array | Int8Array;
+  /**
+   * In row-major order; `int64` is a BigInt64Array, `bool` a Uint8Array of 0 and 1. `float16` and `bfloat16` are a
+   * Float32Array; floats of 8 and 4 bits are their codes in a Uint8Array, integers of 4 and 2 bits have a byte each.
+   */
+  data:
+    | Float32Array
+    | Float64Array
+    | Int32Array
+    | BigInt64Array
+    | BigUint64Array
+    | Uint8Array
+    | Int8Array
+    | Int16Array
+    | Uint16Array
+    | Uint32Array;
 }
 
 /** A typed array or list of numbers; `shape` may be left out where the model fixes all dimensions. */
@@ -35,6 +50,22 @@ const ARRAYS = {
   uint8: Uint8Array,
   int8: Int8Array,
   bool: Uint8Array,
+  float16: Float32Array,
+  bfloat16: Float32Array,
+  float64: Float64Array,
+  int16: Int16Array,
+  uint16: Uint16Array,
+  uint32: Uint32Array,
+  uint64: BigUint64Array,
+  float8_e4m3fn: Uint8Array,
+  float8_e4m3fnuz: Uint8Array,
+  float8_e5m2: Uint8Array,
+  float8_e5m2fnuz: Uint8Array,
+  float4_e2m1fn: Uint8Array,
+  int4: Int8Array,
+  uint4: Uint8Array,
+  int2: Int8Array,
+  uint2: Uint8Array,
 } as const;
 const RANGES: Partial<Record<DType, [bigint, bigint]>> = {
   int32: [-(2n ** 31n), 2n ** 31n - 1n],
@@ -42,7 +73,23 @@ const RANGES: Partial<Record<DType, [bigint, bigint]>> = {
   uint8: [0n, 255n],
   int8: [-128n, 127n],
   bool: [0n, 1n],
+  int16: [-32768n, 32767n],
+  uint16: [0n, 65535n],
+  uint32: [0n, 2n ** 32n - 1n],
+  uint64: [0n, 2n ** 64n - 1n],
+  float8_e4m3fn: [0n, 255n],
+  float8_e4m3fnuz: [0n, 255n],
+  float8_e5m2: [0n, 255n],
+  float8_e5m2fnuz: [0n, 255n],
+  float4_e2m1fn: [0n, 15n],
+  int4: [-8n, 7n],
+  uint4: [0n, 15n],
+  int2: [-2n, 1n],
+  uint2: [0n, 3n],
 };
+const FLOATS: ReadonlySet<DType> = new Set(["float32", "float64", "float16", "bfloat16"]);
+/** Every element of their arrays is allowed. */
+const FREE: ReadonlySet<DType> = new Set(["int32", "int64", "uint8", "int8", "int16", "uint16", "uint32", "uint64"]);
 const NAME = /^[A-Za-z_][A-Za-z0-9_.]*$/;
 
 const wrong = (message: string, hint?: string): EdgecError => new EdgecError("invalid-argument", message, { hint });
@@ -57,10 +104,12 @@ export function runGraph(engine: Engine, inputs: Readonly<Record<string, TensorI
   const tensors = manifest.inputs.map((slot) => ({ slot, ...toTensor(slot, inputs[slot.name]) }));
   const dims = bindDims(manifest.dims, tensors);
   for (const { slot, shape, data } of tensors) checkShape(slot, shape, data.length, dims);
-  for (const { slot, data } of tensors)
+  for (const { slot, data } of tensors) {
+    const stored = isHalf(slot.dtype) ? encodeHalves(slot.dtype, data as Float32Array) : data;
     new Uint8Array(engine.memory.buffer, slot.offset).set(
-      new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
+      new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength),
     );
+  }
   engine.call("run", ...manifest.entry_points.run.map((name) => dims[name]));
   return Object.fromEntries(manifest.outputs.map((slot) => [slot.name, read(engine, slot, dims)]));
 }
@@ -90,8 +139,8 @@ function toTensor(slot: Slot, input: TensorInput): { shape: readonly number[]; d
 
 function convert(slot: Slot, values: TensorData | readonly (number | bigint | boolean)[]): Tensor["data"] {
   const wanted = ARRAYS[slot.dtype];
-  if (values instanceof wanted && slot.dtype !== "bool") return values;
-  if (slot.dtype === "float32") return Float32Array.from(values as readonly number[], Number);
+  if (values instanceof wanted && (FREE.has(slot.dtype) || FLOATS.has(slot.dtype))) return values;
+  if (FLOATS.has(slot.dtype)) return (wanted as Float32ArrayConstructor).from(values as readonly number[], Number);
   if (values instanceof Float32Array || values instanceof Float64Array) {
     throw wrong(`input \`${slot.name}\` has floating-point values`, `the model wants ${slot.dtype}`);
   }
@@ -103,8 +152,9 @@ function convert(slot: Slot, values: TensorData | readonly (number | bigint | bo
     if (integer < low || integer > high) throw wrong(`input \`${slot.name}\` has values outside ${slot.dtype}`);
     return integer;
   });
-  return slot.dtype === "int64"
-    ? BigInt64Array.from(integers)
+  if (slot.dtype === "int64") return BigInt64Array.from(integers);
+  return slot.dtype === "uint64"
+    ? BigUint64Array.from(integers)
     : (wanted as Int32ArrayConstructor).from(integers, Number);
 }
 
@@ -157,5 +207,8 @@ function product(shape: readonly number[]): number {
 function read(engine: Engine, slot: Slot, dims: Dims): Tensor {
   const shape = shapeOf(slot, dims);
   const bytes = engine.bytes(slot.offset, product(shape) * ITEM_BYTES[slot.dtype]).slice();
+  if (isHalf(slot.dtype)) {
+    return { dtype: slot.dtype, shape, data: decodeHalves(slot.dtype, new Uint16Array(bytes.buffer as ArrayBuffer)) };
+  }
   return { dtype: slot.dtype, shape, data: new ARRAYS[slot.dtype](bytes.buffer as ArrayBuffer) };
 }

@@ -25,7 +25,7 @@ function imageOutput(engine: Engine, spec: ImageSpec, image: Pixels): { output: 
   const { width, height } = spec;
   const shape = spec.layout === "NCHW" ? [1, 3, height, width] : [1, height, width, 3];
   const outputs = runGraph(engine, { [slot.name]: { data, shape } });
-  const output = Object.values(outputs).find((tensor) => tensor.dtype === "float32");
-  if (!output) throw new EdgecError("unsupported", "the model has no float32 output");
+  const output = Object.values(outputs).find((tensor) => tensor.data instanceof Float32Array);
+  if (!output) throw new EdgecError("unsupported", "the model has no floating-point output");
   return { output: output.data as Float32Array, placement };
 }

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -25,8 +26,21 @@ from edgec.passes import simplify
 from tests.passes.graphs import graph_model, run
 
 Arrays = dict[str, npt.NDArray[Any]]
-_NUMPY = {"float32": "f4", "int64": "i8", "int32": "i4", "bool": "?", "uint8": "u1", "int8": "i1"}
-_PROTO = {"f": onnx.TensorProto.FLOAT, "i": onnx.TensorProto.INT64, "b": onnx.TensorProto.BOOL}
+_PROTO = {
+    "f": onnx.TensorProto.FLOAT,
+    "i": onnx.TensorProto.INT64,
+    "b": onnx.TensorProto.BOOL,
+    "d": onnx.TensorProto.DOUBLE,
+    "h": onnx.TensorProto.FLOAT16,
+    "i1": onnx.TensorProto.INT8,
+    "i4": onnx.TensorProto.INT32,
+    "u1": onnx.TensorProto.UINT8,
+}
+
+
+def _numpy(dtype: str) -> np.dtype[Any]:
+    return np.dtype(getattr(ml_dtypes, dtype, dtype))
+
 
 EACH = ("simd128", "relaxed", "relaxed16")
 
@@ -72,7 +86,7 @@ class WasmGraph:
     def __call__(self, feed: Arrays) -> list[npt.NDArray[Any]]:
         sizes: dict[str, int] = {}
         for slot in self.module.inputs:
-            array = np.ascontiguousarray(feed[slot.name].astype(_NUMPY[slot.dtype]))
+            array = np.asarray(feed[slot.name], _numpy(slot.dtype), order="C")
             sizes.update({d: n for d, n in zip(slot.shape, array.shape, strict=True) if isinstance(d, str)})
             self.memory.write(self.store, array.tobytes(), slot.offset)
         arguments = [sizes[name] for name in self.module.entry_points[0].parameters]
@@ -80,7 +94,7 @@ class WasmGraph:
         results = []
         for slot in self.module.outputs:
             shape = [d if isinstance(d, int) else ir.SymbolicDim(d).evaluate(sizes) for d in slot.shape]
-            dtype = np.dtype(_NUMPY[slot.dtype])
+            dtype = _numpy(slot.dtype)
             content = self.memory.read(self.store, slot.offset, slot.offset + math.prod(shape) * dtype.itemsize)
             results.append(np.frombuffer(bytes(content), dtype).reshape(shape))
         return results
@@ -92,7 +106,7 @@ def make_model(
     outputs: Mapping[str, str],
     weights: Arrays | None = None,
 ) -> ModelIR:
-    """`inputs`: name -> (type, shape), `outputs`: name -> type; types are "f", "i" (int64) and "b"."""
+    """`inputs`: name -> (type, shape), `outputs`: name -> type; types are the keys of `_PROTO`."""
     graph = oh.make_graph(
         list(nodes),
         "g",
@@ -109,7 +123,7 @@ def assert_close(expected: Sequence[npt.NDArray[Any]], got: Sequence[npt.NDArray
     for index, (a, b) in enumerate(zip(expected, got, strict=True)):
         assert a.shape == b.shape, index
         assert np.array_equal(np.isnan(a), np.isnan(b)) if a.dtype.kind == "f" else True
-        left, right = a.astype(np.float64), b.astype(np.float64)
+        left, right = np.nan_to_num(a.astype(np.float64)), np.nan_to_num(b.astype(np.float64))
         scale = max(1.0, float(np.abs(left).max(initial=0.0)))
         assert np.abs(left - right).max(initial=0.0) <= tolerance * scale, index
 

@@ -43,6 +43,46 @@ UNARY: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("operator", ["PRelu", "Where"])
+def test_products_of_choices(operator: str) -> None:
+    """Found by a random graph: TVM refused to compile the product."""
+    inputs: dict[str, tuple[str, list[int | str]]] = {
+        "flag": ("b", [7, 2, 2, 3]),
+        "x": ("f", [7, 2, 2, 3]),
+        "y": ("f", [2, 2, 3]),
+        "z": ("f", [2, 1, 3]),
+    }
+    chosen = ["flag", "x", "y"] if operator == "Where" else ["x", "y"]
+    nodes = [node(operator, chosen, "choice"), node("Mul", ["choice", "z"], "product")]
+    feed = {
+        "flag": RANDOM.random((7, 2, 2, 3)) < 0.5,
+        "x": floats(7, 2, 2, 3),
+        "y": floats(2, 2, 3),
+        "z": floats(2, 1, 3),
+    }
+    check(make_model(nodes, inputs, {"product": "f"}), [feed])
+
+
+def test_pointwise_convolutions_with_padding_behind() -> None:
+    """Found by random graphs: a 1 x 1 kernel was taken to see every pixel once, the padding after the last was lost."""
+    weights = {"w": floats(4, 3, 1), "w2": floats(4, 3, 1, 1)}
+    nodes = [
+        node("Conv", ["line", "w"], "y1", pads=[0, 1]),
+        node("Conv", ["image", "w2"], "y2", pads=[0, 0, 0, 2]),
+        node("Conv", ["image", "w2"], "y3", pads=[0, 0, 1, 0]),
+    ]
+    inputs: dict[str, tuple[str, list[int | str]]] = {"line": ("f", [2, 3, 6]), "image": ("f", [1, 3, 4, 5])}
+    model = make_model(nodes, inputs, dict.fromkeys(("y1", "y2", "y3"), "f"), weights)
+    check(model, [{"line": floats(2, 3, 6), "image": floats(1, 3, 4, 5)}])
+
+
+def test_powers_of_negative_numbers() -> None:
+    model = make_model([node("Pow", ["x", "y"], "z")], {"x": ("f", [12]), "y": ("f", [12])}, {"z": "f"})
+    x = np.array([-2, -2, -2, -2, 2, 2, 0, 0, -1, -0.5, 3, -3], np.float32)
+    y = np.array([2, 3, 0.5, -3, 0.5, -2, 2, 0, 1.5, -1, 0, 0], np.float32)
+    check(model, [{"x": x, "y": y}])
+
+
 def test_unary_operators() -> None:
     nodes = [node(name, ["x"], f"y_{name}", **attributes) for name, attributes in UNARY.items()]
     nodes += [node(name, ["positive"], f"y_{name}") for name in ("Log", "Sqrt", "Reciprocal")]

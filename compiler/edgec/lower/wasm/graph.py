@@ -12,20 +12,34 @@ from edgec.ir.lowered import Dimension
 from edgec.lower.wasm.graph_context import GraphContext, label
 from edgec.lower.wasm.graph_dims import symbols
 from edgec.lower.wasm.graph_fusion import Group, find_groups, weight_of_matmul
-from edgec.lower.wasm.graph_values import TensorView, dtype_of
+from edgec.lower.wasm.graph_operands import DECIDING, check_operands
+from edgec.lower.wasm.graph_values import TensorView, dtype_of, slot_dtype, small_float, small_integer_bits
+from edgec.lower.wasm.kernels.small_floats import FORMATS
 from edgec.lower.wasm.ops import (
+    algebra,
     attention,
     conv,
+    cumulative,
     elementwise,
+    fourier,
     gather,
     matmul,
     movement,
     normalization,
     pool,
+    quantization,
+    recurrent,
     reduce,
     resize,
+    sampling,
+    scatter,
+    selection,
+    statistics,
+    windows,
 )
+from edgec.lower.wasm.ops.elementwise import float_decoded, float_encoded, integer_wrapped
 from edgec.lower.wasm.program import Program
+from edgec.passes.base import is_read
 from edgec.passes.dims import Dim
 from edgec.passes.infer_shapes import content_of, infer
 
@@ -37,6 +51,16 @@ EMITTERS: Mapping[str, Emitter] = {
     **reduce.OPS,
     **normalization.OPS,
     **gather.OPS,
+    **algebra.OPS,
+    **cumulative.OPS,
+    **fourier.OPS,
+    **statistics.OPS,
+    **quantization.OPS,
+    **recurrent.OPS,
+    **sampling.OPS,
+    **scatter.OPS,
+    **selection.OPS,
+    **windows.OPS,
     "Attention": attention.lower,
     "AveragePool": pool.lower,
     "MatMul": matmul.lower,
@@ -51,14 +75,14 @@ GROUP_EMITTERS: Mapping[str, Callable[[GraphContext, Group], None]] = {
 
 # Some are gone after `simplify`, or known while compiling.
 SUPPORTED_OPS = frozenset(EMITTERS) | {
-    "BatchNormalization",
     "Constant",
-    "Conv",
     "Gemm",
+    "MelWeightMatrix",
     "GlobalAveragePool",
     "GlobalMaxPool",
     "Shape",
     "Size",
+    "Upsample",
 }
 
 
@@ -68,10 +92,11 @@ def lower_graph(compressed: CompressedModel) -> Program:
     Raises `UnsupportedError` for an operator, element type or dimension that no kernel handles.
     """
     graph = compressed.model.model.graph
-    unsupported = sorted({node.op_type for node in graph if node.op_type not in SUPPORTED_OPS or node.domain != ""})
-    if unsupported:
-        raise UnsupportedError("no kernels for " + ", ".join(f"`{name}`" for name in unsupported))
     infer(graph)
+    check_operands(graph)
+    unsupported = {n.op_type: label(n) for n in graph if n.op_type not in SUPPORTED_OPS or n.domain != ""}
+    if unsupported:
+        raise UnsupportedError("no kernels for " + ", ".join(unsupported[name] for name in sorted(unsupported)))
     _check_shapes(graph)
     names = symbols([dim for value in graph.inputs if value.shape is not None for dim in value.shape.dims])
     plan = compressed.plan
@@ -79,12 +104,20 @@ def lower_graph(compressed: CompressedModel) -> Program:
     program = Program("graph", max_threads=plan.max_threads, dims=bounds)
     context = GraphContext(compressed, program, program.entry("run", *names))
     for value in graph.inputs:
-        context.define(value, _slot(context, program, value, is_input=True))
+        _define_input(context, program, value)
+    encoded: dict[ir.Value, TensorView] = {}  # outputs that are rounded to a small float at the end
     for value in graph.outputs:
-        context.outputs[value] = _slot(context, program, value, is_input=False)
+        small = small_float(value)
+        if small is None:
+            context.outputs[value] = _slot(context, program, value, dtype_of(value), is_input=False)
+        else:
+            encoded[value] = _slot(context, program, value, FORMATS[small].memory, is_input=False)
     _emit(context, graph)
-    for value in graph.outputs:
-        _finish(context, value)
+    for value, target in context.outputs.items():
+        _finish(context, value, target)
+    for value, target in encoded.items():
+        expression = context.operand(value, target.shape)
+        context.compute_into(float_encoded(small_float(value) or "", expression), target)
     return program
 
 
@@ -94,7 +127,11 @@ def _emit(context: GraphContext, graph: ir.Graph) -> None:
     last = {group.nodes[-1]: group for group in groups.values()}
     needed = _needed(graph)
     for node in graph:
-        if node in last:
+        if node in needed and all(0 in context.shape(value) for value in node.outputs if is_read(value)):
+            for value in node.outputs:
+                if is_read(value):
+                    context.define(value, _empty(context, value))
+        elif node in last:
             group = last[node]
             GROUP_EMITTERS[group.anchor.op_type](context, group)
         elif node in needed and node not in absorbed:
@@ -107,24 +144,42 @@ def _emit(context: GraphContext, graph: ir.Graph) -> None:
             emitter(context, node)
 
 
+def _empty(context: GraphContext, value: ir.Value) -> TensorView:
+    """A tensor without elements; nothing computes it."""
+    return context.allocate(value.name or "empty", dtype_of(value), context.shape(value), value=value)
+
+
 def _check_shapes(graph: ir.Graph) -> None:
     for node in graph:
         for value in node.outputs:
-            if value.shape is None and value.uses():
+            if value.shape is None and (value.uses() or value.is_graph_output()):
                 raise UnsupportedError(
                     f"the output shape of {label(node)} depends on the input's content",
                     hint="export the model with fixed shapes there",
                 )
 
 
-def _slot(context: GraphContext, program: Program, value: ir.Value, *, is_input: bool) -> TensorView:
-    """Persistent memory for a graph input or output."""
+def _define_input(context: GraphContext, program: Program, value: ir.Value) -> None:
+    small = small_float(value)
+    bits = small_integer_bits(value)
+    if bits is not None:  # callers may leave the rest of a byte as they like
+        slot = _slot(context, program, value, dtype_of(value), is_input=True)
+        context.define(value, context.computed(integer_wrapped(bits, slot)))
+        return
+    if small is None:
+        context.define(value, _slot(context, program, value, dtype_of(value), is_input=True))
+        return
+    slot = _slot(context, program, value, FORMATS[small].memory, is_input=True)
+    context.define(value, context.computed(float_decoded(small, slot)))
+
+
+def _slot(context: GraphContext, program: Program, value: ir.Value, dtype: str, *, is_input: bool) -> TensorView:
+    """Persistent memory of the element type `dtype` for a graph input or output."""
     shape = context.shape(value)
-    dtype = dtype_of(value)
     target = context.allocate(value.name or "", dtype, shape)
     target.storage.persistent = True
     declare = program.input if is_input else program.output
-    declare(value.name or "", dtype, tuple(_dimension(dim) for dim in shape), target.storage)
+    declare(value.name or "", slot_dtype(value), tuple(_dimension(dim) for dim in shape), target.storage)
     return target
 
 
@@ -148,32 +203,15 @@ def _needed(graph: ir.Graph) -> set[ir.Node]:
     return needed
 
 
-# Inputs that say where elements go; the emitters take them from shape inference.
-_SHAPE_INPUTS: Mapping[str, tuple[int, ...]] = {
-    "ConstantOfShape": (0,),
-    "Expand": (1,),
-    "Pad": (1, 3),
-    "Range": (0, 1, 2),
-    "Reshape": (1,),
-    "Resize": (1, 2, 3),
-    "Slice": (1, 2, 3, 4),
-    "Split": (1,),
-    "Squeeze": (1,),
-    "Tile": (1,),
-    "Unsqueeze": (1,),
-}
-
-
 def _is_shape(node: ir.Node, index: int) -> bool:
     """Also weights of linear layers, which `ops/linear.py` brings into another order."""
     if node.op_type == "MatMul" and index == 1:
         return weight_of_matmul(node) is not None
-    return index in _SHAPE_INPUTS.get(node.op_type, ())
+    return any(index == deciding for deciding, _ in DECIDING.get(node.op_type, ()))
 
 
-def _finish(context: GraphContext, value: ir.Value) -> None:
+def _finish(context: GraphContext, value: ir.Value, target: TensorView) -> None:
     """The value in the output's memory."""
-    target = context.outputs[value]
     if value.producer() is None and not value.is_graph_input():
         raise ModelError(f"graph output `{value.name}` has no producer")
     view = context.view(value)

@@ -20,6 +20,8 @@ from edgec.lower.wasm.graph_values import (
     memory_dtype,
 )
 from edgec.lower.wasm.kernels.elementwise import Operand, dimension, dimensions, elementwise
+from edgec.lower.wasm.kernels.generic import Body, Layout, generic
+from edgec.lower.wasm.kernels.generic import dimensions as generic_dimensions
 from edgec.lower.wasm.program import Entry, Program, Storage, View
 from edgec.lower.wasm.program import Operand as CallOperand
 from edgec.lower.wasm.target import Isa
@@ -147,6 +149,8 @@ class GraphContext:
 
     def compute_into(self, lazy: Lazy, target: TensorView) -> None:
         """The kernel call that evaluates `lazy`, broadcast to the target's shape."""
+        if 0 in target.shape:
+            return
         leaves = [leaf.broadcast(target.shape) for leaf in lazy.leaves]
         operands = [Operand(leaf.dtype, leaf.strides, symbolic(leaf.offset)) for leaf in leaves]
         output = Operand(target.dtype, target.strides, symbolic(target.offset))
@@ -184,6 +188,25 @@ class GraphContext:
         operands: list[CallOperand] = [address(buffer) for buffer in buffers]
         work = work or Work(activations=activation_bytes(buffers), shape=_shape(buffers[-1]))
         self.entry.call(self.program.kernel(key, make), *operands, *scalars, work=work)
+
+    def generic(
+        self,
+        name: str,
+        attributes: Hashable,
+        inputs: Sequence[TensorView],
+        outputs: Sequence[TensorView],
+        body: Body,
+    ) -> None:
+        """Call the generic kernel that `body` writes; it may depend on `attributes` and the tensors' layouts alone."""
+        if all(0 in view.shape for view in outputs):
+            return
+        layouts = [[Layout(v.dtype, v.shape, v.strides, symbolic(v.offset)) for v in vs] for vs in (inputs, outputs)]
+        self.call(
+            (name, attributes, *map(tuple, layouts)),
+            lambda isa: generic(layouts[0], layouts[1], body),
+            [*inputs, *outputs],
+            generic_dimensions(layouts[0], layouts[1]),
+        )
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """`make()` the first time, the same result afterwards."""

@@ -14,6 +14,8 @@ from edgec.passes import dims as d
 from edgec.passes.base import constant, is_initializer, is_op, only_use, producer, scalar, shape_of
 from edgec.passes.dims import Dim
 
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)  # float32 in memory
+
 
 @dataclass
 class Group:
@@ -46,8 +48,19 @@ def find_groups(graph: ir.Graph) -> dict[ir.Node, Group]:
 
 def _is_anchor(node: ir.Node) -> bool:
     if is_op(node, "Conv"):
-        return is_initializer(node.inputs[1])
-    return is_op(node, "MatMul") and weight_of_matmul(node) is not None
+        return is_initializer(node.inputs[1]) and _has_kernel(node)
+    return is_op(node, "MatMul") and weight_of_matmul(node) is not None and _is_float32(node)
+
+
+def _has_kernel(conv: ir.Node) -> bool:
+    """Images and sequences of float32, with a bias that is a constant, if any."""
+    shape = shape_of(conv.inputs[0])
+    bias = conv.inputs[2] if len(conv.inputs) > 2 else None
+    return shape is not None and len(shape) in (3, 4) and _is_float32(conv) and (bias is None or is_initializer(bias))
+
+
+def _is_float32(node: ir.Node) -> bool:
+    return all(value is None or value.dtype in _FLOATS for value in node.inputs)
 
 
 def weight_of_matmul(node: ir.Node) -> ir.Value | None:

@@ -15,22 +15,70 @@ from edgec.lower.wasm.program import Storage
 from edgec.passes import dims as d
 from edgec.passes.dims import Dim
 
+_SMALL_FLOATS = {
+    ir.DataType.FLOAT16: "float16",
+    ir.DataType.BFLOAT16: "bfloat16",
+    ir.DataType.FLOAT8E4M3FN: "float8_e4m3fn",
+    ir.DataType.FLOAT8E4M3FNUZ: "float8_e4m3fnuz",
+    ir.DataType.FLOAT8E5M2: "float8_e5m2",
+    ir.DataType.FLOAT8E5M2FNUZ: "float8_e5m2fnuz",
+    ir.DataType.FLOAT4E2M1: "float4_e2m1fn",
+}
+_SMALL_INTEGERS = {
+    ir.DataType.INT4: ("int4", 4),
+    ir.DataType.UINT4: ("uint4", 4),
+    ir.DataType.INT2: ("int2", 2),
+    ir.DataType.UINT2: ("uint2", 2),
+}
 _DTYPES = {
     ir.DataType.FLOAT: "float32",
-    ir.DataType.FLOAT16: "float32",
-    ir.DataType.BFLOAT16: "float32",
-    ir.DataType.DOUBLE: "float32",
+    ir.DataType.DOUBLE: "float64",
     ir.DataType.INT64: "int64",
     ir.DataType.INT32: "int32",
+    ir.DataType.INT16: "int16",
     ir.DataType.INT8: "int8",
+    ir.DataType.UINT64: "uint64",
+    ir.DataType.UINT32: "uint32",
+    ir.DataType.UINT16: "uint16",
     ir.DataType.UINT8: "uint8",
     ir.DataType.BOOL: "bool",
+    **dict.fromkeys(_SMALL_FLOATS, "float32"),
+    **{small: "uint8" if name.startswith("u") else "int8" for small, (name, _) in _SMALL_INTEGERS.items()},
 }
-ITEM_BYTES = {"float32": 4, "int32": 4, "int64": 8, "int8": 1, "uint8": 1, "bool": 1, "int16": 2, "uint16": 2}
+ITEM_BYTES = {
+    "float32": 4,
+    "float64": 8,
+    "int32": 4,
+    "int64": 8,
+    "uint32": 4,
+    "uint64": 8,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
+    "int16": 2,
+    "uint16": 2,
+}
+
+
+def small_float(value: ir.Value) -> str | None:
+    """The name of a float of less than 32 bits, which the graph computes in float32."""
+    return _SMALL_FLOATS.get(value.dtype) if value.dtype is not None else None
+
+
+def small_integer_bits(value: ir.Value) -> int | None:
+    """The width of an integer of less than 8 bits, which has a byte in memory."""
+    return _SMALL_INTEGERS[value.dtype][1] if value.dtype in _SMALL_INTEGERS else None
+
+
+def slot_dtype(value: ir.Value) -> str:
+    """What a graph's input or output is for its caller."""
+    if value.dtype in _SMALL_INTEGERS:
+        return _SMALL_INTEGERS[value.dtype][0]
+    return small_float(value) or dtype_of(value)
 
 
 def dtype_of(value: ir.Value) -> str:
-    """The dtype in memory; every float is float32, a bool is a byte of 0 or 1."""
+    """The dtype in memory; smaller floats are float32, a bool is a byte of 0 or 1."""
     found = _DTYPES.get(value.dtype) if value.dtype is not None else None
     if found is None:
         raise UnsupportedError(f"tensor `{value.name}` has element type {value.dtype}, which no kernel handles")
@@ -161,7 +209,7 @@ class Constant:
         if self.tensor.size != 1:
             return None
         element = self.tensor.numpy().reshape(-1)[0]
-        return float(element) if self.dtype == "float32" else int(element)
+        return float(element) if self.dtype.startswith("float") else int(element)
 
     def array(self) -> npt.NDArray[Any]:
         return np.ascontiguousarray(self.tensor.numpy().astype(memory_dtype(self.dtype)))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgec.bundle.manifest import Slot
 from edgec.errors import UnsupportedError
-from edgec.run.tasks.runner import GraphRunner, first_float_output
+from edgec.run.tasks.runner import FLOATS, GraphRunner, first_float_output
 from edgec.run.tokenizer import Tokenizer
 
 
@@ -58,7 +58,7 @@ def _input(slot: Slot, ids: Sequence[int], length: int, pad_token_id: int) -> np
 
 
 def _pool(outputs: Mapping[str, npt.NDArray[Any]], count: int, task: Mapping[str, Any]) -> npt.NDArray[np.float32]:
-    if any(array.ndim == 3 and array.dtype == np.float32 for array in outputs.values()):
+    if any(array.ndim == 3 and array.dtype.name in FLOATS for array in outputs.values()):
         states = first_float_output(outputs, 3)[0].astype(np.float64)
         vector = states[0] if task["pooling"] == "cls" else states[:count].sum(axis=0) / count
     else:

@@ -26,10 +26,13 @@ class GraphRunner(Protocol):
         """Outputs by name, in the graph's order."""
 
 
+FLOATS = ("float32", "float16", "bfloat16", "float64")
+
+
 def first_float_output(outputs: Mapping[str, npt.NDArray[Any]], rank: int | None = None) -> npt.NDArray[np.float32]:
-    """The first float32 output, of `rank` dimensions if that is given. Raises `UnsupportedError`."""
+    """The first floating-point output, of `rank` dimensions if that is given. Raises `UnsupportedError`."""
     for array in outputs.values():
-        if array.dtype == np.float32 and rank in (None, array.ndim):
-            return array
+        if array.dtype.name in FLOATS and rank in (None, array.ndim):
+            return np.asarray(array, np.float32)
     wanted = f" of {rank} dimensions" if rank else ""
-    raise UnsupportedError(f"the model has no float32 output{wanted}")
+    raise UnsupportedError(f"the model has no floating-point output{wanted}")

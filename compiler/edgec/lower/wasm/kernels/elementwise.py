@@ -18,7 +18,18 @@ from tvm.script.ir_builder import tirx as T
 
 from edgec.lower.wasm.graph_dims import symbols, to_tir
 from edgec.lower.wasm.kernels import math
-from edgec.lower.wasm.kernels.builder import Buffer, Expr, Floats, Integers, KernelBuilder, PrimFunc, bind, load, store
+from edgec.lower.wasm.kernels.builder import (
+    Buffer,
+    Expr,
+    Floats,
+    Integers,
+    KernelBuilder,
+    PrimFunc,
+    Registers,
+    bind,
+    load,
+    store,
+)
 from edgec.lower.wasm.kernels.elementwise_operators import OPERATORS, VECTOR_OPERATORS
 from edgec.passes import dims as d
 from edgec.passes.dims import Dim
@@ -160,7 +171,35 @@ def evaluate(tree: Tree, leaf: Callable[[int], Expr], width: int) -> Expr:
         return number(tree[1], tree[2], width)
     operator, attributes, dtype, children = tree
     arguments = [evaluate(child, leaf, width) for child in children]
-    return bind(OPERATORS[operator](dict(attributes), dtype, arguments))
+    if operator in _POLYNOMIALS:
+        arguments = [
+            _opaque(argument) if _holds_polynomial(child) else argument
+            for child, argument in zip(children, arguments, strict=True)
+        ]
+    value = OPERATORS[operator](dict(attributes), dtype, arguments)
+    # TVM fails on the product of a choice between two variables and a third (an `IntImm` of float32).
+    return _opaque(value) if operator in ("PRelu", "Where") and width == 1 else bind(value)
+
+
+# Operators of many steps that use their argument several times.
+_POLYNOMIALS = frozenset(
+    "Acos Acosh Asin Asinh Atan Atanh Celu Cos Cosh Elu Erf Exp Gelu Log Mish Pow Selu Sigmoid Sin Sinh Softplus Swish "
+    "Tan Tanh".split()
+)
+
+
+def _holds_polynomial(tree: Tree) -> bool:
+    if tree[0] in ("leaf", "number"):
+        return False
+    return tree[0] in _POLYNOMIALS or any(_holds_polynomial(child) for child in tree[3])
+
+
+def _opaque(value: Expr) -> Expr:
+    """The same value by way of memory (which LLVM removes): TVM's passes take exponential time over chains of
+    variables, each of which appears several times in the next."""
+    kept = Registers(1, str(value.ty.dtype))
+    kept[0] = value
+    return bind(kept[0])
 
 
 def number(value: float | int, dtype: str, width: int) -> Expr:

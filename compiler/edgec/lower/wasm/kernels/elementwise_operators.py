@@ -12,20 +12,16 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from edgec.lower.wasm.kernels import math
+from edgec.lower.wasm.kernels import math, small_floats, trigonometry
 from edgec.lower.wasm.kernels.builder import Expr, bind
-from edgec.lower.wasm.kernels.math import constant, vector_type
+from edgec.lower.wasm.kernels.math import constant, element, vector_type
 
 Attributes = Mapping[str, Any]
 Operator = Callable[[Attributes, str, Sequence[Expr]], Expr]
 
 
-def _element(x: Expr) -> str:
-    return str(x.ty.dtype).partition("x")[0]
-
-
 def _like(value: float, x: Expr) -> Expr:
-    return constant(value, x, _element(x))
+    return constant(value, x)
 
 
 def _unary(function: Callable[[Expr], Expr]) -> Operator:
@@ -37,7 +33,7 @@ def _binary(function: Callable[[Expr, Expr], Expr]) -> Operator:
 
 
 def _negate(x: Expr) -> Expr:
-    return _like(0, x) - x if _element(x) != "float32" else x * _like(-1.0, x)
+    return _like(0, x) - x if not element(x).startswith("float") else x * _like(-1.0, x)
 
 
 def _sign(x: Expr) -> Expr:
@@ -91,7 +87,10 @@ def _hard_swish(x: Expr) -> Expr:
 
 
 def _mish(x: Expr) -> Expr:
-    return x * math.tanh(bind(_softplus(x)))
+    """x tanh(log(1 + e^x)) = x n / (n + 2) with n = e^x (e^x + 2); from 20 on the factor is 1."""
+    e = bind(math.exp(tirx.min(x, _like(20, x))))
+    n = bind(e * (e + _like(2, x)))
+    return x * (n / (n + _like(2, x)))
 
 
 def _swish(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
@@ -113,7 +112,7 @@ def _clip(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
 
 def _cast(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
     x = args[0]
-    source = _element(x)
+    source = element(x)
     if source == dtype:
         return x
     if dtype == "bool":
@@ -121,17 +120,69 @@ def _cast(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
     return T.Cast(vector_type(dtype, x), x)
 
 
+def _bit_cast(dtype: str, x: Expr) -> Expr:
+    if dtype == "bool":
+        return T.Cast("uint8", x) != T.uint8(0)
+    x = T.Cast("uint8", x) if element(x) == "bool" else x
+    return x if element(x) == dtype else tirx.reinterpret(dtype, x)
+
+
+def _shift(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    """By the width or more nothing is left (-1 of a negative number, to the right); to LLVM that is undefined."""
+    x, count = args
+    bits = tirx.const(int("".join(c for c in dtype if c.isdigit())), dtype)
+    left = attributes["direction"] == "LEFT"
+    shift = tirx.shift_left if left else tirx.shift_right
+    zero = tirx.const(0, dtype)
+    rest = zero if left or dtype.startswith("uint") else tirx.Select(x < zero, tirx.const(-1, dtype), zero)
+    valid = tirx.And(count >= zero, count < bits)
+    return tirx.Select(valid, shift(x, tirx.Select(valid, count, zero)), rest)
+
+
+def _is_infinite(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    x = args[0]
+    positive = tirx.And(x > _like(0, x), tirx.const(bool(attributes.get("detect_positive", 1)), "bool"))
+    negative = tirx.And(x < _like(0, x), tirx.const(bool(attributes.get("detect_negative", 1)), "bool"))
+    return tirx.And(tirx.abs(x) == _like(float("inf"), x), tirx.Or(positive, negative))
+
+
+def _is_nan(x: Expr) -> Expr:
+    """By bits: TVM takes `x == x` to be true."""
+    if element(x) == "float64":
+        bits = tirx.bitwise_and(tirx.reinterpret("int64", x), tirx.const(2**63 - 1, "int64"))
+        return bits > tirx.const(0x7FF << 52, "int64")
+    return tirx.bitwise_and(tirx.reinterpret("int32", x), tirx.const(2**31 - 1, "int32")) > tirx.const(
+        255 << 23, "int32"
+    )
+
+
+def _round_float(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    """A float32 that a smaller float holds."""
+    kind = attributes["type"]
+    code = small_floats.encode(kind, bind(_cast({}, "float32", args)), attributes["saturate"])
+    return small_floats.decode(kind, bind(code))
+
+
+def _wrap_integer(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
+    """The low bits of an integer, as a signed or unsigned one of that width."""
+    wide = _cast({}, "int32", args)
+    free = tirx.const(32 - attributes["bits"], "int32")
+    if dtype.startswith("uint"):
+        return T.Cast(dtype, tirx.bitwise_and(wide, tirx.const((1 << attributes["bits"]) - 1, "int32")))
+    return T.Cast(dtype, tirx.shift_right(tirx.shift_left(wide, free), free))
+
+
 def _divide(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
-    return args[0] / args[1] if dtype == "float32" else tirx.truncdiv(args[0], args[1])
+    return args[0] / args[1] if dtype.startswith("float") else tirx.truncdiv(args[0], args[1])
 
 
 def _mod(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
     a, b = args
-    if dtype == "float32":
-        rest = bind(a - tirx.trunc(a / b) * b)
+    if dtype.startswith("float"):
+        rest = bind(tirx.Select(tirx.abs(b) == _like(float("inf"), b), a, a - tirx.trunc(a / b) * b))
     else:
         rest = bind(tirx.truncmod(a, b))
-    if attributes.get("fmod", 0) or dtype == "uint8":
+    if attributes.get("fmod", 0) or dtype.startswith("uint"):
         return rest
     # The remainder of a division that rounds down has the divisor's sign.
     wrong = tirx.And(rest != _like(0, rest), _xor(rest < _like(0, rest), b < _like(0, b)))
@@ -139,14 +190,18 @@ def _mod(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
 
 
 def _power(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> Expr:
-    """e^(b log |a|), negative for an odd power of a negative number."""
-    if dtype != "float32":
-        return T.Cast(dtype, T.nearbyint(_power(attributes, "float32", [T.Cast("float32", args[0]), args[1]])))
-    a, b = args[0], _cast({}, "float32", [args[1]])
-    magnitude = bind(math.exp(b * math.log(tirx.abs(a))))
+    """e^(b log |a|); of a negative number an odd power is negative, and one that is not whole is NaN."""
+    if not dtype.startswith("float"):
+        return T.Cast(dtype, T.nearbyint(_power(attributes, "float64", [T.Cast("float64", args[0]), args[1]])))
+    a, b = args[0], _cast({}, dtype, [args[1]])
+    # Each part in a variable: TVM's passes take exponential time over nested ones.
+    logarithm = bind(math.log(bind(tirx.abs(a))))
+    magnitude = bind(math.exp(bind(b * logarithm)))
     half = b * _like(0.5, b)
     odd = tirx.floor(half) != half
-    value = tirx.Select(a < _like(0, a), tirx.Select(odd, _negate(magnitude), magnitude), magnitude)
+    whole = tirx.Select(odd, _negate(magnitude), magnitude)
+    of_negative = tirx.Select(tirx.floor(b) != b, _like(float("nan"), a), whole)
+    value = tirx.Select(a < _like(0, a), of_negative, magnitude)
     return tirx.Select(b != _like(0, b), value, _like(1, b))
 
 
@@ -213,6 +268,29 @@ _VECTOR: dict[str, Operator] = {
 
 OPERATORS: dict[str, Operator] = {
     **_VECTOR,
+    "DecodeFloat": lambda attributes, dtype, args: small_floats.decode(attributes["type"], args[0]),
+    "EncodeFloat": lambda attributes, dtype, args: small_floats.encode(
+        attributes["type"], _cast({}, "float32", args), attributes["saturate"]
+    ),
+    "RoundFloat": _round_float,
+    "WrapInteger": _wrap_integer,
+    "Acos": _unary(trigonometry.acos),
+    "Acosh": _unary(trigonometry.acosh),
+    "Asin": _unary(trigonometry.asin),
+    "Asinh": _unary(trigonometry.asinh),
+    "Atan": _unary(trigonometry.atan),
+    "Atanh": _unary(trigonometry.atanh),
+    "BitCast": lambda attributes, dtype, args: _bit_cast(dtype, args[0]),
+    "BitShift": _shift,
+    "BitwiseAnd": _binary(tirx.bitwise_and),
+    "BitwiseNot": _unary(tirx.bitwise_not),
+    "BitwiseOr": _binary(tirx.bitwise_or),
+    "BitwiseXor": _binary(tirx.bitwise_xor),
+    "Cosh": _unary(trigonometry.cosh),
+    "IsInf": _is_infinite,
+    "IsNaN": _unary(_is_nan),
+    "Sinh": _unary(trigonometry.sinh),
+    "Tan": _unary(lambda x: math.sin(x) / math.cos(x)),
     "And": _binary(tirx.And),
     "Cast": _cast,
     "Equal": _binary(lambda a, b: tirx.EQ(a, b)),
@@ -229,3 +307,6 @@ OPERATORS: dict[str, Operator] = {
 }
 
 VECTOR_OPERATORS = frozenset(_VECTOR)
+
+# Fits for float32, bit for bit or in their number of terms.
+FLOAT32_ONLY = frozenset("Acos Acosh Asin Asinh Atan Atanh Cos Cosh Erf Gelu Sin Sinh Tan Tanh".split())

@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
+from edgec.lower.wasm.kernels import math64
+
 Expr = Any  # a tvm PrimExpr; tvm's Python classes carry no types
 
 _EXP = (0.4999999403953552, 0.1666652113199234, 0.04166838899254799, 0.0083687175065279, 0.0013814594130963087)
@@ -98,9 +100,15 @@ def computed_constants(zero: Expr) -> Iterator[None]:
         _ZERO.reset(token)
 
 
-def constant(value: float, like: Expr, dtype: str = "float32") -> Expr:
-    """`value` in as many lanes as `like` has."""
+def element(x: Expr) -> str:
+    """The type of a scalar expression, or of a vector's lanes."""
+    return str(x.ty.dtype).partition("x")[0]
+
+
+def constant(value: float, like: Expr, dtype: str | None = None) -> Expr:
+    """`value` in as many lanes as `like` has, by default of the same type."""
     width = lanes(like)
+    dtype = dtype or element(like)
     scalar = tirx.const(value, dtype)
     zero = _ZERO.get()
     if width == 1:
@@ -160,6 +168,9 @@ def nearest_integer(x: Expr) -> Expr:
 def exp(x: Expr) -> Expr:
     """e^x: x = k ln 2 + f, a polynomial in f, then k into the exponent."""
 
+    if element(x) == "float64":
+        return math64.exp(x)
+
     def from_input(x: Expr) -> Expr:
         clamped = tirx.max(tirx.min(x, constant(89.0, x)), constant(-86.99, x))
         # k may be 128, so one doubling stays out of the bits.
@@ -193,6 +204,8 @@ def _exp(c: Expr, doublings: int) -> Expr:
 
 def log(x: Expr) -> Expr:
     """Natural logarithm of a positive, normal x; -infinity at 0."""
+    if element(x) == "float64":
+        return math64.log(x)
 
     def from_input(x: Expr) -> Expr:
         # The exponent that leaves a mantissa in [sqrt(1/2), sqrt(2)).

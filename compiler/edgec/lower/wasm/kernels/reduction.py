@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
@@ -36,11 +37,11 @@ class Reduction:
 
 
 def _lowest(dtype: str) -> float:
-    return {"float32": float("-inf"), "int32": -(2**31), "int64": -(2**63), "int8": -128}.get(dtype, 0)
+    return float("-inf") if dtype.startswith("float") else int(np.iinfo(dtype).min)
 
 
 def _highest(dtype: str) -> float:
-    return {"float32": float("inf"), "int32": 2**31 - 1, "int64": 2**63 - 1, "int8": 127}.get(dtype, 255)
+    return float("inf") if dtype.startswith("float") else int(np.iinfo(dtype).max)
 
 
 REDUCTIONS = {

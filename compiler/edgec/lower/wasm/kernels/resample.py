@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgec.lower.wasm.graph_dims import symbols, to_tir
 from edgec.lower.wasm.kernels.builder import Expr, KernelBuilder, PrimFunc, Registers, bind, load, splat, store
 from edgec.lower.wasm.kernels.depthwise import for_channels
+from edgec.lower.wasm.kernels.generic import Body, Sum, Tensor, each
 from edgec.passes.dims import Dim
 
 
@@ -52,3 +55,32 @@ def resample(
 
                 for_channels(channels, block)
     return k.func
+
+
+def weighted_places(axis: int, nearest: bool, outside: float) -> Body:
+    """`output[.., i, ..] = sum(weights[i, t] * input[.., places[i, t], ..])`; `outside` where places[i, 0] is -1."""
+
+    def body(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        (source, places, weights), (target,) = inputs, outputs
+        with each(target.shape) as index:
+            i = index[axis]
+
+            def read(tap: Expr) -> Expr:
+                place = tirx.max(places[[i, tap]], 0)
+                return source[[*index[:axis], place, *index[axis + 1 :]]]
+
+            if nearest:
+                value = read(T.int32(0))
+            else:
+                total = Sum("float32")
+                with T.serial(0, places.shape[1]) as tap:
+                    total.add(
+                        weights[[i, tap]] * (read(tap) if source.dtype == "float32" else T.Cast("float32", read(tap)))
+                    )
+                value = total.value
+                if not target.dtype.startswith("float"):
+                    value = T.nearbyint(value)
+            value = bind(value if str(value.ty.dtype) == target.dtype else T.Cast(target.dtype, value))
+            target[index] = tirx.Select(places[[i, T.int32(0)]] < 0, tirx.const(outside, target.dtype), value)
+
+    return body

@@ -167,6 +167,7 @@ def _dense(
         and window.strides == (1, 1)
         and window.pads == (0, 0)
         and window.height == window.output_height
+        and window.width == window.output_width
     ):
         apply_linear(context, matrix, source, epilogue, bias, residual, target)
         return

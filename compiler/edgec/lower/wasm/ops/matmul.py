@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgec.errors import UnsupportedError
 from edgec.ir.weight_use import WeightUse
-from edgec.lower.wasm.graph_context import GraphContext, activation_bytes, label, symbolic
+from edgec.lower.wasm.graph_context import GraphContext, activation_bytes, symbolic
 from edgec.lower.wasm.graph_dims import to_amount
 from edgec.lower.wasm.graph_fusion import Group, weight_of_matmul
 from edgec.lower.wasm.graph_values import TensorView, dtype_of
 from edgec.lower.wasm.kernels.matmul import Factor, dimensions, matmul
+from edgec.lower.wasm.ops.algebra import lower_any_type
 from edgec.lower.wasm.ops.linear import Matrix, apply_linear, bias_vector
 from edgec.lower.wasm.work import Work
 from edgec.passes.base import producer, static_shape
@@ -51,8 +51,9 @@ def lower(context: GraphContext, node: ir.Node) -> None:
     """The product of two activations."""
     left, right, output = node.inputs[0], node.inputs[1], node.outputs[0]
     assert left is not None and right is not None
-    if dtype_of(output) != "float32":
-        raise UnsupportedError(f"{label(node)} multiplies matrices of {dtype_of(output)}, only float32 is supported")
+    if dtype_of(output) != "float32" or 0 in context.shape(left):
+        lower_any_type(context, node)
+        return
     a, b = _at_least_2d(context.view(left), 0), _at_least_2d(context.view(right), 1)
     if b.strides[-1] != 1:
         b = context.copied(b)

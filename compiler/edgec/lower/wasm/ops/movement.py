@@ -10,11 +10,12 @@ import onnx_ir as ir
 from edgec.errors import UnsupportedError
 from edgec.lower.wasm.graph_context import GraphContext, label
 from edgec.lower.wasm.graph_dims import symbols
+from edgec.lower.wasm.graph_operands import refuse, value_sources
 from edgec.lower.wasm.graph_values import Lazy, TensorView, dtype_of
 from edgec.lower.wasm.kernels.sequence import arithmetic_sequence
 from edgec.lower.wasm.ops.gather import taken
 from edgec.passes import dims as d
-from edgec.passes.base import is_read
+from edgec.passes.base import constant, is_read
 from edgec.passes.shape_context import axis_of
 from edgec.passes.shape_rules import pad_amounts, slice_ranges
 
@@ -204,19 +205,32 @@ def _rearranged(context: GraphContext, view: TensorView, output: ir.Value) -> No
 
 
 def identity(context: GraphContext, node: ir.Node) -> None:
-    """Also Dropout in inference."""
     source = node.inputs[0]
     assert source is not None
-    if any(is_read(extra) for extra in node.outputs[1:]):
-        raise UnsupportedError(f"{label(node)} asks for the mask of a dropout")
     context.define(node.outputs[0], context.view(source))
+
+
+def dropout(context: GraphContext, node: ir.Node) -> None:
+    """In inference nothing is dropped, and the mask is true everywhere."""
+    training = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else np.array(False)
+    ratio = constant(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] is not None else np.array(0.5)
+    if training is None:
+        sources = [source for value in node.inputs[1:] if value is not None for source in value_sources(value)]
+        refuse(node, "whether elements are dropped", sources)
+    drops = training is not None and training.any() and (ratio is None or ratio.any())
+    if drops:
+        raise UnsupportedError(f"{label(node)} drops elements at random, as in training", hint="export for inference")
+    identity(context, node)
+    for mask in node.outputs[1:]:
+        if is_read(mask):
+            context.define(mask, Lazy(("number", 1, "bool"), (), "bool", context.shape(mask)))
 
 
 OPS: dict[str, Callable[[GraphContext, ir.Node], None]] = {
     "Concat": concat,
     "ConstantOfShape": constant_of_shape,
     "DepthToSpace": depth_to_space,
-    "Dropout": identity,
+    "Dropout": dropout,
     "Expand": expand,
     "Flatten": reshape,
     "Identity": identity,

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgec.errors import UnsupportedError
-from edgec.lower.wasm.graph_context import GraphContext, label
+from edgec.lower.wasm.graph_context import GraphContext
 from edgec.lower.wasm.graph_dims import to_scalar
+from edgec.lower.wasm.graph_values import dtype_of
 from edgec.lower.wasm.kernels.pool import pool
+from edgec.lower.wasm.ops import windows
 from edgec.lower.wasm.ops.conv import channels_first, channels_last, window_of
 from edgec.passes.base import is_read
 
 
 def lower(context: GraphContext, node: ir.Node) -> None:
-    if len(node.outputs) > 1 and is_read(node.outputs[1]):
-        raise UnsupportedError(f"{label(node)} asks for the positions of maxima, only their values are supported")
     source, output = node.inputs[0], node.outputs[0]
     assert source is not None
+    positions = len(node.outputs) > 1 and is_read(node.outputs[1])
+    if positions or len(context.shape(source)) not in (3, 4) or dtype_of(source) != "float32":
+        windows.pool(context, node)
+        return
     view = channels_last(context, source)
     window, end_pads = window_of(context, node, list(node.attributes.get_ints("kernel_shape") or []))
     average = node.op_type == "AveragePool"

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from edgec.lower.wasm.graph_context import GraphContext, symbolic
 from edgec.lower.wasm.graph_values import Lazy, TensorView, dtype_of
 from edgec.lower.wasm.kernels.elementwise import Operand, dimensions
-from edgec.lower.wasm.kernels.reduction import arg_extreme, reduction
+from edgec.lower.wasm.kernels.reduction import REDUCTIONS, arg_extreme, reduction
 from edgec.lower.wasm.ops.elementwise import combine
 from edgec.passes.dims import Dim
 from edgec.passes.shape_context import axis_of
@@ -34,7 +34,7 @@ def reduce(context: GraphContext, node: ir.Node) -> None:
     axes = _axes(context, node, len(shape))
     expression = context.operand(source, shape)
     if expression.dtype == "bool":
-        as_number = reduced(context, _KINDS[node.op_type], _cast("int32", expression), axes, context.shape(output))
+        as_number = reduced(context, _KINDS[node.op_type], _cast("uint8", expression), axes, context.shape(output))
         context.define(output, _cast("bool", _leaf(as_number)))
         return
     if node.op_type == "ReduceL1":
@@ -77,6 +77,8 @@ def reduced(
     folded = [expression.shape[axis] for axis in axes]
     leaves = [leaf.broadcast(expression.shape).transposed(order) for leaf in expression.leaves]
     operands = [Operand(leaf.dtype, leaf.strides, symbolic(leaf.offset)) for leaf in leaves]
+    if 0 in folded:
+        return context.computed(_of_nothing(kind, expression.dtype, shape), value)
     name = (value.name if value is not None else None) or kind
     target = context.allocate(name, expression.dtype, shape, value=value if _final(context, value, kind) else None)
     context.call(
@@ -86,6 +88,12 @@ def reduced(
         dimensions(operands, [*kept, *folded]),
     )
     return target
+
+
+def _of_nothing(kind: str, dtype: str, shape: Sequence[Dim]) -> Lazy:
+    """What a reduction of no elements is."""
+    number = float("nan") if kind == "mean" else REDUCTIONS[kind].initial(dtype)
+    return Lazy(("number", number, dtype), (), dtype, tuple(shape))
 
 
 def _final(context: GraphContext, value: ir.Value | None, kind: str) -> bool:
@@ -120,13 +128,13 @@ def _log_sum_exp(context: GraphContext, expression: Lazy, axes: Sequence[int], s
         expression = _leaf(context.computed(expression))
     kept = tuple(1 if axis in axes else dim for axis, dim in enumerate(expression.shape))
     peak = reduced(context, "max", expression, axes, kept)
-    tree, leaves = combine("Sub", {}, "float32", [expression, _leaf(peak)])
-    shifted = _applied("Exp", Lazy(tree, leaves, "float32", expression.shape))
+    tree, leaves = combine("Sub", {}, expression.dtype, [expression, _leaf(peak)])
+    shifted = _applied("Exp", Lazy(tree, leaves, expression.dtype, expression.shape))
     total = reduced(context, "sum", shifted, axes, shape)
     flat_peak = peak.reshaped(shape)
     assert flat_peak is not None
-    tree, leaves = combine("Add", {}, "float32", [_applied("Log", _leaf(total)), _leaf(flat_peak)])
-    return Lazy(tree, leaves, "float32", tuple(shape))
+    tree, leaves = combine("Add", {}, expression.dtype, [_applied("Log", _leaf(total)), _leaf(flat_peak)])
+    return Lazy(tree, leaves, expression.dtype, tuple(shape))
 
 
 def arg(context: GraphContext, node: ir.Node) -> None:

@@ -13,7 +13,7 @@ SERVE  ?= $(if $(filter true 1,$(CI)),0,$(shell test -t 1 && echo 1 || echo 0))
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 STEP = @printf '\033[1;36m▸\033[0m %s\n'
 
-.PHONY: help setup browsers runtime check format test test-all families conformance bench bench-shapes bench-graphs demo search clean
+.PHONY: help setup browsers runtime check format test test-all families conformance bench bench-shapes bench-graphs bench-load demo search clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -177,6 +177,10 @@ bench-graphs: setup bench/node_modules/.package-lock.json ## Speed of encoders a
 	-@$(BIN)/python bench/make_graphs.py $(BUILD)/graphs --profile $(PROFILE) $(if $(GRAPH_SOURCES),--sources "$(GRAPH_SOURCES)")
 	$(STEP) "measuring in turns, about fifteen minutes on an idle machine"
 	@node bench/graphs.mjs --models $(BUILD)/graphs --save $(BUILD)/benchmarks-graphs.json $(BENCH_FLAGS)
+
+bench-load: runtime browsers $(BUILD)/smollm2.edgec/manifest.json ## How long a user waits: over a link of 50 Mbit/s, then from the browser's storage
+	$(STEP) "loading over a slow link, about five minutes"
+	@node bench/load.mjs --bundle $(BUILD)/smollm2.edgec $(BENCH_FLAGS)
 
 clean: ## Remove everything that the commands above made
 	rm -rf $(VENV) $(BUILD) dist runtime_wasm/dist runtime_wasm/node_modules bench/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,79 +1,125 @@
 #!/usr/bin/env node
 // How long a user waits for a model: over a link of a given speed, then again from the browser's storage.
 //
-//   node bench/load.mjs --bundle DIR [--megabits 50] [--browser chromium|firefox] [--threads 1] [--json]
+//   node bench/load.mjs --bundle DIR [--megabits 50] [--browsers chromium,firefox] [--threads 1,2] [--rounds 3] [--json] [--check]
 
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { inPage, launch } from "../runtime_wasm/tools/browsers.mjs";
 import { TestServer } from "../runtime_wasm/tools/server.mjs";
-import { run } from "./lib/command.mjs";
+import { checkBrowser, listed, run, wholeNumber } from "./lib/command.mjs";
+import { median } from "./lib/statistics.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const OPTIONS = {
   bundle: { type: "string" },
   megabits: { type: "string", default: "50" },
-  browser: { type: "string", default: "chromium" },
-  threads: { type: "string", default: "1" },
+  browsers: { type: "string", default: "chromium,firefox" },
+  threads: { type: "string", default: "1,2" },
+  rounds: { type: "string", default: "3" },
   json: { type: "boolean", default: false },
+  check: { type: "boolean", default: false },
 };
+/** Loads from storage after each first load. */
+const AGAIN = 3;
+const MOST_AFTER_LAST_BYTE = 100; // ms
+const LEAST_RATIO = 10;
 
-/** Runs in the page: milliseconds from the start to the last byte, to a model that is ready, to its first token. */
+/** Runs in the page: milliseconds from the start to a model that is ready, to its first token, to the end of `dispose` after that. */
 async function loadAndAnswer(edgec, { threads }) {
   const started = performance.now();
   const since = () => performance.now() - started;
-  let lastByte = 0;
-  let seen = 0;
-  const model = await edgec.load("/bundle/", {
-    threads,
-    contextLength: 1024,
-    onProgress({ loadedBytes }) {
-      if (loadedBytes !== seen) [seen, lastByte] = [loadedBytes, since()];
-    },
-  });
+  const model = await edgec.load("/bundle/", { threads, contextLength: 1024 });
   const ready = since();
   let firstToken;
   for await (const _piece of model.generate("Hello", { maxTokens: 2, temperature: 0 })) firstToken ??= since();
-  const { cache, cachedBytes, downloadedBytes } = await model.stats();
+  const { cache, cachedBytes, downloadedBytes, memoryBytes } = await model.stats();
+  const answered = since();
   await model.dispose();
-  return { lastByte, ready, firstToken, cache, cachedBytes, downloadedBytes };
+  const dispose = since() - answered;
+  return { startedAt: performance.timeOrigin + started, ready, firstToken, dispose, cache, cachedBytes, downloadedBytes, memoryBytes };
 }
 
-async function measure({ bundle, megabits, browser, threads }) {
-  const server = new TestServer({ "/runtime/": join(here, "../runtime_wasm/dist"), "/bundle/": resolve(bundle) });
-  const origin = await server.start();
-  server.bytesPerSecond = (Number(megabits) * 1e6) / 8;
+const lastByteAt = ({ sentAt }) => Math.max(...[...sentAt].flatMap(([path, time]) => (path.startsWith("/bundle/") ? [time] : [])));
+
+/** A first load with an empty profile, then some from its storage. */
+async function turn(server, { browser, threads }) {
   const running = await launch(browser);
   try {
-    const turns = [];
-    for (let turn = 0; turn < 4; turn++) {
+    const loads = [];
+    for (let load = 0; load < 1 + AGAIN; load++) {
       const page = await running.newPage();
-      await page.goto(`${origin}/`);
-      const { value, error } = await inPage(page, loadAndAnswer, { threads: Number(threads) });
+      await page.goto(`${server.origin}/`);
+      const { value, error } = await inPage(page, loadAndAnswer, { threads });
       if (error) throw new Error(error.message);
-      turns.push(value);
+      loads.push({ ...value, lastByte: lastByteAt(server) - value.startedAt });
       await page.close();
     }
-    const [first, ...again] = turns;
-    const second = again.sort((a, b) => a.firstToken - b.firstToken)[1];
-    return { browser: await running.version(), megabits: Number(megabits), first, second };
+    return { version: await running.version(), loads };
   } finally {
     await running.close();
-    await server.stop();
   }
 }
 
-function describe({ browser, megabits, first, second }) {
-  const line = (name, { lastByte, ready, firstToken, cache, downloadedBytes, cachedBytes }) =>
-    `${name}: ${(firstToken / 1000).toFixed(2)} s to the first token (last byte + ${(firstToken - lastByte).toFixed(0)} ms, of these ` +
-    `${(ready - lastByte).toFixed(0)} to be ready); ${(downloadedBytes / 1e6).toFixed(1)} MB from the network, ${(cachedBytes / 1e6).toFixed(1)} MB from ${cache}`;
-  const ratio = first.firstToken / second.firstToken;
-  return [`${browser}, ${megabits} Mbit/s`, line("first load ", first), line("second load", second), `second load ${ratio.toFixed(1)}x faster`].join("\n");
+/** What is measured; throws for what no run can be made of. */
+function settings(flags) {
+  if (!flags.bundle) throw new Error("give --bundle");
+  for (const browser of listed(flags.browsers)) checkBrowser(browser);
+  const threads = listed(flags.threads).map((count) => wholeNumber({ threads: count }, "threads", 1));
+  const cases = listed(flags.browsers).flatMap((browser) => threads.map((count) => ({ browser, threads: count, turns: [] })));
+  return { bundle: flags.bundle, megabits: wholeNumber(flags, "megabits", 1), rounds: wholeNumber(flags, "rounds", 1), cases };
+}
+
+async function measure({ bundle, megabits, rounds, cases }) {
+  const server = new TestServer({ "/runtime/": join(here, "../runtime_wasm/dist"), "/bundle/": resolve(bundle) });
+  await server.start();
+  server.bytesPerSecond = (megabits * 1e6) / 8;
+  try {
+    for (let round = 0; round < rounds; round++) for (const one of cases) one.turns.push(await turn(server, one));
+  } finally {
+    await server.stop();
+  }
+  return { megabits, cases: cases.map(conclude) };
+}
+
+function conclude({ browser, threads, turns }) {
+  const firsts = turns.map(({ loads }) => loads[0]);
+  const again = turns.flatMap(({ loads }) => loads.slice(1));
+  const middle = (loads, what) => median(loads.map(what));
+  const first = {
+    seconds: middle(firsts, ({ firstToken }) => firstToken) / 1000,
+    readyAfterLastByte: middle(firsts, ({ ready, lastByte }) => ready - lastByte),
+    tokenAfterLastByte: middle(firsts, ({ firstToken, lastByte }) => firstToken - lastByte),
+    dispose: middle(firsts, ({ dispose }) => dispose),
+    downloadedBytes: firsts[0].downloadedBytes,
+  };
+  const second = {
+    seconds: middle(again, ({ firstToken }) => firstToken) / 1000,
+    ready: middle(again, ({ ready }) => ready),
+    cache: again[0].cache,
+    cachedBytes: Math.min(...again.map(({ cachedBytes }) => cachedBytes)),
+    downloadedBytes: Math.max(...again.map(({ downloadedBytes }) => downloadedBytes)),
+  };
+  return { browser, version: turns[0].version, threads, first, second, ratio: first.seconds / second.seconds };
+}
+
+const reached = ({ first, ratio }) => first.tokenAfterLastByte <= MOST_AFTER_LAST_BYTE && ratio >= LEAST_RATIO;
+
+function describe({ megabits, cases }) {
+  const line = ({ version, threads, first, second, ratio }) =>
+    [
+      `${version}, ${threads} thread${threads > 1 ? "s" : ""}, ${megabits} Mbit/s`,
+      `  first load : ${first.seconds.toFixed(2)} s to the first token; after the last byte ${first.readyAfterLastByte.toFixed(0)} ms to be ready, ` +
+        `${first.tokenAfterLastByte.toFixed(0)} ms to the first token (at most ${MOST_AFTER_LAST_BYTE}); ${(first.downloadedBytes / 1e6).toFixed(1)} MB downloaded`,
+      `  second load: ${second.seconds.toFixed(2)} s to the first token; ${(second.cachedBytes / 1e6).toFixed(1)} MB from ${second.cache}, ` +
+        `${(second.downloadedBytes / 1e6).toFixed(1)} MB downloaded`,
+      `  second load ${ratio.toFixed(1)}x faster (at least ${LEAST_RATIO})`,
+    ].join("\n");
+  return cases.map(line).join("\n");
 }
 
 await run(OPTIONS, async (flags) => {
-  if (!flags.bundle) throw new Error("give --bundle");
-  const result = await measure(flags);
+  const result = await measure(settings(flags));
   console.log(flags.json ? JSON.stringify(result) : describe(result));
-  return true;
+  return !flags.check || result.cases.every(reached);
 });

@@ -19,6 +19,8 @@ export const SHARED_OPTIONS = {
   check: { type: "boolean", default: false },
 };
 
+const BROWSERS = ["chromium", "firefox"];
+
 export const readJson = (path) => JSON.parse(readFileSync(path, "utf8"));
 
 /** Calls `action` with the flags; it returns whether all went well. What it throws is told in a line. */
@@ -50,13 +52,17 @@ export async function benchmark(options, { measure, conclude, terminal, plot, pa
 }
 
 /** `{rounds, retries, niceness}` of the flags; throws for what no run can be made of. */
-export function sharedSettings(flags, browsers = ["chromium", "firefox"]) {
-  if (!browsers.includes(flags.browser)) throw new Error(`there is no browser \`${flags.browser}\``);
+export function sharedSettings(flags, browsers = BROWSERS) {
+  checkBrowser(flags.browser, browsers);
   const niceness = flags.niceness === undefined ? undefined : Number(flags.niceness);
   return { rounds: wholeNumber(flags, "rounds", 1), retries: wholeNumber(flags, "retries", 0), niceness };
 }
 
-function wholeNumber(flags, name, least) {
+export function checkBrowser(name, browsers = BROWSERS) {
+  if (!browsers.includes(name)) throw new Error(`there is no browser \`${name}\``);
+}
+
+export function wholeNumber(flags, name, least) {
   const value = Number(flags[name]);
   if (!Number.isInteger(value) || value < least) throw new Error(`--${name} is not a whole number, ${least} or more`);
   return value;

@@ -2,11 +2,14 @@
 
 import { InlineBackend, WorkerBackend, type WorkerLoadOptions } from "./api/backend.js";
 import { Model } from "./api/model.js";
-import { EdgecError } from "./errors.js";
+import { MANIFEST_FILE } from "./bundle/manifest.js";
+import { EdgecError, throwIfAborted } from "./errors.js";
 import { openCache } from "./load/cache.js";
+import { DEFAULT_RETRY, downloadManifest } from "./load/download.js";
 import { type BundleSource, CustomSource, openSource, resolveLocation } from "./load/source.js";
+import { wallTime } from "./platform.js";
 
-export interface LoadOptions extends Omit<WorkerLoadOptions, "alarm"> {
+export interface LoadOptions extends Omit<WorkerLoadOptions, "alarm" | "startedAt"> {
   /** Whether the model lives in a worker (the default), so that the page stays responsive. */
   worker?: boolean;
 }
@@ -23,10 +26,15 @@ export async function load(
   if (!(where instanceof URL) && typeof where?.read !== "function") {
     throw new EdgecError("invalid-argument", "`load` takes a URL, a path or an object with `read`");
   }
-  if (worker) return new Model(await WorkerBackend.load(where, { ...options, workerUrl }));
-  return new Model(
-    await InlineBackend.load(where instanceof URL ? openSource(where) : new CustomSource(where), options),
-  );
+  const { signal, onProgress } = options;
+  throwIfAborted(signal);
+  const startedAt = wallTime();
+  onProgress?.({ phase: "manifest", loadedBytes: 0, totalBytes: 0, file: MANIFEST_FILE });
+  const source = where instanceof URL ? openSource(where) : new CustomSource(where);
+  const manifest = downloadManifest(source, { signal, retry: { ...DEFAULT_RETRY, ...options.retry } });
+  manifest.catch(() => undefined); // awaited where the worker has been started, which may fail
+  if (worker) return new Model(await WorkerBackend.load(where, manifest, { ...options, workerUrl, startedAt }));
+  return new Model(await InlineBackend.load(source, manifest, { ...options, startedAt }));
 }
 
 /** Deletes every file that bundles have left in this browser's storage for this site. */
@@ -57,7 +65,7 @@ export type { DType, Manifest, Slot, Variant } from "./bundle/manifest.js";
 export type { ClassificationTask, DetectionTask, EmbeddingTask, ImageSpec, Task } from "./bundle/task.js";
 export type { CacheKind } from "./load/cache.js";
 export type { RetryPolicy } from "./load/download.js";
-export type { LoadPhase, LoadProgress } from "./load/loader.js";
+export type { LoadPhase, LoadProgress } from "./load/files.js";
 export type { BundleSource } from "./load/source.js";
 export type { Generation, GenerationOptions } from "./session/generation.js";
 export type { Tensor, TensorData, TensorInput } from "./session/graph.js";

@@ -24,6 +24,11 @@ export function hardwareThreads(): number {
   return globalThis.navigator?.hardwareConcurrency ?? 1;
 }
 
+/** Milliseconds on a clock that all threads share. */
+export function wallTime(): number {
+  return performance.timeOrigin + performance.now();
+}
+
 let channel: MessageChannel | undefined;
 const waiting: (() => void)[] = [];
 

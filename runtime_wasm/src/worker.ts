@@ -53,17 +53,23 @@ function pageThread(url?: string): WorkerHandle {
 }
 
 async function load(
-  { id, location, options }: Extract<ToWorker, { type: "load" }>,
+  { id, location, manifest, options }: Extract<ToWorker, { type: "load" }>,
   signal: AbortSignal,
 ): Promise<unknown> {
   const source: Source = location === null ? new CustomSource(pageSource) : openSource(new URL(location));
-  session = await Session.load(source, {
-    ...options,
-    signal,
-    spawn: isNode ? undefined : pageThread,
-    onProgress: (event) => post({ type: "event", id, event }),
-  });
-  return session.info;
+  let background = Promise.resolve();
+  try {
+    session = await Session.load(source, manifest, {
+      ...options,
+      signal,
+      spawn: isNode ? undefined : pageThread,
+      onProgress: (event) => post({ type: "event", id, event }),
+      onBackground: (work) => (background = work),
+    });
+    return session.info;
+  } finally {
+    void background.then(() => post({ type: "stored" }));
+  }
 }
 
 async function answer(message: Extract<ToWorker, { type: "load" | "call" }>): Promise<void> {

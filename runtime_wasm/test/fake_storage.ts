@@ -1,12 +1,27 @@
 /** In-memory stand-ins for OPFS and the Cache API. */
 
+type Mode = "read-only" | "readwrite" | "writable";
+
+export interface FakeFeatures {
+  /** `createWritable`: not in Safari before 26. */
+  writables?: boolean;
+  /** `createSyncAccessHandle`: in workers alone. */
+  accessHandles?: boolean;
+}
+
+/** A folder of OPFS with the locks of the specification. Several tabs are several loads on one of these. */
 export class FakeDirectory {
   readonly files = new Map<string, Uint8Array>();
   writes = 0;
   /** Bytes after which writing fails, as a full disk does. */
   quota = Infinity;
+  /** Called, and waited for, before content is written; what it throws is what writing fails with. */
+  beforeWrite: (name: string) => Promise<void> | void = () => undefined;
+  /** Called when a file has been opened to be read. */
+  onRead: (name: string) => void = () => undefined;
+  private readonly locks = new Map<string, Mode[]>();
 
-  constructor(private readonly syncHandlesOnly = false) {}
+  constructor(private readonly features: FakeFeatures = { writables: true }) {}
 
   async getDirectoryHandle(): Promise<this> {
     return this;
@@ -17,33 +32,76 @@ export class FakeDirectory {
       if (!create) throw new DOMException("not found", "NotFoundError");
       this.files.set(name, new Uint8Array());
     }
-    const getFile = async (): Promise<object> => ({ stream: () => fileStream(this.files.get(name)!.slice()) });
-    return this.syncHandlesOnly
-      ? { getFile, createSyncAccessHandle: async () => this.accessHandle(name) }
-      : { getFile, createWritable: async () => this.writable(name) };
-  }
-
-  private writable(name: string): object {
-    let pending = new Uint8Array();
+    const getFile = async (): Promise<object> => {
+      const content = this.files.get(name);
+      if (!content) throw new DOMException("not found", "NotFoundError");
+      const bytes = content.slice();
+      return {
+        size: bytes.length,
+        text: async () => new TextDecoder().decode(bytes),
+        stream: () => {
+          this.onRead(name);
+          return fileStream(bytes);
+        },
+      };
+    };
+    const { writables, accessHandles } = this.features;
     return {
-      write: async (data: Uint8Array) => {
-        if (this.used() + data.length > this.quota) throw new DOMException("full", "QuotaExceededError");
-        pending = data.slice();
-      },
-      close: async () => this.store(name, pending),
+      getFile,
+      ...(writables ? { createWritable: async () => this.writable(name) } : {}),
+      ...(accessHandles
+        ? { createSyncAccessHandle: async ({ mode = "readwrite" as Mode } = {}) => this.accessHandle(name, mode) }
+        : {}),
     };
   }
 
-  private accessHandle(name: string): object {
+  /** Several may write to the side, or read; anything else excludes all others. */
+  private lock(name: string, mode: Mode): () => void {
+    const held = this.locks.get(name) ?? [];
+    if (held.length > 0 && (mode === "readwrite" || held.some((other) => other !== mode)))
+      throw new DOMException("in use", "NoModificationAllowedError");
+    this.locks.set(name, [...held, mode]);
+    return () => this.locks.set(name, this.locks.get(name)!.slice(1));
+  }
+
+  private writable(name: string): object {
+    const release = this.lock(name, "writable");
+    let pending = new Uint8Array();
     return {
+      write: async (data: Uint8Array) => {
+        try {
+          await this.beforeWrite(name);
+          if (this.used() + data.length > this.quota) throw new DOMException("full", "QuotaExceededError");
+          pending = data.slice();
+        } catch (error) {
+          release();
+          throw error;
+        }
+      },
+      close: async () => {
+        this.store(name, pending);
+        release();
+      },
+    };
+  }
+
+  private async accessHandle(name: string, mode: Mode): Promise<object> {
+    const release = this.lock(name, mode);
+    if (mode === "readwrite") await this.beforeWrite(name);
+    else this.onRead(name);
+    return {
+      getSize: () => this.files.get(name)!.length,
+      read: (target: Uint8Array) => {
+        target.set(this.files.get(name)!.subarray(0, target.length));
+        return Math.min(target.length, this.files.get(name)!.length);
+      },
       truncate: () => this.files.set(name, new Uint8Array()),
       write: (data: Uint8Array) => {
         const room = Math.max(0, Math.min(data.length, this.quota - this.used()));
         this.store(name, data.slice(0, room));
         return room;
       },
-      flush: () => undefined,
-      close: () => undefined,
+      close: release,
     };
   }
 
@@ -57,6 +115,7 @@ export class FakeDirectory {
   }
 
   async removeEntry(name: string): Promise<void> {
+    if (this.locks.get(name)?.length) throw new DOMException("in use", "NoModificationAllowedError");
     this.files.delete(name);
   }
 

@@ -145,6 +145,13 @@ test("a server that is gone", async () => {
   assert.match(error.hint ?? "", /connection/);
 });
 
+test("a server that takes a request and never answers", async () => {
+  withFaults({ match: WEIGHTS, kind: "silent", times: 1 });
+  await loads();
+  withFaults({ match: /manifest/, kind: "silent" });
+  assert.match((await failsWith("network", load())).message, /`manifest.json` has stalled/);
+});
+
 test("a stalled download ends", async () => {
   withFaults({ match: WEIGHTS, kind: "stall" });
   assert.match((await failsWith("network", load())).message, /stalled/);
@@ -185,9 +192,13 @@ test("abort in mid-download, then a normal load that takes up what is there", as
   await failsWith("aborted", load({ signal: controller.signal }));
 });
 
-for (const syncHandlesOnly of [false, true]) {
-  test(`OPFS${syncHandlesOnly ? " with access handles alone" : ""}: the second load downloads the manifest alone; damage is found and mended`, async () => {
-    const directory = new FakeDirectory(syncHandlesOnly);
+for (const [name, features] of [
+  ["pages", { writables: true }],
+  ["workers", { writables: true, accessHandles: true }],
+  ["workers of old Safari", { accessHandles: true }],
+] as const) {
+  test(`OPFS in ${name}: the second load downloads the manifest alone; damage is found and mended`, async () => {
+    const directory = new FakeDirectory(features);
     await withOpfs(directory, async () => {
       await loads({ cache: "opfs" });
       assert.equal(directory.files.size, 3 + 1, "and the index");
@@ -211,8 +222,8 @@ for (const syncHandlesOnly of [false, true]) {
     });
   });
 
-  test(`a full disk costs the cache, not the load${syncHandlesOnly ? " (access handles)" : ""}`, async () => {
-    const directory = new FakeDirectory(syncHandlesOnly);
+  test(`a full disk costs the cache, not the load (${name})`, async () => {
+    const directory = new FakeDirectory(features);
     directory.quota = 2000;
     await withOpfs(directory, () => loads({ cache: "opfs" }));
     assert.ok([...directory.files.values()].reduce((sum, file) => sum + file.length, 0) <= 2000);

@@ -1,4 +1,4 @@
-export type FaultKind = "status" | "html" | "truncate" | "zero" | "swap" | "stall" | "reset";
+export type FaultKind = "status" | "html" | "truncate" | "zero" | "swap" | "stall" | "silent" | "reset";
 
 export interface Fault {
   match: RegExp;
@@ -14,6 +14,8 @@ export declare class TestServer {
   faults: Fault[];
   requests: string[];
   isolation: boolean;
+  bytesPerSecond: number;
+  sentAt: Map<string, number>;
   headers: Record<string, string>;
   origin: string;
   constructor(mounts: Record<string, string>);

@@ -19,7 +19,7 @@ const PAGE =
   '<!doctype html><html lang="en"><meta charset="utf-8"><title>edgec</title><link rel="icon" href="data:,"></html>';
 
 /**
- * @typedef {"status" | "html" | "truncate" | "zero" | "swap" | "stall" | "reset"} FaultKind
+ * @typedef {"status" | "html" | "truncate" | "zero" | "swap" | "stall" | "silent" | "reset"} FaultKind
  * @typedef {{match: RegExp, kind: FaultKind, status?: number, with?: string, times?: number}} Fault
  *   `swap` sends the file `with` (a URL path) instead; `times` limits how often the fault strikes.
  */
@@ -32,6 +32,8 @@ export class TestServer {
   isolation = true;
   /** How fast bytes leave, over all connections together, as over a user's link. */
   bytesPerSecond = Infinity;
+  /** URL path -> when its last byte was handed to the connection, milliseconds since 1970. @type {Map<string, number>} */
+  sentAt = new Map();
   /** Sent with every answer. @type {Record<string, string>} */
   headers = {};
 
@@ -79,6 +81,7 @@ export class TestServer {
       response.writeHead(fault.status ?? 200, { "Content-Type": "text/html" }).end(PAGE);
       return;
     }
+    if (fault?.kind === "silent") return;
     if (path === "/") {
       response.writeHead(200, { "Content-Type": TYPES[".html"] }).end(PAGE);
       return;
@@ -114,6 +117,7 @@ export class TestServer {
     } else {
       const whole = createReadStream(file, { start, end });
       await pipeline(...(this.bytesPerSecond < Infinity ? [whole, (chunks) => this.paced(chunks)] : [whole]), response);
+      this.sentAt.set(request.url, performance.timeOrigin + performance.now());
     }
   }
 

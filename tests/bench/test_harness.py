@@ -76,6 +76,10 @@ def test_check_fails_where_a_goal_is_missed(measured: Path) -> None:
         ("graphs.mjs", ["--models", "x", "--rounds", "0"], "--rounds"),
         ("graphs.mjs", ["--models", "x", "--browser", "lynx"], "there is no browser `lynx`"),
         ("load.mjs", [], "give --bundle"),
+        ("load.mjs", ["--bundle", "x", "--browsers", "chromium,lynx"], "there is no browser `lynx`"),
+        ("load.mjs", ["--bundle", "x", "--threads", "1,0"], "--threads"),
+        ("load.mjs", ["--bundle", "x", "--rounds", "0"], "--rounds"),
+        ("load.mjs", ["--bundle", "x", "--megabits", "fast"], "--megabits"),
     ],
 )
 def test_wrong_arguments_are_named(script: str, arguments: list[str], message: str) -> None:
@@ -83,3 +87,18 @@ def test_wrong_arguments_are_named(script: str, arguments: list[str], message: s
     assert result.returncode == 1
     assert result.stderr.startswith("error: ")
     assert message in result.stderr
+
+
+@pytest.mark.browser
+def test_loading_is_measured_in_both_browsers() -> None:
+    """A bundle of 6 kB over 8 Mbit/s: first from the network alone, then from storage alone."""
+    bundle = BENCH.parent / "runtime_wasm" / "test" / "fixtures" / "decoder"
+    flags = ["--bundle", str(bundle), "--megabits", "8", "--threads", "1", "--rounds", "1"]
+    cases = json.loads(_node("load.mjs", *flags, "--json").stdout)["cases"]
+    assert [case["browser"] for case in cases] == ["chromium", "firefox"]
+    for case in cases:
+        first, second = case["first"], case["second"]
+        assert first["downloadedBytes"] == second["cachedBytes"] > 0
+        assert second["downloadedBytes"] == 0
+        assert 0 < first["readyAfterLastByte"] < first["tokenAfterLastByte"]
+        assert case["ratio"] == pytest.approx(first["seconds"] / second["seconds"])

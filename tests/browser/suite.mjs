@@ -61,6 +61,19 @@ function same(value, wanted) {
   assert.equal(value.text, wanted.text);
 }
 
+/** In the page: the names in OPFS; fails where a file's content is not that of its name. */
+const storedFiles = async () => {
+  const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle("edgec");
+  const names = [];
+  for await (const [name, handle] of folder.entries()) {
+    const digest = await crypto.subtle.digest("SHA-256", await (await handle.getFile()).arrayBuffer());
+    const hex = Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    if (name === hex) names.push(name);
+    else if (name !== "index.json") throw new Error(`${name} has the hash ${hex}`);
+  }
+  return names;
+};
+
 const requestsFor = (pattern) => server.requests.filter((path) => pattern.test(path)).length;
 
 /** name -> test; each gets a fresh page. */
@@ -141,6 +154,85 @@ const TESTS = {
       ),
       0,
     );
+  },
+
+  "a bit that has flipped in OPFS: that file is fetched again": async (run, wanted) => {
+    await run(answer, { ...CHAT, load: { threads: 1 } });
+    const weights = (await (await fetch(`${server.origin}/decoder/manifest.json`)).json()).weights[0].file;
+    await run(async (_, name) => {
+      const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle("edgec");
+      const handle = await folder.getFileHandle(name);
+      const bytes = new Uint8Array(await (await handle.getFile()).arrayBuffer());
+      bytes[bytes.length >> 1] ^= 1;
+      const writer = await handle.createWritable();
+      await writer.write(bytes);
+      await writer.close();
+    }, weights.slice("weights/".length, -".bin".length));
+    server.requests = [];
+    same(await run(answer, { ...CHAT, load: { threads: 1 } }), wanted);
+    assert.deepEqual(server.requests.filter((path) => path.startsWith("/decoder/")), ["/decoder/manifest.json", `/decoder/${weights}`]);
+    await run(storedFiles);
+  },
+
+  "a model that is disposed of at once has stored its files": async (run, wanted) => {
+    await run(async (edgec) => (await edgec.load("/decoder/", { threads: 1 })).dispose());
+    assert.ok((await run(storedFiles)).length >= 3);
+    server.requests = [];
+    same(await run(answer, { ...CHAT, load: { threads: 1 } }), wanted);
+    assert.equal(requestsFor(/^\/decoder\//), 1, "the manifest alone");
+  },
+
+  "tabs that load the same files at once": async (run, wanted) => {
+    for (let round = 0; round < 3; round++) {
+      const values = await run(
+        async (edgec, { body, job }) => {
+          const answer = eval(body);
+          return Promise.all([1, 2, 3].map(() => answer(edgec, job)));
+        },
+        { body: `(${answer})`, job: { ...CHAT, load: { threads: 1 } } },
+      );
+      for (const value of values) same(value, wanted);
+      assert.ok((await run(storedFiles)).length >= 3);
+    }
+    server.requests = [];
+    same(await run(answer, { ...CHAT, load: { threads: 1 } }), wanted);
+    assert.equal(requestsFor(/^\/decoder\//), 1, "the manifest alone");
+  },
+
+  "the first token waits for no store; dispose does": async (run, wanted) => {
+    const value = await run(async (edgec, { messages, options }) => {
+      const original = FileSystemFileHandle.prototype.createWritable;
+      let open;
+      const opened = new Promise((resolve) => (open = resolve));
+      FileSystemFileHandle.prototype.createWritable = async function () {
+        await opened;
+        return original.call(this);
+      };
+      const model = await edgec.load("/decoder/", { worker: false });
+      const result = await model.chat(messages, options).result;
+      let disposed = false;
+      const disposal = model.dispose().then(() => (disposed = true));
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      const early = disposed;
+      open();
+      await disposal;
+      return { text: result.text, result, early };
+    }, CHAT);
+    same(value, wanted);
+    assert.equal(value.early, false);
+    assert.ok((await run(storedFiles)).length >= 3);
+  },
+
+  "a store that fails leaves nothing, and costs nothing but the cache": async (run, wanted) => {
+    const value = await run(async (edgec, { messages, options }) => {
+      FileSystemFileHandle.prototype.createWritable = () => Promise.reject(new DOMException("full", "QuotaExceededError"));
+      const model = await edgec.load("/decoder/", { worker: false });
+      const result = await model.chat(messages, options).result;
+      await model.dispose();
+      return { text: result.text, result };
+    }, CHAT);
+    same(value, wanted);
+    assert.deepEqual(await run(storedFiles), []);
   },
 
   "no OPFS: the Cache API serves; no storage at all is fine": async (run, wanted) => {

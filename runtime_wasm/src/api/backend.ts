@@ -1,8 +1,9 @@
 /** How a `Model` reaches its `Session`: in a worker, or in the same thread. */
 
 import { EdgecError, fromWire, throwIfAborted, toWire } from "../errors.js";
-import type { LoadProgress } from "../load/loader.js";
+import type { LoadProgress } from "../load/files.js";
 import { type BundleSource, type FileContent, type Source, readCustom } from "../load/source.js";
+import { within } from "../patience.js";
 import { isNode } from "../platform.js";
 import type { ModelInfo, Session, SessionOptions } from "../session/session.js";
 import type { WorkerHandle } from "../workers/handle.js";
@@ -18,17 +19,26 @@ export interface CallOptions {
 export interface Backend {
   readonly info: ModelInfo;
   call(method: Method, args: unknown[], options?: CallOptions): Promise<unknown>;
-  dispose(): void;
+  /** Ends everything; resolves when nothing is on its way into the cache any more. */
+  dispose(): Promise<void>;
 }
+
+/** Milliseconds that a worker gets to bring its files into the cache. */
+const DISPOSE_PATIENCE = 10_000;
 
 const disposed = (): EdgecError => new EdgecError("disposed", "the model has been disposed of");
 
 export class InlineBackend implements Backend {
-  private constructor(private session: Session | null) {}
+  private constructor(
+    private session: Session | null,
+    private readonly background: Promise<void>,
+  ) {}
 
-  static async load(source: Source, options: SessionOptions): Promise<InlineBackend> {
+  static async load(source: Source, manifest: Promise<Uint8Array>, options: SessionOptions): Promise<InlineBackend> {
     const { Session } = await import("../session/session.js");
-    return new InlineBackend(await Session.load(source, options));
+    let background = Promise.resolve();
+    const session = await Session.load(source, await manifest, { ...options, onBackground: (work) => (background = work) });
+    return new InlineBackend(session, background);
   }
 
   get info(): ModelInfo {
@@ -44,9 +54,10 @@ export class InlineBackend implements Backend {
     });
   }
 
-  dispose(): void {
+  dispose(): Promise<void> {
     this.session?.dispose();
     this.session = null;
+    return this.background;
   }
 }
 
@@ -70,6 +81,8 @@ export class WorkerBackend implements Backend {
   private readonly reads = new Map<number, AbortController>();
   private readonly threads = new Map<number, WorkerHandle>();
   private readonly source: BundleSource | null;
+  private stored = Promise.resolve();
+  private storesHaveEnded = (): void => undefined;
   private nextId = 1;
   private dead: EdgecError | null = null;
 
@@ -87,25 +100,26 @@ export class WorkerBackend implements Backend {
     }
   }
 
-  static async load(where: URL | BundleSource, options: WorkerLoadOptions): Promise<WorkerBackend> {
+  /** The worker starts while the manifest is on its way. */
+  static async load(
+    where: URL | BundleSource,
+    manifest: Promise<Uint8Array>,
+    options: WorkerLoadOptions,
+  ): Promise<WorkerBackend> {
     const { signal, onProgress, workerUrl, ...rest } = options;
-    throwIfAborted(signal);
     const alarm = `edgec-${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}`;
     const custom = where instanceof URL ? null : where;
     const backend = new WorkerBackend(custom, workerUrl, alarm);
-    const message = {
-      type: "load" as const,
-      location: where instanceof URL ? where.href : null,
-      options: { ...rest, alarm },
-    };
+    const location = where instanceof URL ? where.href : null;
     try {
+      const message = { type: "load" as const, location, manifest: await manifest, options: { ...rest, alarm } };
       backend.info = (await backend.request(message, {
         signal,
         onEvent: onProgress as CallOptions["onEvent"],
       })) as ModelInfo;
       return backend;
     } catch (error) {
-      backend.dispose();
+      void backend.dispose();
       throw error;
     }
   }
@@ -116,7 +130,7 @@ export class WorkerBackend implements Backend {
 
   private async request(
     message:
-      | { type: "load"; location: string | null; options: WireOptions }
+      | { type: "load"; location: string | null; manifest: Uint8Array; options: WireOptions }
       | { type: "call"; method: Method; args: unknown[] },
     options: CallOptions,
   ): Promise<unknown> {
@@ -151,11 +165,13 @@ export class WorkerBackend implements Backend {
   }
 
   private post(message: ToWorker, transfer: Transferable[] = []): void {
+    if (message.type === "load") this.stored = new Promise((resolve) => (this.storesHaveEnded = resolve));
     this.worker.post(message, transfer);
   }
 
   private receive(message: FromWorker): void {
-    if (this.dead) return; // said before it was terminated
+    if (message.type === "stored") this.storesHaveEnded();
+    if (this.dead) return; // said before it heard of that
     switch (message.type) {
       case "done":
         this.pending.get(message.id)?.resolve(message.value);
@@ -213,17 +229,27 @@ export class WorkerBackend implements Backend {
   }
 
   /** Fails everything that is under way, now and from now on. */
-  private end(error: EdgecError): void {
-    if (this.dead) return;
+  private fail(error: EdgecError): void {
     this.dead = error;
-    this.alarm.close();
-    this.worker.terminate();
-    for (const thread of this.threads.values()) thread.terminate();
     for (const controller of this.reads.values()) controller.abort();
     for (const { reject } of this.pending.values()) reject(error);
   }
 
-  dispose(): void {
+  private end(error: EdgecError): void {
+    if (!this.dead) this.fail(error);
+    this.alarm.close();
+    this.worker.terminate();
+    for (const thread of this.threads.values()) thread.terminate();
+    this.storesHaveEnded();
+  }
+
+  /** What the worker computes is of no use any more, but files on their way into the cache are: it lives on for these. */
+  async dispose(): Promise<void> {
+    if (!this.dead) {
+      for (const id of this.pending.keys()) this.post({ type: "abort", id });
+      this.fail(disposed());
+    }
+    await within(DISPOSE_PATIENCE, this.stored, undefined);
     this.end(disposed());
   }
 }

@@ -106,9 +106,12 @@ export class Model {
     return (await this.backend.call("stats", [])) as Stats;
   }
 
-  /** Frees the memory and stops the threads. Whatever is under way fails with the code `disposed`. */
-  async dispose(): Promise<void> {
-    this.backend.dispose();
+  /**
+   * Frees the memory and stops the threads. Whatever is under way fails with the code `disposed`. Resolves when the files that the
+   * load has put on their way into the browser's storage are there.
+   */
+  dispose(): Promise<void> {
+    return this.backend.dispose();
   }
 }
 

@@ -4,10 +4,10 @@ import type { WireError } from "../errors.js";
 import type { Session, SessionOptions } from "../session/session.js";
 
 /** Load options that cross threads as they are. */
-export type WireOptions = Omit<SessionOptions, "signal" | "onProgress" | "spawn">;
+export type WireOptions = Omit<SessionOptions, "signal" | "onProgress" | "onBackground" | "spawn">;
 
 export type ToWorker =
-  | { type: "load"; id: number; location: string | null; options: WireOptions } // null: the page reads the files
+  | { type: "load"; id: number; location: string | null; manifest: Uint8Array; options: WireOptions } // null: the page reads the files
   | { type: "call"; id: number; method: Method; args: unknown[] }
   | { type: "abort"; id: number }
   | { type: "content"; id: number; content: ArrayBuffer }
@@ -19,6 +19,7 @@ export type FromWorker =
   | { type: "done"; id: number; value: unknown }
   | { type: "failed"; id: number; error: WireError }
   | { type: "event"; id: number; event: unknown }
+  | { type: "stored" } // after a load, whether it failed or not: nothing is on its way into the cache any more
   | { type: "read"; id: number; file: string }
   | { type: "read-abort"; id: number }
   | { type: "thread-post"; thread: number; url: string | undefined; message: unknown } // the first one starts the thread

@@ -1,7 +1,7 @@
 /** The pool threads of a model: started once, asleep on the doorbell between calls. */
 
 import type { Manifest } from "../bundle/manifest.js";
-import { EdgecError } from "../errors.js";
+import { EdgecError, abortError } from "../errors.js";
 import type { WorkerHandle } from "../workers/handle.js";
 import { spawnThread } from "../workers/spawn_thread.js";
 import { type ThreadStart, readDoorbell, ringLeave } from "./engine.js";
@@ -16,6 +16,8 @@ export interface PoolOptions {
   alarm?: string;
   /** How a thread is started, instead of by a worker of this one. */
   spawn?: (url?: string) => WorkerHandle;
+  /** Ends a start that is under way. */
+  signal?: AbortSignal;
 }
 
 export class ThreadPool {
@@ -25,7 +27,7 @@ export class ThreadPool {
     private readonly control: number,
   ) {}
 
-  /** Starts threads 1 ... threads - 1 and waits until each has instantiated the module. */
+  /** Starts threads 1 ... threads - 1 and waits until each has instantiated the module; if one fails, none is left. */
   static async start(
     manifest: Manifest,
     memory: WebAssembly.Memory,
@@ -55,11 +57,17 @@ export class ThreadPool {
       const start: ThreadStart = { module, memory, layout: manifest.memory, tid, threads, entries, doorbell };
       worker.post({ start, alarm: options.alarm });
     }
+    let abort!: () => void;
+    const aborted = new Promise<never>((_, reject) => (abort = () => reject(abortError())));
+    if (options.signal?.aborted) abort();
+    options.signal?.addEventListener("abort", abort);
     try {
-      await Promise.all(ready);
+      await Promise.race([Promise.all(ready), aborted]);
     } catch (error) {
       for (const worker of workers) worker.terminate();
       throw error;
+    } finally {
+      options.signal?.removeEventListener("abort", abort);
     }
     for (const worker of workers) worker.unref();
     return new ThreadPool(threads, workers, manifest.memory.control.offset);

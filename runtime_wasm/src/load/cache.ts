@@ -3,14 +3,19 @@
  * bundles share equal files. Whatever goes wrong here costs a download, never the load.
  */
 
+import { within } from "../patience.js";
 import { isNode } from "../platform.js";
+import { type Bytes, chunkReader, fill } from "./reader.js";
 
 export type CacheKind = "opfs" | "cache-api" | "none";
 
 export interface FileCache {
   readonly kind: CacheKind;
-  /** The stored bytes, not yet checked, or null. */
-  get(key: string): Promise<ReadableStream<Uint8Array> | null>;
+  /** Fills `target` with a file of that length, not yet checked, or returns null. The result may lie in another buffer. */
+  read(key: string, target: Bytes): Promise<Bytes | null>;
+  /** A whole file of any length, or null. */
+  text(key: string): Promise<string | null>;
+  /** Throws `FileInUse` where another tab has the file open. */
   put(key: string, bytes: Uint8Array): Promise<void>;
   delete(key: string): Promise<void>;
   keys(): Promise<string[]>;
@@ -19,15 +24,15 @@ export interface FileCache {
 const DIRECTORY = "edgec";
 const INDEX = "index.json"; // which files each bundle was seen to have
 
+/** Milliseconds after which storage that does not answer counts as empty. */
+export const CACHE_PATIENCE = 5_000;
+
+/** Another tab reads or writes the file. */
+export class FileInUse extends Error {}
+
 /** Notes the files of the bundle at `location`, and deletes those that only its last version had. */
 export async function remember(cache: FileCache, location: string, keys: readonly string[]): Promise<void> {
-  const stored = await cache.get(INDEX);
-  let index: Record<string, string[]> = {};
-  try {
-    if (stored) index = (await new Response(stored).json()) as typeof index;
-  } catch {
-    // Damaged: what it knew is lost, and those files stay until `clearCache`.
-  }
+  const index = parseIndex(await cache.text(INDEX));
   const before = Array.isArray(index[location]) ? index[location] : [];
   if (JSON.stringify(before) === JSON.stringify(keys)) return;
   index[location] = [...keys];
@@ -36,9 +41,23 @@ export async function remember(cache: FileCache, location: string, keys: readonl
   await cache.put(INDEX, new TextEncoder().encode(JSON.stringify(index)));
 }
 
+/** Location -> keys. Where it is damaged, what it knew is lost, and those files stay until `clearCache`. */
+function parseIndex(text: string | null): Record<string, string[]> {
+  try {
+    const index = JSON.parse(text ?? "{}") as unknown;
+    return typeof index === "object" && index !== null ? (index as Record<string, string[]>) : {};
+  } catch {
+    return {};
+  }
+}
+
 /** The best store that works here, or null. `mode` restricts the choice. */
 export async function openCache(mode: "auto" | CacheKind): Promise<FileCache | null> {
   if (mode === "none" || (mode === "auto" && isNode)) return null;
+  return within(CACHE_PATIENCE, findCache(mode), null);
+}
+
+async function findCache(mode: "auto" | CacheKind): Promise<FileCache | null> {
   if (mode !== "cache-api") {
     try {
       const root = await navigator.storage.getDirectory();
@@ -58,48 +77,62 @@ export async function openCache(mode: "auto" | CacheKind): Promise<FileCache | n
 }
 
 interface SyncAccessHandle {
+  getSize(): number;
+  read(target: Uint8Array, options: { at: number }): number;
   truncate(size: number): void;
   write(data: Uint8Array, options: { at: number }): number;
-  flush(): void;
   close(): void;
 }
+
+/** Workers have access handles, newer browsers have `createWritable`; TypeScript knows of neither's options. */
+type FileHandle = Omit<FileSystemFileHandle, "createWritable"> & {
+  createSyncAccessHandle?(options?: { mode: "read-only" | "readwrite" }): Promise<SyncAccessHandle>;
+  createWritable?(): Promise<FileSystemWritableFileStream>;
+};
 
 class OpfsCache implements FileCache {
   readonly kind = "opfs";
 
   constructor(private readonly directory: FileSystemDirectoryHandle) {}
 
-  async get(key: string): Promise<ReadableStream<Uint8Array> | null> {
+  async read(key: string, target: Bytes): Promise<Bytes | null> {
     try {
-      return (await (await this.directory.getFileHandle(key)).getFile()).stream();
+      const handle = (await this.directory.getFileHandle(key)) as FileHandle;
+      const access = await openToRead(handle);
+      if (!access) return await fill(chunkReader((await handle.getFile()).stream()), target);
+      try {
+        return access.getSize() === target.length && access.read(target, { at: 0 }) === target.length ? target : null;
+      } finally {
+        access.close();
+      }
+    } catch {
+      return null;
+    }
+  }
+
+  async text(key: string): Promise<string | null> {
+    try {
+      return await (await (await this.directory.getFileHandle(key)).getFile()).text();
     } catch {
       return null;
     }
   }
 
   async put(key: string, bytes: Uint8Array): Promise<void> {
-    const handle = (await this.directory.getFileHandle(key, { create: true })) as FileSystemFileHandle & {
-      createSyncAccessHandle?(): Promise<SyncAccessHandle>;
-    };
+    const handle = (await this.directory.getFileHandle(key, { create: true })) as FileHandle;
     try {
-      if (typeof handle.createWritable === "function") {
-        const stream = await handle.createWritable(); // written to the side, takes its place on close
-        await stream.write(bytes as Uint8Array<ArrayBuffer>);
-        await stream.close();
-      } else {
-        const access = await handle.createSyncAccessHandle!();
-        try {
-          access.truncate(0);
-          if (access.write(bytes, { at: 0 }) !== bytes.length) throw new Error("the file was not written in full");
-          access.flush();
-        } finally {
-          access.close();
-        }
-      }
+      if (handle.createWritable) await replaceContent(await handle.createWritable(), bytes);
+      else overwrite(await handle.createSyncAccessHandle!(), bytes);
     } catch (error) {
-      await this.delete(key);
-      throw error;
+      await this.deleteUnlessWhole(key, handle, bytes.length);
+      throw (error as DOMException | undefined)?.name === "NoModificationAllowedError" ? new FileInUse() : error;
     }
+  }
+
+  /** After a failure: what was begun is of no use, but another tab may have stored the same file meanwhile. */
+  private async deleteUnlessWhole(key: string, handle: FileHandle, length: number): Promise<void> {
+    const found = await handle.getFile().catch(() => null);
+    if (found && found.size !== length) await this.delete(key);
   }
 
   async delete(key: string): Promise<void> {
@@ -113,6 +146,27 @@ class OpfsCache implements FileCache {
   }
 }
 
+/** Several times as fast as a stream, but only in workers, and in Firefox only while no other tab reads the file: else null. */
+async function openToRead(handle: FileHandle): Promise<SyncAccessHandle | null> {
+  return (await handle.createSyncAccessHandle?.({ mode: "read-only" }).catch(() => null)) ?? null;
+}
+
+/** Written to the side; takes the file's place on close. */
+async function replaceContent(file: FileSystemWritableFileStream, bytes: Uint8Array): Promise<void> {
+  await file.write(bytes as Bytes);
+  await file.close();
+}
+
+/** In place: what is cut short has the wrong hash and is found out by it. */
+function overwrite(file: SyncAccessHandle, bytes: Uint8Array): void {
+  try {
+    file.truncate(0);
+    if (file.write(bytes, { at: 0 }) !== bytes.length) throw new Error("the file was not written in full");
+  } finally {
+    file.close();
+  }
+}
+
 class ApiCache implements FileCache {
   readonly kind = "cache-api";
 
@@ -122,8 +176,17 @@ class ApiCache implements FileCache {
     return `/${DIRECTORY}-cache/${key}`;
   }
 
-  async get(key: string): Promise<ReadableStream<Uint8Array> | null> {
-    return (await this.cache.match(this.url(key)))?.body ?? null;
+  async read(key: string, target: Bytes): Promise<Bytes | null> {
+    try {
+      const body = (await this.cache.match(this.url(key)))?.body;
+      return body ? await fill(chunkReader(body), target) : null;
+    } catch {
+      return null;
+    }
+  }
+
+  async text(key: string): Promise<string | null> {
+    return (await this.cache.match(this.url(key)))?.text() ?? null;
   }
 
   async put(key: string, bytes: Uint8Array): Promise<void> {

@@ -2,9 +2,10 @@
 
 import { EdgecError, abortError, throwIfAborted } from "../errors.js";
 import { type FileInfo, MANIFEST_FILE, MAX_MANIFEST_BYTES } from "../bundle/manifest.js";
+import { within } from "../patience.js";
 import { sha256 } from "../sha256.js";
 import type { BufferPool, ByteReader, Bytes } from "./reader.js";
-import { type Source, htmlError } from "./source.js";
+import { type OpenOptions, type Source, htmlError } from "./source.js";
 
 export interface RetryPolicy {
   /** Tries in all. */
@@ -33,7 +34,8 @@ export async function download(source: Source, file: string, info: FileInfo, opt
   return withRetry(source, options, async (reload, signal) => {
     const target = options.pool?.take(info.bytes) ?? new Uint8Array(info.bytes);
     const { storedElsewhere } = options;
-    const bytes = await readExactly(await source.open(file, { signal, reload, storedElsewhere }), file, target, options);
+    const reader = await open(source, file, { signal, reload, storedElsewhere }, options);
+    const bytes = await readExactly(reader, file, target, options);
     const digest = await sha256(bytes);
     if (digest !== info.sha256) {
       options.onBytes?.(-bytes.length);
@@ -53,7 +55,7 @@ export async function downloadManifest(source: Source, options: DownloadOptions)
   return withRetry(source, options, async (reload, signal) => {
     let bytes = new Uint8Array(65536);
     let length = 0;
-    const watch = new Watch(await source.open(MANIFEST_FILE, { signal, reload }), MANIFEST_FILE, options);
+    const watch = new Watch(await open(source, MANIFEST_FILE, { signal, reload }, options), MANIFEST_FILE, options);
     try {
       for (;;) {
         const part = await watch.read(bytes.subarray(length));
@@ -79,6 +81,25 @@ export async function downloadManifest(source: Source, options: DownloadOptions)
     if (looksLikeHtml(manifest)) throw htmlError(MANIFEST_FILE);
     return manifest;
   });
+}
+
+/** Servers have to begin to answer in time, too; the caller's own source may take as long as it likes. */
+async function open(source: Source, file: string, how: OpenOptions, options: DownloadOptions): Promise<ByteReader> {
+  const { stall } = options.retry ?? DEFAULT_RETRY;
+  const opening = source.open(file, how);
+  if (!source.remote) return opening;
+  const reader = await within(stall, opening, null);
+  if (reader) return reader;
+  opening.then(
+    (late) => late.cancel(),
+    () => undefined,
+  );
+  throw stalled(file, stall);
+}
+
+function stalled(file: string, stall: number): EdgecError {
+  const message = `the download of \`${file}\` has stalled for ${Math.round(stall / 1000)} seconds`;
+  return new EdgecError("network", message, { file });
 }
 
 /** Fills `target` and sees that the file ends there. The result may lie in another buffer, see `ByteReader`. */
@@ -139,12 +160,7 @@ class Watch {
 
   async read(target: Bytes): Promise<Bytes> {
     throwIfAborted(this.signal);
-    const stalled = new EdgecError(
-      "network",
-      `the download of \`${this.file}\` has stalled for ${Math.round(this.stall / 1000)} seconds`,
-      { file: this.file },
-    );
-    const timer = setTimeout(() => this.fail(stalled), this.stall);
+    const timer = setTimeout(() => this.fail(stalled(this.file, this.stall)), this.stall);
     try {
       return await Promise.race([this.reader.read(target), this.failure]);
     } finally {

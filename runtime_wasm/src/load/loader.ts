@@ -1,30 +1,24 @@
 /** From a source to a running engine: manifest, module, weights, threads. */
 
-import type { Manifest, Variant } from "../bundle/manifest.js";
+import { MANIFEST_FILE, type Manifest, type Variant } from "../bundle/manifest.js";
 import { parseManifest } from "../bundle/parse.js";
 import { Engine, createMemory } from "../engine/engine.js";
 import { chooseVariant, detectFeatures } from "../engine/features.js";
 import { type PoolOptions, ThreadPool } from "../engine/pool.js";
 import { EdgecError, throwIfAborted } from "../errors.js";
+import { wallTime } from "../platform.js";
 import { sha256 } from "../sha256.js";
-import { type CacheKind, type FileCache, openCache, remember } from "./cache.js";
-import { DEFAULT_RETRY, type RetryPolicy, download, downloadManifest } from "./download.js";
-import { BufferPool, type Bytes, chunkReader, fill } from "./reader.js";
+import type { ChatTemplate } from "../text/chat.js";
+import type { Tokenizer } from "../text/tokenizer.js";
+import { type CacheKind, openCache } from "./cache.js";
+import { DEFAULT_RETRY, type RetryPolicy } from "./download.js";
+import { FileSet, type LoadProgress } from "./files.js";
+import { BufferPool, type Bytes } from "./reader.js";
 import type { Source } from "./source.js";
 
-export type LoadPhase = "manifest" | "download" | "start" | "ready";
-
-export interface LoadProgress {
-  phase: LoadPhase;
-  /** Bytes of the bundle that are here, from the cache or the network. */
-  loadedBytes: number;
-  /** Bytes that the chosen variant needs in all; 0 until the manifest is here. */
-  totalBytes: number;
-  /** The file that has just moved on. */
-  file: string;
-}
-
 export interface LoaderOptions {
+  /** `wallTime` when the load began, which may have been in another thread. */
+  startedAt: number;
   threads?: number;
   variant?: Variant;
   cache?: "auto" | CacheKind;
@@ -37,12 +31,16 @@ export interface LoaderOptions {
   spawn?: PoolOptions["spawn"];
   signal?: AbortSignal;
   onProgress?: (progress: LoadProgress) => void;
+  /** Told of the work that goes on after the load has ended, well or badly: files on their way into the cache. It never fails. */
+  onBackground?: (work: Promise<void>) => void;
 }
 
 export interface Loaded {
   engine: Engine;
   variant: Variant;
-  tokenizerJson: Uint8Array | null;
+  tokenizer: Tokenizer | null;
+  /** Fails where the template is not valid. */
+  template: Promise<ChatTemplate> | null;
   cache: CacheKind;
   /** Bytes that came from the source and from the cache. */
   downloadedBytes: number;
@@ -50,72 +48,61 @@ export interface Loaded {
   loadSeconds: number;
 }
 
-/** Whole files in memory at the same time: two of the largest, or more small ones. */
-const IN_FLIGHT_BYTES = 32 * 2 ** 20;
-const IN_FLIGHT_FILES = 4;
-
-export async function loadManifest(
-  source: Source,
-  options: Pick<LoaderOptions, "manifestSha256" | "signal" | "retry">,
-): Promise<Manifest> {
-  const bytes = await downloadManifest(source, {
-    signal: options.signal,
-    retry: { ...DEFAULT_RETRY, ...options.retry },
-  });
-  if (options.manifestSha256 !== undefined) {
+/** A checked manifest of its bytes; `manifestSha256` is what the page expects, if it expects anything. */
+export async function readManifest(bytes: Uint8Array, manifestSha256: string | undefined): Promise<Manifest> {
+  if (manifestSha256 !== undefined) {
     const digest = await sha256(bytes);
-    if (digest !== options.manifestSha256.toLowerCase()) {
+    if (digest !== manifestSha256.toLowerCase()) {
       throw new EdgecError(
         "hash-mismatch",
-        `the manifest has a SHA-256 that begins with ${digest.slice(0, 16)}, the page expects ${options.manifestSha256.slice(0, 16)}`,
-        {
-          file: "manifest.json",
-        },
+        `the manifest has a SHA-256 that begins with ${digest.slice(0, 16)}, the page expects ${manifestSha256.slice(0, 16)}`,
+        { file: MANIFEST_FILE },
       );
     }
   }
   return parseManifest(bytes);
 }
 
-export async function load(source: Source, options: LoaderOptions): Promise<Loaded> {
-  const started = performance.now();
-  throwIfAborted(options.signal);
-  options.onProgress?.({ phase: "manifest", loadedBytes: 0, totalBytes: 0, file: "manifest.json" });
+/** Every file is put to use as soon as it is there and checked, so that little is left to do when the last one comes. */
+export async function load(source: Source, manifestBytes: Uint8Array, options: LoaderOptions): Promise<Loaded> {
+  const opening = openCache(options.cache ?? "auto");
   const features = detectFeatures();
-  const manifest = await loadManifest(source, options);
+  const manifest = await readManifest(manifestBytes, options.manifestSha256);
+  const cache = await opening;
+  throwIfAborted(options.signal);
   const { variant, threads } = chooseVariant(manifest, features, options);
   const memory = createMemory(manifest, variant.endsWith("-threads"));
 
-  const cache = await openCache(options.cache ?? "auto");
-  const files = new FileSet(source, manifest, variant, cache, options);
+  const moduleFile = manifest.modules[variant]!;
+  const weightFiles = segmentsByFile(manifest);
+  const tokenizerFile = manifest.tokenizer?.file;
+  const wanted = [moduleFile, ...(tokenizerFile ? [tokenizerFile] : []), ...weightFiles.keys()];
+  const retry = { ...DEFAULT_RETRY, ...options.retry };
+  const { signal, onProgress } = options;
+  const files = await FileSet.open({ source, manifest, wanted, cache, retry, signal, onProgress });
   let engine: Engine | undefined;
   try {
-    const module = files.get(manifest.modules[variant]!).then(compile);
+    const module = files.take(moduleFile, compile);
     const instance = module.then((compiled) => (engine = new Engine(manifest, memory, compiled)));
-    const tokenizer = manifest.tokenizer ? files.get(manifest.tokenizer.file) : Promise.resolve(null);
-    const weights = files.forEachWeight(async (bytes, segments) => (await instance).place(bytes, segments));
-    const [compiled, tokenizerJson] = await files.all([module, tokenizer, instance, weights] as const);
-    files.report("start", manifest.modules[variant]!);
-    throwIfAborted(options.signal);
-    if (threads > 1) engine!.pool = await ThreadPool.start(manifest, memory, compiled, threads, options);
-    throwIfAborted(options.signal);
-    await files.remember();
+    const template = startTemplate(manifest);
+    const tokenizer = tokenizerFile ? takeTokenizer(files, tokenizerFile) : Promise.resolve(null);
+    const weights = takeWeights(files, weightFiles, instance);
+    const placed = Promise.all(weights).then(() => files.report("start", moduleFile));
+    const pool = threads > 1 ? startPool(module, instance, threads, { ...options, signal: files.signal }) : null;
+    const [loaded, text] = await files.all([instance, tokenizer, pool ?? Promise.resolve(), placed, ...weights] as const);
+    files.end();
+    files.remember();
     files.report("ready", "");
-    const { downloadedBytes, cachedBytes } = files;
-    const loadSeconds = (performance.now() - started) / 1000;
-    return {
-      engine: engine!,
-      variant,
-      tokenizerJson,
-      cache: cache?.kind ?? "none",
-      downloadedBytes,
-      cachedBytes,
-      loadSeconds,
-    };
+    const { downloadedBytes, cachedBytes, cacheKind } = files;
+    const loadSeconds = (wallTime() - options.startedAt) / 1000;
+    const figures = { cache: cacheKind, downloadedBytes, cachedBytes, loadSeconds };
+    return { engine: loaded, variant, tokenizer: text, template, ...figures };
   } catch (error) {
     files.stop();
     engine?.dispose();
     throw error;
+  } finally {
+    options.onBackground?.(files.stored());
   }
 }
 
@@ -133,165 +120,45 @@ async function compile(bytes: Uint8Array): Promise<WebAssembly.Module> {
   }
 }
 
-/** The files of one load: taken from the cache or the source, within the memory budget, all stopped when one fails. */
-class FileSet {
-  downloadedBytes = 0;
-  cachedBytes = 0;
-  private loadedBytes = 0;
-  private failure: unknown;
-  private readonly totalBytes: number;
-  private readonly stopper = new AbortController();
-  private readonly budget = new Budget(IN_FLIGHT_BYTES, IN_FLIGHT_FILES);
-  private readonly needed: Set<string>;
-  private readonly retry: RetryPolicy;
-
-  constructor(
-    private readonly source: Source,
-    private readonly manifest: Manifest,
-    variant: Variant,
-    private cache: FileCache | null,
-    private readonly options: LoaderOptions,
-  ) {
-    this.retry = { ...DEFAULT_RETRY, ...options.retry };
-    this.needed = new Set([manifest.modules[variant]!, ...manifest.weights.map(({ file }) => file)]);
-    if (manifest.tokenizer) this.needed.add(manifest.tokenizer.file);
-    this.totalBytes = [...this.needed].reduce((sum, file) => sum + manifest.files[file].bytes, 0);
-    options.signal?.addEventListener("abort", this.stop, { once: true });
-  }
-
-  readonly stop = (): void => {
-    this.options.signal?.removeEventListener("abort", this.stop);
-    this.stopper.abort();
-  };
-
-  private readonly fail = (error: unknown): void => {
-    if (!this.stopper.signal.aborted) this.failure = error;
-    this.stop();
-  };
-
-  /** Waits for all; when one fails, the others are stopped and have ended before this throws the first failure. */
-  async all<T extends readonly Promise<unknown>[]>(promises: T): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
-    try {
-      return await Promise.all(promises);
-    } catch (error) {
-      this.fail(error);
-      await Promise.allSettled(promises);
-      throwIfAborted(this.options.signal);
-      throw this.failure ?? error;
-    }
-  }
-
-  report(phase: LoadPhase, file: string): void {
-    this.options.onProgress?.({ phase, loadedBytes: this.loadedBytes, totalBytes: this.totalBytes, file });
-  }
-
-  /** Checked bytes of a file. */
-  async get(file: string, pool?: BufferPool): Promise<Bytes> {
-    const cached = await this.fromCache(file, pool);
-    if (cached) return cached;
-    const info = this.manifest.files[file];
-    const onBytes = (delta: number): void => this.advance(delta, file);
-    const bytes = await download(this.source, file, info, {
-      signal: this.stopper.signal,
-      retry: this.retry,
-      onBytes,
-      pool,
-      storedElsewhere: this.cache !== null,
-    });
-    this.downloadedBytes += bytes.length;
-    await this.store(info.sha256, bytes);
-    return bytes;
-  }
-
-  private advance(delta: number, file: string): void {
-    this.loadedBytes += delta;
-    this.report("download", file);
-  }
-
-  private async fromCache(file: string, pool?: BufferPool): Promise<Bytes | null> {
-    const { bytes: length, sha256: key } = this.manifest.files[file];
-    const stored = await this.cache?.get(key);
-    throwIfAborted(this.stopper.signal);
-    if (!stored) return null;
-    const bytes = await fill(chunkReader(stored), pool?.take(length) ?? new Uint8Array(length));
-    throwIfAborted(this.stopper.signal);
-    if (!bytes || (await sha256(bytes)) !== key) {
-      await this.cache!.delete(key);
-      return null;
-    }
-    this.cachedBytes += length;
-    this.advance(length, file);
-    return bytes;
-  }
-
-  private async store(key: string, bytes: Uint8Array): Promise<void> {
-    try {
-      await this.cache?.put(key, bytes);
-    } catch {
-      this.cache = null; // no room, most likely: the rest is not worth trying
-    }
-  }
-
-  /** Lets the cache drop what an older version of this bundle left. */
-  async remember(): Promise<void> {
-    const keys = Object.values(this.manifest.files).map(({ sha256: key }) => key);
-    if (this.cache) await remember(this.cache, this.source.location, [...new Set(keys)].sort()).catch(() => undefined);
-  }
-
-  /** Files in download order, as many at once as the budget allows. */
-  async forEachWeight(
-    use: (bytes: Uint8Array, segments: Manifest["weights"][number]["segments"]) => Promise<void>,
-  ): Promise<void> {
-    const running: Promise<void>[] = [];
-    const sizes = this.manifest.weights.map(({ file }) => this.manifest.files[file].bytes);
-    const pool = new BufferPool(Math.max(0, ...sizes), 2);
-    try {
-      for (const [file, lists] of this.weightFiles()) {
-        const length = this.manifest.files[file].bytes;
-        await this.budget.take(length, this.stopper.signal);
-        const one = this.get(file, pool).then(async (bytes) => {
-          for (const segments of lists) await use(bytes, segments);
-          pool.give(bytes);
-        });
-        running.push(one.catch(this.fail).finally(() => this.budget.give(length)));
-      }
-    } finally {
-      await Promise.all(running);
-    }
-    throwIfAborted(this.stopper.signal);
-  }
-
-  /** Each file once, with the segment lists of all its mentions. */
-  private weightFiles(): Map<string, Manifest["weights"][number]["segments"][]> {
-    const files = new Map<string, Manifest["weights"][number]["segments"][]>();
-    for (const { file, segments } of this.manifest.weights) files.set(file, [...(files.get(file) ?? []), segments]);
-    return files;
-  }
+async function takeTokenizer(files: FileSet, file: string): Promise<Tokenizer> {
+  const script = import("../text/tokenizer.js");
+  script.catch(() => undefined); // reported when the file is there
+  return files.take(file, async (bytes) => new (await script).Tokenizer(bytes));
 }
 
-/** At most `bytes` and `count` taken at a time; a single taker may exceed `bytes`. */
-class Budget {
-  private bytesTaken = 0;
-  private taken = 0;
-  private readonly waiting: (() => void)[] = [];
+/** Now rather than at the first chat: the page may be offline by then. */
+function startTemplate({ tokenizer }: Manifest): Promise<ChatTemplate> | null {
+  const source = tokenizer?.chat_template;
+  if (typeof source !== "string") return null;
+  const template = import("../text/chat.js").then(({ ChatTemplate }) => new ChatTemplate(source));
+  template.catch(() => undefined); // reported by the first chat
+  return template;
+}
 
-  constructor(
-    private readonly bytes: number,
-    private readonly count: number,
-  ) {}
+type SegmentLists = Manifest["weights"][number]["segments"][];
 
-  async take(bytes: number, signal: AbortSignal): Promise<void> {
-    while (this.taken > 0 && (this.taken >= this.count || this.bytesTaken + bytes > this.bytes)) {
-      await new Promise<void>((resolve) => this.waiting.push(resolve));
-    }
-    throwIfAborted(signal);
-    this.taken++;
-    this.bytesTaken += bytes;
-  }
+/** Each weight file once, in download order, with the segment lists of all its mentions. */
+function segmentsByFile(manifest: Manifest): Map<string, SegmentLists> {
+  const files = new Map<string, SegmentLists>();
+  for (const { file, segments } of manifest.weights) files.set(file, [...(files.get(file) ?? []), segments]);
+  return files;
+}
 
-  give(bytes: number): void {
-    this.taken--;
-    this.bytesTaken -= bytes;
-    for (const wake of this.waiting.splice(0)) wake();
-  }
+function takeWeights(files: FileSet, wanted: Map<string, SegmentLists>, instance: Promise<Engine>): Promise<void>[] {
+  const pool = new BufferPool(Math.max(0, ...[...wanted.keys()].map((file) => files.bytes(file))), 2);
+  const place = async (bytes: Bytes, lists: SegmentLists): Promise<void> => {
+    const engine = await instance;
+    for (const segments of lists) engine.place(bytes, segments);
+  };
+  return [...wanted].map(([file, lists]) => files.take(file, (bytes) => place(bytes, lists), pool));
+}
+
+async function startPool(
+  module: Promise<WebAssembly.Module>,
+  instance: Promise<Engine>,
+  threads: number,
+  options: PoolOptions,
+): Promise<void> {
+  const engine = await instance;
+  engine.pool = await ThreadPool.start(engine.manifest, engine.memory, await module, threads, options);
 }

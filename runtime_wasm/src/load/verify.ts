@@ -2,8 +2,8 @@
 
 import { MANIFEST_FILE } from "../bundle/manifest.js";
 import { EdgecError } from "../errors.js";
-import { DEFAULT_RETRY, download } from "./download.js";
-import { loadManifest } from "./loader.js";
+import { DEFAULT_RETRY, download, downloadManifest } from "./download.js";
+import { readManifest } from "./loader.js";
 import { type BundleSource, CustomSource, type Source, openSource, resolveLocation } from "./source.js";
 
 /** Throws the first finding as an `EdgecError`. Extra files are found where the source can list them: in local directories. */
@@ -13,10 +13,11 @@ export async function verify(
 ): Promise<void> {
   const source: Source =
     typeof from === "string" || from instanceof URL ? openSource(resolveLocation(from)) : new CustomSource(from);
-  const manifest = await loadManifest(source, options);
+  const retry = DEFAULT_RETRY;
+  const manifest = await readManifest(await downloadManifest(source, { ...options, retry }), options.manifestSha256);
   const files = Object.keys(manifest.files).sort();
   if (source.list) await checkListing(source, manifest.files);
-  for (const file of files) await download(source, file, manifest.files[file], { ...options, retry: DEFAULT_RETRY });
+  for (const file of files) await download(source, file, manifest.files[file], { ...options, retry });
 }
 
 async function checkListing(source: Source, files: Record<string, { bytes: number }>): Promise<void> {

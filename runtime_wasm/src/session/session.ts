@@ -6,7 +6,7 @@ import { EdgecError, throwIfAborted } from "../errors.js";
 import type { CacheKind } from "../load/cache.js";
 import { type Loaded, type LoaderOptions, load } from "../load/loader.js";
 import type { Source } from "../load/source.js";
-import type { ChatMessage, ChatTemplate } from "../text/chat.js";
+import type { ChatMessage } from "../text/chat.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 import { type ImageInput, decodeImage } from "../vision/decode.js";
 import type { Classification, Detection } from "../vision/results.js";
@@ -62,8 +62,6 @@ type TaskType = KnownTask["type"];
 export class Session {
   private readonly manifest: Manifest;
   private readonly state: DecoderState | null;
-  private tokenizerPromise: Promise<Tokenizer> | undefined;
-  private templatePromise: Promise<ChatTemplate> | undefined;
   private queue: Promise<unknown> = Promise.resolve();
   private lastGeneration: Stats["lastGeneration"] = null;
 
@@ -75,13 +73,12 @@ export class Session {
     this.state = this.manifest.kv ? new DecoderState(loaded.engine, options.contextLength) : null;
   }
 
-  static async load(source: Source, options: SessionOptions): Promise<Session> {
-    const session = new Session(await load(source, options), options);
+  static async load(source: Source, manifest: Uint8Array, options: SessionOptions): Promise<Session> {
+    const loaded = await load(source, manifest, options);
     try {
-      if (session.manifest.tokenizer) await session.tokenizer();
-      return session;
+      return new Session(loaded, options);
     } catch (error) {
-      session.dispose();
+      loaded.engine.dispose();
       throw error;
     }
   }
@@ -127,7 +124,7 @@ export class Session {
     return this.exclusive(signal, async () => {
       const state = this.requireDecoder();
       const ids = await this.promptIds(prompt);
-      const tokenizer = this.manifest.tokenizer ? await this.tokenizer() : null;
+      const { tokenizer } = this.loaded;
       const result = await generate(ids, options, {
         state,
         eosTokenIds: this.manifest.tokenizer?.eos_token_ids ?? [],
@@ -152,7 +149,7 @@ export class Session {
   embed(texts: readonly string[], signal?: AbortSignal): Promise<Float32Array[]> {
     return this.exclusive(signal, async () => {
       const task = this.requireTask("embedding");
-      const tokenizer = await this.tokenizer();
+      const tokenizer = this.requireTokenizer();
       const vectors: Float32Array[] = [];
       for (const text of texts) {
         if (typeof text !== "string") throw new EdgecError("invalid-argument", "`embed` takes texts");
@@ -189,7 +186,7 @@ export class Session {
   }
 
   async decode(ids: readonly number[]): Promise<string> {
-    return (await this.tokenizer()).decode(ids);
+    return this.requireTokenizer().decode(ids);
   }
 
   /** Forgets the conversation so far; the next prompt is computed from its beginning. */
@@ -231,19 +228,18 @@ export class Session {
   private async promptIds(prompt: Prompt): Promise<readonly number[]> {
     if ("messages" in prompt) return this.chatIds(prompt.messages, prompt.tools);
     if (typeof prompt.prompt !== "string") return prompt.prompt;
-    return (await this.tokenizer()).encode(prompt.prompt);
+    return this.requireTokenizer().encode(prompt.prompt);
   }
 
   private async chatIds(messages: readonly ChatMessage[], tools: readonly unknown[] | undefined): Promise<number[]> {
     const info = this.manifest.tokenizer;
-    const source = info?.chat_template;
-    if (!info || source == null) {
+    if (!info || !this.loaded.template) {
       throw new EdgecError("unsupported", `\`${this.manifest.model.name}\` has no chat template`, {
         hint: "use `generate` with a plain prompt",
       });
     }
-    this.templatePromise ??= import("../text/chat.js").then(({ ChatTemplate }) => new ChatTemplate(source));
-    const [tokenizer, template] = await Promise.all([this.tokenizer(), this.templatePromise]);
+    const tokenizer = this.requireTokenizer();
+    const template = await this.loaded.template;
     const text = template.render(messages, {
       specialTokens: info.special_tokens,
       controlTokens: tokenizer.controlTokens.keys(),
@@ -252,16 +248,13 @@ export class Session {
     return tokenizer.encodeRendered(text);
   }
 
-  private tokenizer(): Promise<Tokenizer> {
-    const { tokenizerJson } = this.loaded;
-    if (!this.tokenizerPromise && !tokenizerJson) {
+  private requireTokenizer(): Tokenizer {
+    const { tokenizer } = this.loaded;
+    if (!tokenizer)
       throw new EdgecError("unsupported", `\`${this.manifest.model.name}\` has no tokenizer`, {
         hint: "give token ids",
       });
-    }
-    this.tokenizerPromise ??= import("../text/tokenizer.js").then(({ Tokenizer }) => new Tokenizer(tokenizerJson!));
-    this.loaded.tokenizerJson = null; // megabytes that are not needed again
-    return this.tokenizerPromise;
+    return tokenizer;
   }
 
   private requireDecoder(): DecoderState {

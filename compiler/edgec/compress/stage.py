@@ -102,7 +102,8 @@ def _calibrate(
 ) -> None:
     """Quantize the tensors `planned` one after the other into `packed`, each on what those before it give."""
     plans = {tensor.name: tensor for tensor in planned}
-    walk = Walk(model, schedule(model.model.graph, uses, plans), samples)
+    whole = {name for name, tensor in plans.items() if QUANTIZERS[tensor.quantizer].needs == "second moment"}
+    walk = Walk(model, schedule(model.model.graph, uses, plans), samples, whole)
     for name, tensor in packed.items():
         walk.replace(name, _restored(model, uses[name], tensor))
     for wave, statistics in walk:
@@ -119,7 +120,7 @@ def needs_samples(plan: Plan) -> bool:
 
 
 def _needs_inputs(tensor: TensorPlan) -> bool:
-    return tensor.bits != 32 and QUANTIZERS[tensor.quantizer].needs_inputs
+    return tensor.bits != 32 and QUANTIZERS[tensor.quantizer].needs != "nothing"
 
 
 def _size(model: ModelIR, name: str) -> int:
@@ -154,7 +155,7 @@ def _check_plan(planned: TensorPlan, use: WeightUse | None) -> None:
         )
     if planned.quantizer not in QUANTIZERS:
         raise ModelError(f"the plan gives `{name}` the quantizer `{planned.quantizer}`, expected {_QUANTIZER_NAMES}")
-    if QUANTIZERS[planned.quantizer].needs_inputs and not use.uses_per_run:
+    if QUANTIZERS[planned.quantizer].needs != "nothing" and not use.uses_per_run:
         raise ModelError(
             f"the plan gives `{name}` the quantizer `{planned.quantizer}`, but nothing is multiplied with it",
             hint="set its `quantizer` to `rtn`",

@@ -18,6 +18,7 @@ from edgec.plan.allocate import Choice
 TINY = 1024  # weights; at 4 bytes each they weigh less than a quantized matrix is worth
 SMALL_CONVOLUTION = 8192  # weights; a detector's narrow layers move boxes at 7 bits and weigh next to nothing
 SMALL_TABLE = 1 << 18  # weights; 8 bits of such a table cost at most 128 KiB more than 4
+WIDEST_GPTQ = 4096  # columns; of more, factors of the second moment take minutes and more than 2 GB
 SMALL_MODEL = 8 << 20  # weights; 8 bits of such a model cost at most 4 MiB more than 4
 
 _HEAD = "lm_head: 4 bits cost 5% perplexity, 6 bits 0.5%"
@@ -111,7 +112,7 @@ def _quantizer(use: WeightUse, asked: QuantizerName | None, calibrated: bool) ->
         if not use.uses_per_run:
             return "rtn"
         # What GPTQ moves from one column to another helps an lm_head, but spoils the embedding that it also is.
-        return asked or ("irtn" if "embedding" in use.roles else "gptq")
+        return asked or ("irtn" if "embedding" in use.roles or use.columns > WIDEST_GPTQ else "gptq")
     return asked or "rtn"
 
 

@@ -17,7 +17,11 @@ def statistics(columns: int, seed: int = 3, count: int = 600) -> InputStatistics
     rng = np.random.default_rng(seed)
     mixed = rng.standard_normal((count, 12)) @ rng.standard_normal((12, columns))
     inputs = (mixed + rng.standard_normal((count, columns))) * rng.lognormal(0, 1, columns)
-    return InputStatistics(inputs.T @ inputs / count, count)
+    return of_moment(inputs.T @ inputs / count)
+
+
+def of_moment(second_moment: np.ndarray) -> InputStatistics:
+    return InputStatistics(np.diagonal(second_moment), second_moment, 600)
 
 
 def matrix(rows: int, columns: int, seed: int = 4) -> np.ndarray:
@@ -98,7 +102,7 @@ def test_features_without_input(name: str) -> None:
     dead = inputs.second_moment.copy()
     dead[5] = dead[:, 5] = dead[40] = dead[:, 40] = 0
     weights[:, 5] = 3.0
-    found = QUANTIZERS[name](4, InputStatistics(dead, 600)).quantize(weights)
+    found = QUANTIZERS[name](4, of_moment(dead)).quantize(weights)
     as_stored(found, 4)
     alive = np.delete(np.arange(64), [5, 40])
     plain = QUANTIZERS["rtn"](4, None).quantize(weights)
@@ -106,7 +110,7 @@ def test_features_without_input(name: str) -> None:
         loss(weights[:, alive], _part(found, alive), inputs.second_moment[np.ix_(alive, alive)]).sum()
         <= loss(weights[:, alive], _part(plain, alive), inputs.second_moment[np.ix_(alive, alive)]).sum()
     )
-    nothing = QUANTIZERS[name](4, InputStatistics(np.zeros((64, 64)), 600)).quantize(weights)
+    nothing = QUANTIZERS[name](4, of_moment(np.zeros((64, 64)))).quantize(weights)
     assert np.abs(nothing.values() - weights).max() < 0.25
 
 

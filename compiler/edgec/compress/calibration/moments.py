@@ -16,24 +16,29 @@ _MOST_PATCHES = 4096  # of one image; neighbours say much the same
 
 
 class Moment:
-    """The sum of x x^T over all vectors `x` seen, in double."""
+    """The sum of x x^T over all vectors `x` seen, in double; of its diagonal alone if not `whole`."""
 
-    def __init__(self, columns: int) -> None:
-        self._total = np.zeros((columns, columns), np.float64)
+    def __init__(self, columns: int, *, whole: bool) -> None:
+        self._power = np.zeros(columns, np.float64)
+        self._total = np.zeros((columns, columns), np.float64) if whole else None
         self._count = 0
 
     def add(self, vectors: npt.NDArray[np.float32]) -> None:
         """`vectors` `[n, columns]`."""
-        self._total += vectors.T @ vectors
+        self._power += np.einsum("nk,nk->k", vectors, vectors, dtype=np.float64)
+        if self._total is not None:
+            self._total += vectors.T @ vectors
         self._count += vectors.shape[0]
 
     def statistics(self, weight: str) -> InputStatistics:
-        if not np.isfinite(self._total).all():
+        if not np.isfinite(self._power).all():
             raise ModelError(
                 f"the inputs of `{weight}` are not finite on the calibration data",
                 hint="check the data, or compile with `--quantizer rtn`",
             )
-        return InputStatistics(self._total / max(self._count, 1), self._count)
+        count = max(self._count, 1)
+        total = None if self._total is None else self._total / count
+        return InputStatistics(self._power / count, total, self._count)
 
 
 def vectors(site: Site, value: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -6,7 +6,7 @@ inputs, and the weights of one wave.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,17 @@ from edgec.ir.model import ModelIR
 
 
 class Walk:
-    """`for wave, statistics in Walk(...)`: quantize the wave's weights, call `replace` for each, go on."""
+    """`for wave, statistics in Walk(...)`: quantize the wave's weights, call `replace` for each, go on.
 
-    def __init__(self, model: ModelIR, schedule: Schedule, samples: Sequence[Arrays]) -> None:
+    Statistics of the weights in `whole` have second moments, others the diagonals alone.
+    """
+
+    def __init__(
+        self, model: ModelIR, schedule: Schedule, samples: Sequence[Arrays], whole: Collection[str] = ()
+    ) -> None:
         self._model = model
         self._schedule = schedule
+        self._whole = whole
         self._samples: list[dict[str, npt.NDArray[Any]]] = [dict(sample) for sample in samples]
         self._replaced: dict[str, npt.NDArray[Any]] = {}
 
@@ -50,6 +56,7 @@ class Walk:
         """Run the nodes for every sample, and add up what the wave's weights are multiplied with."""
         part = Session(self._model, wave.nodes, kept, self._samples[0], self._replaced) if wave.nodes else None
         inputs: dict[tuple[Any, ...], Moment] = {}  # weights with the same input share a moment
+        whole = {_key(site) for weight in wave.weights if weight in self._whole for site in self._sites(weight)}
         for sample in self._samples:
             if part is not None:
                 sample.update(part(sample))
@@ -60,17 +67,24 @@ class Walk:
                     if key not in added:
                         added.add(key)
                         rows = vectors(site, sample[key[0]])
-                        inputs.setdefault(key, Moment(rows.shape[1])).add(rows)
+                        if key not in inputs:
+                            inputs[key] = Moment(rows.shape[1], whole=key in whole)
+                        inputs[key].add(rows)
         return {weight: self._statistics(weight, inputs) for weight in wave.weights}
 
     def _statistics(self, weight: str, inputs: Mapping[tuple[Any, ...], Moment]) -> InputStatistics:
-        moments = [inputs[key] for key in dict.fromkeys(_key(site) for site in self._sites(weight))]
-        found = [moment.statistics(weight) for moment in moments]
+        sums = [inputs[key] for key in dict.fromkeys(_key(site) for site in self._sites(weight))]
+        found = [one.statistics(weight) for one in sums]
         if len(found) == 1:
             return found[0]
         count = sum(one.count for one in found)
-        total = sum(one.second_moment * (one.count / max(count, 1)) for one in found)
-        return InputStatistics(np.asarray(total), count)
+        shares = [one.count / max(count, 1) for one in found]
+        power = sum(one.power * share for one, share in zip(found, shares, strict=True))
+        moments = [one.second_moment for one in found]
+        if any(moment is None for moment in moments):
+            return InputStatistics(np.asarray(power), None, count)
+        total = sum(moment * share for moment, share in zip(moments, shares, strict=True) if moment is not None)
+        return InputStatistics(np.asarray(power), np.asarray(total), count)
 
 
 def _key(site: Site) -> tuple[Any, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgec.compress.quantize.base import InputStatistics, QuantizedRows, Quantizer
+from edgec.compress.quantize.base import Inputs, InputStatistics, QuantizedRows, Quantizer
 from edgec.compress.quantize.gptq import Gptq
 from edgec.compress.quantize.hqq import HalfQuadratic
 from edgec.compress.quantize.rtn import ImportanceRoundToNearest, RoundToNearest
@@ -11,4 +11,4 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     quantizer.name: quantizer for quantizer in (RoundToNearest, ImportanceRoundToNearest, HalfQuadratic, Gptq)
 }
 
-__all__ = ["QUANTIZERS", "InputStatistics", "QuantizedRows", "Quantizer"]
+__all__ = ["QUANTIZERS", "InputStatistics", "Inputs", "QuantizedRows", "Quantizer"]

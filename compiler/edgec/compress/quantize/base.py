@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +19,18 @@ from edgec.ir.compressed import GROUP
 Floats = npt.NDArray[np.float32]
 
 
+Inputs = Literal["nothing", "power", "second moment"]
+
+
 @dataclass(frozen=True)
 class InputStatistics:
     """What calibration saw of the vectors `x` that a matrix is multiplied with."""
 
-    second_moment: npt.NDArray[np.float64]  # [columns, columns], mean of x x^T: the Hessian of the output's error
+    power: npt.NDArray[np.float64]  # [columns], the mean square of each feature
+    second_moment: (
+        npt.NDArray[np.float64] | None
+    )  # [columns, columns], mean of x x^T: the Hessian of the output's error
     count: int  # vectors seen
-
-    @property
-    def power(self) -> npt.NDArray[np.float64]:
-        """The mean square of each feature, `[columns]`."""
-        return np.diagonal(self.second_moment)
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,10 @@ class QuantizedRows:
 
 
 class Quantizer(ABC):
-    """One matrix's quantizer. `bits` is 2 to 8; `inputs` may be None where `needs_inputs` is False."""
+    """One matrix's quantizer. `bits` is 2 to 8; `inputs` may be None where it needs nothing of them."""
 
     name: ClassVar[str]
-    needs_inputs: ClassVar[bool]  # whether calibration has to see the matrix's inputs
+    needs: ClassVar[Inputs]  # what calibration has to find out about the matrix's inputs
 
     def __init__(self, bits: int, inputs: InputStatistics | None) -> None:
         self.grid = Grid(bits)
@@ -78,4 +79,4 @@ def spread(parameters: Floats, columns: int) -> Floats:
     return np.repeat(parameters, GROUP, axis=1)[:, :columns]
 
 
-__all__ = ["InputStatistics", "QuantizedRows", "Quantizer", "group_ranges", "spread"]
+__all__ = ["InputStatistics", "Inputs", "QuantizedRows", "Quantizer", "group_ranges", "spread"]

@@ -22,7 +22,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from edgec.compress.quantize.base import Floats, InputStatistics, QuantizedRows, Quantizer
+from edgec.compress.quantize.base import Floats, Inputs, InputStatistics, QuantizedRows, Quantizer
 from edgec.compress.quantize.rtn import importance, round_rows
 from edgec.compress.quantize.search import search_ranges
 from edgec.ir.compressed import GROUP
@@ -34,11 +34,11 @@ _DESCENTS = 1
 
 class Gptq(Quantizer):
     name: ClassVar[str] = "gptq"
-    needs_inputs: ClassVar[bool] = True
+    needs: ClassVar[Inputs] = "second moment"
 
     def __init__(self, bits: int, inputs: InputStatistics | None) -> None:
         super().__init__(bits, inputs)
-        assert inputs is not None
+        assert inputs is not None and inputs.second_moment is not None
         self.hessian = damped(inputs.second_moment)
         self._groups = _group_order(np.diagonal(self.hessian))
         order = np.concatenate(self._groups)

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from edgec.compress.quantize.base import Floats, QuantizedRows, Quantizer, group_ranges
+from edgec.compress.quantize.base import Floats, Inputs, QuantizedRows, Quantizer, group_ranges
 from edgec.compress.quantize.rtn import round_rows
 
 _NORM = 0.7  # p; it and the two below are the paper's
@@ -24,7 +24,7 @@ _FIRST_BETA, _GROWTH = 10.0, 1.01
 
 class HalfQuadratic(Quantizer):
     name: ClassVar[str] = "hqq"
-    needs_inputs: ClassVar[bool] = False
+    needs: ClassVar[Inputs] = "nothing"
 
     def quantize(self, rows: Floats) -> QuantizedRows:
         start = round_rows(rows, self.grid, None)

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from edgec.compress.quantize.base import Floats, QuantizedRows, Quantizer, group_ranges
+from edgec.compress.quantize.base import Floats, Inputs, QuantizedRows, Quantizer, group_ranges
 from edgec.compress.quantize.search import Grid, search_ranges
 from edgec.ir.compressed import GROUP
 
@@ -22,7 +22,7 @@ _LEAST_IMPORTANCE = 0.01  # of the mean
 
 class RoundToNearest(Quantizer):
     name: ClassVar[str] = "rtn"
-    needs_inputs: ClassVar[bool] = False
+    needs: ClassVar[Inputs] = "nothing"
 
     def quantize(self, rows: Floats) -> QuantizedRows:
         return round_rows(rows, self.grid, None)
@@ -30,7 +30,7 @@ class RoundToNearest(Quantizer):
 
 class ImportanceRoundToNearest(Quantizer):
     name: ClassVar[str] = "irtn"
-    needs_inputs: ClassVar[bool] = True
+    needs: ClassVar[Inputs] = "power"
 
     def quantize(self, rows: Floats) -> QuantizedRows:
         assert self.inputs is not None

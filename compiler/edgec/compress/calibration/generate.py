@@ -20,7 +20,7 @@ from edgec.compress.finite import check_all_finite
 from edgec.errors import ModelError
 from edgec.ir.model import ModelIR
 
-_ROUNDS = 4
+_ROUNDS = 2
 _SEED = 20221031
 
 

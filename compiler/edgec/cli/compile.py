@@ -112,13 +112,15 @@ def command(
     from edgec.pipeline import CompileOptions, run_stages
 
     plan = _read_plan(plan_file) if plan_file else None
-    asked = [
-        name
-        for name, value in (("--bits", bits), ("--target-size", target_size), ("--target-bpw", target_bpw))
-        if value
-    ]
-    if len(asked) > 1 or (asked and (plan_file or precision == "float32")):
-        raise UsageError(f"`{asked[0]}` and another choice of bits exclude each other", hint="leave one of them out")
+    choices = {"--plan": plan_file, "--target-size": target_size, "--target-bpw": target_bpw, "--bits": bits}
+    choices["--precision float32"] = precision == "float32" and not bits
+    taken = [name for name, value in choices.items() if value]
+    if len(taken) > 1:
+        raise UsageError(
+            f"`{taken[0]}` and `{taken[1]}` both say how many bits weights have", hint="leave one of them out"
+        )
+    if plan_file and quantizer:
+        raise UsageError("the plan says how weights are rounded", hint="leave `--quantizer` out, or edit the plan")
     if profile is None:
         if plan is None:
             from edgec import profiles

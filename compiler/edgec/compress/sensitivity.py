@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgec.compress.calibration.feeds import decoder_feeds
 from edgec.compress.calibration.samples import Sample
 from edgec.compress.calibration.session import Session
 from edgec.compress.finite import check_all_finite
@@ -22,6 +23,8 @@ from edgec.ir.plan import PROBE_BITS
 from edgec.ir.weight_use import WeightUse, weight_uses
 
 _SAMPLES = 2
+_OPERATIONS = 4e12  # of all runs together: about a minute on two cores
+_FEWEST_TOKENS = 32  # of a sample
 Outputs = list[npt.NDArray[Any]]
 
 
@@ -37,7 +40,7 @@ def sensitivities(
     The whole model is held as float. Raises `ModelError` where the output is not finite.
     """
     uses = weight_uses(model.model)
-    few = list(samples[:_SAMPLES])
+    few = _few(model, len(names), samples)
     kept = ["logits"] if model.kind == "decoder" else [str(value.name) for value in model.model.graph.outputs]
     # Small matrices are constants of the session otherwise.
     session = Session(model, list(model.model.graph), kept, few[0], {}, fed=names)
@@ -58,6 +61,15 @@ def sensitivities(
     if progress is not None:
         progress("", len(names), len(names))
     return losses
+
+
+def _few(model: ModelIR, runs: int, samples: Sequence[Sample]) -> list[Sample]:
+    """The first samples, those of large language models cut so that `runs` runs take a minute."""
+    few = list(samples[:_SAMPLES])
+    if model.kind != "decoder":
+        return few
+    tokens = int(_OPERATIONS / (2 * model.facts.parameters * max(runs, 1) * len(few)))
+    return [decoder_feeds(model, sample["input_ids"][0, : max(tokens, _FEWEST_TOKENS)].tolist()) for sample in few]
 
 
 def _quantized(model: ModelIR, use: WeightUse) -> npt.NDArray[Any]:

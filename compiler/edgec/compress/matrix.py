@@ -1,9 +1,14 @@
-"""A weight matrix `[rows, columns]` to a `PackedTensor`, slab by slab."""
+"""A weight matrix `[rows, columns]` to a `PackedTensor`, in slabs of rows, which threads share.
+
+A slab's size does not depend on the number of threads, so codes do not either.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -39,9 +44,9 @@ def pack_matrix(
     low = np.empty_like(high) if bits > 4 else None
     scales = np.empty((blocks, groups, ROWS), np.float16)
     zeros = np.empty((blocks, groups, ROWS), np.uint8)
-    lost, total, worst = 0.0, 0.0, 0.0
-    step = max(1, _WEIGHTS_PER_SLAB // (columns * ROWS))
-    for first in range(0, blocks, step):
+
+    def pack_slab(first: int) -> tuple[float, float, float]:
+        """Fills in the slab's blocks; squared error, squared weights, largest error."""
         last = min(first + step, blocks)
         slab = np.ascontiguousarray(matrix[first * ROWS : last * ROWS], np.float32)
         if not np.abs(slab).max() <= _LARGEST_WEIGHT:
@@ -54,9 +59,14 @@ def pack_matrix(
         scales[first:last] = _tiled(result.scales, last - first)
         zeros[first:last] = _tiled(result.zeros, last - first)
         difference = slab - result.values()
-        total += float(np.square(slab).sum(dtype=np.float64))
-        lost += float(np.square(difference).sum(dtype=np.float64))
-        worst = max(worst, float(np.abs(difference).max()))
+        lost, total = (float(np.square(array).sum(dtype=np.float64)) for array in (difference, slab))
+        return lost, total, float(np.abs(difference).max())
+
+    step = max(1, _WEIGHTS_PER_SLAB // (columns * ROWS))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts = list(pool.map(pack_slab, range(0, blocks, step)))
+    lost, total = sum(part[0] for part in parts), sum(part[1] for part in parts)
+    worst = max(part[2] for part in parts)
     error = {"relative_rmse": math.sqrt(lost / total) if total else 0.0, "max_abs": worst}
     return PackedTensor(name, rows, columns, 8 if bits == 8 else 7 if bits > 4 else 4, high, low, scales, zeros, error)
 

@@ -114,10 +114,12 @@ def test_tables_without_inputs_cannot_be_calibrated(minilm_folder: Path) -> None
         compress(model, dataclasses.replace(chosen, tensors=wrong), samples=[])
 
 
-def test_graphs_need_the_users_data(tmp_path: Path, minilm_folder: Path) -> None:
-    options = CompileOptions(quantizer="irtn", stop_after="compress")
+def test_graphs_need_the_users_data(minilm_folder: Path) -> None:
+    options = CompileOptions(quantizer="irtn", stop_after="plan")
     with pytest.raises(UsageError, match="`irtn` needs calibration data"):
         run_stages(minilm_folder, "phone-8gb", options=options)
+    with pytest.raises(UsageError, match="a target needs calibration data"):
+        run_stages(minilm_folder, "phone-8gb", options=CompileOptions(target_bpw=4.0, stop_after="plan"))
 
 
 _HASH = """

@@ -10,7 +10,7 @@ import pytest
 
 from edgec.errors import DoesNotFitError, UsageError
 from edgec.ir.plan import VARIANTS, Plan
-from edgec.plan import make_plan
+from edgec.plan import Target, make_plan
 from edgec.profiles import load, names, query
 from tests.plan.models import convolutional, decoder, encoder, llama_1b
 
@@ -203,6 +203,7 @@ def test_a_dimension_that_says_nothing_needs_a_bound() -> None:
         ({"bits": 9}, "9 bits"),
         ({"quantizer": "gptq"}, "`gptq` needs calibration data"),
         ({"kv_bits": 4}, "4 bits"),
+        ({"target": Target(bytes=10**8), "bits": 4}, "exclude each other"),
         ({"precision": "float16"}, "no precision `float16`"),
         ({"precision": "float32", "bits": 4}, "32 bits"),
         ({"context_length": 0}, "not 0"),

@@ -84,6 +84,8 @@ def make_plan(
         bits, kv_bits = 32, 32
     allocated = None
     if target is not None:
+        if bits is not None:
+            raise UsageError("a target and a number of bits exclude each other", hint="leave one of them out")
         assert losses is not None
         uses = weight_uses(model.model)
         allocated = allocate(model.facts.name, uses, losses, _matrix_budget(model, target, losses, uses))

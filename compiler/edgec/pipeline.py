@@ -37,7 +37,7 @@ SCRATCH_BYTES = 32 << 20  # more than the object files of the largest models
 class CompileOptions:
     """What may be chosen beyond model and profile; None leaves a choice to the planner."""
 
-    bits: int | None = None  # of weights: 4, 6, 8, or 32 for float
+    bits: int | None = None  # of weights: 2 to 8, or 32 for float
     context_length: int | None = None  # tokens
     kv_bits: int | None = None  # 16, or 32 for float
     max_dims: Mapping[str, int] | None = None  # upper bounds of a graph's symbolic dimensions

@@ -38,7 +38,7 @@ ONLY_IN = {
     "tvm": {"lower"},
     "tvm_ffi": {"lower"},
     "wasmtime": {"run", "cli"},
-    "onnxruntime": {"passes", "eval", "frontend"},
+    "onnxruntime": {"passes", "eval", "frontend", "compress"},
     "gguf": {"frontend"},
     "safetensors": {"frontend"},
     "torch": {"frontend", "compress"},

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgec.bundle import Bundle
+    from edgec.compress import Sample
     from edgec.ir import CompressedModel, LoweredModule, ModelIR, Plan
+    from edgec.ir.plan import QuantizerName
 
 SCRATCH_BYTES = 32 << 20  # more than the object files of the largest models
 
@@ -37,12 +39,16 @@ SCRATCH_BYTES = 32 << 20  # more than the object files of the largest models
 class CompileOptions:
     """What may be chosen beyond model and profile; None leaves a choice to the planner."""
 
-    bits: int | None = None  # of weights: 4, 6, 8, or 32 for float
+    bits: int | None = None  # of weights: 2 to 8, or 32 for float
     context_length: int | None = None  # tokens
     kv_bits: int | None = None  # 16, or 32 for float
     max_dims: Mapping[str, int] | None = None  # upper bounds of a graph's symbolic dimensions
     fixed_inputs: Mapping[str, npt.ArrayLike] | None = None  # values of inputs that become constants
     precision: Literal["auto", "float32"] = "auto"
+    quantizer: QuantizerName | None = None  # how codes are found
+    target_bytes: int | None = None  # of the download; bits are then allocated by what each matrix loses
+    target_bpw: float | None = None  # the same, in bits per weight, scales and zero points included
+    calibration: Path | None = None  # a text, or an .npz file; without it a decoder writes its own text
     plan: Plan | None = None  # instead of asking the planner
     task: str | None = None  # Optimum task, for example "feature-extraction"
     name: str | None = None  # of the model, instead of the source's
@@ -84,6 +90,7 @@ class Work:
     loaded: ModelIR | None = None
     model: ModelIR | None = None
     plan: Plan | None = None
+    samples: list[Sample] | None = None  # calibration data
     compressed: CompressedModel | None = None
     lowered: LoweredModule | None = None
     bundle: Bundle | None = None
@@ -132,9 +139,13 @@ def _plan(work: Work) -> None:
         work.plan = options.plan
         return
     from edgec import profiles
-    from edgec.plan import make_plan
+    from edgec.plan import Target, make_plan
 
     assert work.model is not None
+    target, losses = None, None
+    if options.target_bytes is not None or options.target_bpw is not None:
+        target = Target(options.target_bytes, options.target_bpw)
+        losses = _losses(work, work.model)
     work.plan = make_plan(
         work.model,
         profiles.load(work.profile),
@@ -143,14 +154,50 @@ def _plan(work: Work) -> None:
         kv_bits=options.kv_bits,
         max_dims=options.max_dims,
         precision=options.precision,
+        quantizer=options.quantizer,
+        calibrated=options.calibration is not None or work.model.kind == "decoder",
+        target=target,
+        losses=losses,
     )
 
 
-def _compress(work: Work) -> None:
-    from edgec.compress import compress
+def _losses(work: Work, model: ModelIR) -> dict[str, float]:
+    """What each matrix loses, measured."""
+    from edgec.compress import sensitivities
+    from edgec.plan import quantizable
 
-    assert work.model is not None and work.plan is not None
-    work.compressed = compress(work.model, work.plan, progress=work.advance("compress"))
+    samples = _samples(work, model)
+    if samples is None:
+        raise UsageError(
+            f"a target needs calibration data, and `{model.facts.name}` cannot make its own",
+            hint="give a text or an .npz file with `--calibration`",
+        )
+    return sensitivities(model, quantizable(model), samples, progress=work.advance("plan"))
+
+
+def _samples(work: Work, model: ModelIR) -> list[Sample] | None:
+    """Calibration data: the user's, else text that the model writes, else none. Made once."""
+    from edgec.compress import generated_samples, read_samples
+
+    if work.samples is None:
+        if work.options.calibration is not None:
+            work.samples = read_samples(model, work.options.calibration)
+        elif model.kind == "decoder":
+            work.samples = generated_samples(model)
+    return work.samples
+
+
+def _compress(work: Work) -> None:
+    from edgec.compress import compress, needs_samples
+
+    model, plan = work.model, work.plan
+    assert model is not None and plan is not None
+    advance, samples = work.advance("compress"), None
+    if needs_samples(plan) or work.options.calibration is not None:  # the user's is read in any case: mistakes show
+        advance("calibration data", 0, 1)
+        samples = _samples(work, model)
+    work.compressed = compress(model, plan, samples=samples, progress=advance)
+    work.samples = None
     work.compressed.verify()
 
 

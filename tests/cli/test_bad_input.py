@@ -224,7 +224,13 @@ def test_a_model_too_large_for_the_profile(tmp_path: Path, edgec: Edgec) -> None
         ("--plan", "missing.json"),
         ("--max-dim", "sequence"),
         ("--max-dim", "sequence=0"),
-        ("--bits", "5"),
+        ("--bits", "9"),
+        ("--bits", "4", "--target-bpw", "4"),
+        ("--target-bpw", "2"),
+        ("--target-size", "small"),
+        ("--target-size", "60MB", "--precision", "float32"),
+        ("--quantizer", "best"),
+        ("--calibration", "missing.txt"),
         ("--stop-after", "lunch"),
         ("--dry-run", "--stop-after", "lower"),
         ("--context", "-3"),
@@ -232,6 +238,11 @@ def test_a_model_too_large_for_the_profile(tmp_path: Path, edgec: Edgec) -> None
 )
 def test_wrong_options(edgec: Edgec, tiny_llama: Path, arguments: tuple[str, ...]) -> None:
     refused(edgec("compile", tiny_llama, "-p", "phone-8gb", *arguments), errors.UsageError, "")
+
+
+def test_a_target_that_cannot_be_met(edgec: Edgec, tiny_llama: Path) -> None:
+    outcome = edgec("compile", tiny_llama, "-p", "phone-8gb", "--target-size", "100kB", "--dry-run")
+    refused(outcome, errors.DoesNotFitError, "at 2 bits")
 
 
 def test_output_in_the_way(tmp_path: Path, edgec: Edgec, tiny_llama: Path) -> None:

@@ -53,7 +53,7 @@ def test_whole_numbers_are_numbers_too() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("tensors.0.bits", 5, "tensor `a` has `bits` 5, expected 4, 6, 7, 8 or 32"),
+        ("tensors.0.bits", 9, "tensor `a` has `bits` 9, expected 2 to 8 or 32"),
         ("tensors.0.bits", "4", r"`tensors\[0\].bits` is `4`, expected a whole number"),
         ("tensors.0.bits", True, r"`tensors\[0\].bits` is `True`"),
         ("tensors.0.bits", 32, "tensor `a` has `bits` 32 with `group_size` 32"),

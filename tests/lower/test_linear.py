@@ -10,6 +10,7 @@ import pytest
 
 from edgec.compress.dequantize import dequantize
 from edgec.compress.matrix import pack_matrix
+from edgec.compress.quantize.rtn import RoundToNearest
 from edgec.ir.compressed import GROUP, PackedTensor
 from edgec.lower.wasm.kernels.epilogue import Epilogue, padded
 from edgec.lower.wasm.kernels.linear import linear
@@ -107,7 +108,7 @@ def test_quantize(isa: Isa, columns: int) -> None:
 def test_without_outliers(columns: int) -> None:
     """Codes alone, as graphs have them, and the linear layer that reads them."""
     x, weight = random_floats(columns, 5, columns), random_floats(2, 24, columns) * 0.1
-    packed = pack_matrix("w", weight, 4)
+    packed = pack_matrix("w", weight, RoundToNearest(4, None))
     outputs = []
     for isa in EACH:
         buffers = run_quantize(isa, x, outliers=False)
@@ -173,7 +174,7 @@ def test_linear(bits: int, rows: int, columns: int, m: int, epilogue: Epilogue, 
             arranged = np.where(np.array(order)[:, None] < 0, 0, weight[np.maximum(order, 0)]).astype(np.float32)
             operands, exact_input, exact_weight = [x, pack_float(arranged)], x.astype(np.float64), weight
         else:
-            packed = pack_matrix("w", weight, bits)
+            packed = pack_matrix("w", weight, RoundToNearest(bits, None))
             exact_weight = dequantize(packed)
             activations = run_quantize(isa, x)
             exact_input = dequantized_activations(activations, columns, m)

@@ -10,7 +10,7 @@ import pytest
 
 from edgec.errors import DoesNotFitError, UsageError
 from edgec.ir.plan import VARIANTS, Plan
-from edgec.plan import make_plan
+from edgec.plan import Target, make_plan
 from edgec.profiles import load, names, query
 from tests.plan.models import convolutional, decoder, encoder, llama_1b
 
@@ -95,7 +95,7 @@ def test_convolutional_network() -> None:
     assert plan.dims == {"N": 1, "height": 192, "width": 224}
 
 
-@pytest.mark.parametrize("bits", [4, 6, 7, 8, 32])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8, 32])
 def test_bits_override_the_rules(bits: int) -> None:
     plan = make_plan(decoder(), load("laptop-8gb"), bits=bits)
     assert {tensor.bits for tensor in plan.tensors if tensor.name.endswith(("embed", "qkv", "down"))} == {bits}
@@ -200,8 +200,10 @@ def test_a_dimension_that_says_nothing_needs_a_bound() -> None:
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"bits": 5}, "5 bits"),
+        ({"bits": 9}, "9 bits"),
+        ({"quantizer": "gptq"}, "`gptq` needs calibration data"),
         ({"kv_bits": 4}, "4 bits"),
+        ({"target": Target(bytes=10**8), "bits": 4}, "exclude each other"),
         ({"precision": "float16"}, "no precision `float16`"),
         ({"precision": "float32", "bits": 4}, "32 bits"),
         ({"context_length": 0}, "not 0"),

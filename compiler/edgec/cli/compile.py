@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ Examples:
   edgec compile ./minilm --task feature-extraction --profile phone-4gb
   edgec compile model.gguf --profile phone-4gb --dry-run --json > plan.json
   edgec compile model.gguf --plan plan.json
+  edgec compile ./my-model --profile phone-6gb --calibration chats.txt
+  edgec compile ./my-model --profile phone-6gb --target-size 60MB
 """
 
 
@@ -33,7 +36,24 @@ Examples:
 @click.option("--profile", "-p", help="The device, see `edgec profiles`.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Where the bundle goes  [default: NAME.edgec].")
 @click.option(
-    "--bits", type=click.Choice(["4", "6", "7", "8", "32"]), help="Bits per weight, instead of the planner's choice."
+    "--bits",
+    type=click.Choice(["2", "3", "4", "5", "6", "7", "8", "32"]),
+    help="Bits per weight, instead of the planner's choice.",
+)
+@click.option(
+    "--quantizer",
+    type=click.Choice(["rtn", "irtn", "hqq", "gptq"]),
+    help="How weights are rounded, instead of the planner's choice; `rtn` is the fastest.",
+)
+@click.option(
+    "--target-size", metavar="SIZE", help="Largest download, for example 60MB; bits go where they matter most."
+)
+@click.option("--target-bpw", type=click.FloatRange(2.75, 8.75), metavar="BITS", help="The same, in bits per weight.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A text like those that the model will see, or an .npz file with an array for each input.",
 )
 @click.option("--context", type=click.IntRange(min=1), metavar="TOKENS", help="Longest conversation.")
 @click.option("--kv-bits", type=click.Choice(["16", "32"]), help="Bits of the conversation's memory (KV cache).")
@@ -71,6 +91,10 @@ def command(
     profile: str | None,
     output: Path | None,
     bits: str | None,
+    quantizer: Any,
+    target_size: str | None,
+    target_bpw: float | None,
+    calibration: Path | None,
     context: int | None,
     kv_bits: str | None,
     max_dims: tuple[str, ...],
@@ -96,6 +120,15 @@ def command(
     from edgec.pipeline import CompileOptions, run_stages
 
     plan = _read_plan(plan_file) if plan_file else None
+    choices = {"--plan": plan_file, "--target-size": target_size, "--target-bpw": target_bpw, "--bits": bits}
+    choices["--precision float32"] = precision == "float32" and not bits
+    taken = [name for name, value in choices.items() if value]
+    if len(taken) > 1:
+        raise UsageError(
+            f"`{taken[0]}` and `{taken[1]}` both say how many bits weights have", hint="leave one of them out"
+        )
+    if plan_file and quantizer:
+        raise UsageError("the plan says how weights are rounded", hint="leave `--quantizer` out, or edit the plan")
     if profile is None:
         if plan is None:
             from edgec import profiles
@@ -112,6 +145,10 @@ def command(
         kv_bits=int(kv_bits) if kv_bits else None,
         max_dims=_dimensions(max_dims) or None,
         fixed_inputs=_numbers(fixed_inputs) or None,
+        quantizer=quantizer,
+        target_bytes=_size(target_size) if target_size else None,
+        target_bpw=target_bpw,
+        calibration=calibration,
         precision="float32" if precision == "float32" else "auto",
         plan=plan,
         task=task,
@@ -148,6 +185,14 @@ def _read_plan(file: Path) -> Plan:
         raise UsageError(f"`{file}` cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(f"`{file}` is not a plan", hint="`--dry-run --json` prints one") from error
+
+
+def _size(text: str) -> int:
+    """Bytes of `60MB`, `1.5 GB`, `80000000`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(|k|M|G)B?", text.strip())
+    if match is None:
+        raise UsageError(f"`--target-size {text}` is not a size", hint="for example `--target-size 60MB`")
+    return int(float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]])
 
 
 def _dimensions(entries: tuple[str, ...]) -> dict[str, int]:

@@ -1,6 +1,17 @@
 """The compress stage: weights to packed tensors, and back for checking."""
 
+from edgec.compress.calibration.samples import Sample, generated_samples, read_samples
 from edgec.compress.dequantize import dequantize, dequantized_model
-from edgec.compress.stage import compress
+from edgec.compress.sensitivity import sensitivities
+from edgec.compress.stage import compress, needs_samples
 
-__all__ = ["compress", "dequantize", "dequantized_model"]
+__all__ = [
+    "Sample",
+    "compress",
+    "dequantize",
+    "dequantized_model",
+    "generated_samples",
+    "needs_samples",
+    "read_samples",
+    "sensitivities",
+]

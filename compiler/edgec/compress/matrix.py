@@ -1,94 +1,91 @@
-"""A weight matrix `[rows, columns]` to a `PackedTensor`, slab by slab."""
+"""A weight matrix `[rows, columns]` to a `PackedTensor`, in slabs of rows, which threads share.
+
+A slab's size does not depend on the number of threads, so codes do not either.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgec.compress.pack import TILE_BYTES, pack_nibbles
-from edgec.compress.quantize.rtn import QuantizedGroups, quantize_groups
+from edgec.compress.quantize import QuantizedRows, Quantizer
 from edgec.errors import ModelError
 from edgec.ir.compressed import GROUP, ROWS, PackedTensor
 
-# Groups quantized in one go: three float32 arrays of 2 MiB, the fastest size where it was measured.
-_GROUPS_PER_SLAB = 16384
+# Weights quantized in one go: three float32 arrays of 2 MiB, the fastest size where it was measured.
+_WEIGHTS_PER_SLAB = 16384 * GROUP
 # The largest weight that 16 levels of a float16 scale reach, with room for a zero point at mid-range.
 _LARGEST_WEIGHT = 65504.0 * 7
 
 
 def pack_matrix(
-    name: str, matrix: npt.NDArray[Any], bits: int, locate: Callable[[int, int], tuple[int, ...]] | None = None
+    name: str,
+    matrix: npt.NDArray[Any],
+    quantizer: Quantizer,
+    locate: Callable[[int, int], tuple[int, ...]] | None = None,
 ) -> PackedTensor:
-    """Quantize `matrix` (float, `[rows, columns]`) to 4, 6, 7 or 8 bits in groups of 32 columns.
+    """Quantize `matrix` (float, `[rows, columns]`) in groups of 32 columns.
 
-    6-bit codes are packed as 7-bit ones whose lowest bit is zero.
-
-    `locate` turns (row, column) into the index shown in errors. Raises `ModelError` for NaN,
-    infinity and values beyond what float16 scales reach.
+    Codes of 2 and 3 bits are packed as the upper bits of 4-bit ones, of 5 and 6 bits as those of
+    7-bit ones. `locate` turns (row, column) into the index shown in errors. Raises `ModelError` for
+    NaN, infinity and values beyond what float16 scales reach.
     """
     rows, columns = matrix.shape
+    bits = quantizer.grid.bits
     blocks, groups = -(-rows // ROWS), -(-columns // GROUP)
     high = np.empty((blocks, groups, TILE_BYTES), np.uint8)
     low = np.empty_like(high) if bits > 4 else None
     scales = np.empty((blocks, groups, ROWS), np.float16)
     zeros = np.empty((blocks, groups, ROWS), np.uint8)
-    lost, total, worst = 0.0, 0.0, 0.0
-    for first, last in _slabs(blocks, groups):
-        slab = _load_slab(matrix, first, last)
+
+    def pack_slab(first: int) -> tuple[float, float, float]:
+        """Fills in the slab's blocks; squared error, squared weights, largest error."""
+        last = min(first + step, blocks)
+        slab = np.ascontiguousarray(matrix[first * ROWS : last * ROWS], np.float32)
         if not np.abs(slab).max() <= _LARGEST_WEIGHT:
             raise _bad_value(name, matrix, locate or (lambda row, column: (row, column)))
-        total += float(np.square(slab).sum(dtype=np.float64))
-        codes = np.zeros(slab.shape, np.uint8)
-        for part, features in _group_ranges(columns):
-            result = _quantize(slab[:features, :, part], bits)
-            shape = (last - first, part.stop - part.start, ROWS)
-            codes[:features, :, part] = result.codes.reshape(features, *shape)
-            scales[first:last, part] = result.scales.reshape(shape)
-            zeros[first:last, part] = result.zeros.reshape(shape)
-            lost += result.squared_error
-            worst = max(worst, result.max_abs)
+        result = quantizer.quantize(slab)
+        codes = _tiled_codes(result, last - first)
         if low is not None:
-            codes <<= np.uint8(8 - bits)
             low[first:last] = pack_nibbles(codes & np.uint8(15))
-            codes >>= np.uint8(4)
-        high[first:last] = pack_nibbles(codes)
+        high[first:last] = pack_nibbles(codes >> np.uint8(4))
+        scales[first:last] = _tiled(result.scales, last - first)
+        zeros[first:last] = _tiled(result.zeros, last - first)
+        difference = slab - result.values()
+        lost, total = (float(np.square(array).sum(dtype=np.float64)) for array in (difference, slab))
+        return lost, total, float(np.abs(difference).max())
+
+    step = max(1, _WEIGHTS_PER_SLAB // (columns * ROWS))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts = list(pool.map(pack_slab, range(0, blocks, step)))
+    lost, total = sum(part[0] for part in parts), sum(part[1] for part in parts)
+    worst = max(part[2] for part in parts)
     error = {"relative_rmse": math.sqrt(lost / total) if total else 0.0, "max_abs": worst}
-    return PackedTensor(name, rows, columns, {6: 7}.get(bits, bits), high, low, scales, zeros, error)
+    return PackedTensor(name, rows, columns, 8 if bits == 8 else 7 if bits > 4 else 4, high, low, scales, zeros, error)
 
 
-def _slabs(blocks: int, groups: int) -> Iterator[tuple[int, int]]:
-    step = max(1, _GROUPS_PER_SLAB // (groups * ROWS))
-    for first in range(0, blocks, step):
-        yield first, min(first + step, blocks)
+def _tiled_codes(result: QuantizedRows, blocks: int) -> npt.NDArray[np.uint8]:
+    """Codes as bytes, `[32, blocks, groups, 8]`, padded with zeros."""
+    rows, columns = result.codes.shape
+    groups = result.scales.shape[1]
+    codes = np.zeros((blocks * ROWS, groups * GROUP), np.uint8)
+    np.left_shift(result.codes, np.uint8(8 - result.grid.bits), out=codes[:rows, :columns])
+    return np.ascontiguousarray(codes.reshape(blocks, ROWS, groups, GROUP).transpose(3, 0, 2, 1))
 
 
-def _group_ranges(columns: int) -> Iterator[tuple[slice, int]]:
-    """The groups that are full, and the one that is not, with their numbers of features."""
-    full, rest = divmod(columns, GROUP)
-    if full:
-        yield slice(0, full), GROUP
-    if rest:
-        yield slice(full, full + 1), rest
-
-
-def _load_slab(matrix: npt.NDArray[Any], first: int, last: int) -> npt.NDArray[np.float32]:
-    """Rows of blocks `first` to `last` as float32 `[32, blocks, groups, 8]`, padded with zeros."""
-    columns = matrix.shape[1]
-    groups = -(-columns // GROUP)
-    part = matrix[first * ROWS : last * ROWS]
-    padding = ((0, (last - first) * ROWS - part.shape[0]), (0, groups * GROUP - columns))
-    if any(after for _, after in padding):
-        part = np.pad(part, padding)
-    tiled = part.reshape(last - first, ROWS, groups, GROUP).transpose(3, 0, 2, 1)
-    return np.ascontiguousarray(tiled, np.float32)
-
-
-def _quantize(part: npt.NDArray[np.float32], bits: int) -> QuantizedGroups:
-    return quantize_groups(np.ascontiguousarray(part).reshape(part.shape[0], -1), bits)
+def _tiled(parameters: npt.NDArray[Any], blocks: int) -> npt.NDArray[Any]:
+    """`[rows, groups]` as `[blocks, groups, 8]`, padded with zeros."""
+    rows, groups = parameters.shape
+    padded = np.zeros((blocks * ROWS, groups), parameters.dtype)
+    padded[:rows] = parameters
+    return padded.reshape(blocks, ROWS, groups).transpose(0, 2, 1)
 
 
 def _bad_value(name: str, matrix: npt.NDArray[Any], locate: Callable[[int, int], tuple[int, ...]]) -> ModelError:

@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
+from edgec.compress.calibration.samples import Sample
+from edgec.compress.calibration.sites import schedule
+from edgec.compress.calibration.walk import Walk
+from edgec.compress.dequantize import dequantize
+from edgec.compress.finite import check_finite
 from edgec.compress.matrix import pack_matrix
+from edgec.compress.quantize import QUANTIZERS, InputStatistics
 from edgec.errors import ModelError
-from edgec.ir.compressed import GROUP, LARGEST_CODE, CompressedModel, PackedTensor
+from edgec.ir.compressed import GROUP, CompressedModel, PackedTensor
 from edgec.ir.model import ModelIR
-from edgec.ir.plan import Plan, TensorPlan
+from edgec.ir.plan import WEIGHT_BITS, Plan, TensorPlan
 from edgec.ir.weight_use import FLOAT_TYPES, WeightUse, weight_uses
 
 Progress = Callable[[str, int, int], None]  # tensor, weights done before it, weights in all
+_QUANTIZER_NAMES = ", ".join(f"`{name}`" for name in QUANTIZERS)
 
 
-def compress(model: ModelIR, plan: Plan, *, progress: Progress | None = None) -> CompressedModel:
-    """Quantize every initializer to which `plan` gives 4, 6, 7 or 8 bits; check that the others are finite.
+def compress(
+    model: ModelIR,
+    plan: Plan,
+    *,
+    samples: Sequence[Sample] | None = None,
+    progress: Progress | None = None,
+) -> CompressedModel:
+    """Quantize every initializer to which `plan` gives less than 32 bits; check that the others are finite.
 
-    One initializer is held as float at a time. `report` has `tensors` (per name: bits, rows,
-    columns, bytes, relative_rmse, max_abs) and totals. Raises `ModelError` for a plan that does
-    not match the model and for values that are NaN, infinite or too large.
+    `samples` is what quantizers that look at inputs are calibrated on, see `needs_samples`. One initializer is
+    held as float at a time, and while calibrating also those of one wave. `report` has `tensors`
+    (per name: bits, quantizer, rows, columns, bytes, relative_rmse, max_abs) and totals. Raises
+    `ModelError` for a plan that does not match the model and for values that are NaN, infinite or too large.
     """
     uses = weight_uses(model.model)
     initializers = model.model.graph.initializers
@@ -33,22 +48,79 @@ def compress(model: ModelIR, plan: Plan, *, progress: Progress | None = None) ->
                 f"the plan names the tensor `{planned.name}`, which `{model.facts.name}` does not have",
                 hint="make the plan again from this model",
             )
+        if planned.bits != 32:
+            _check_plan(planned, uses.get(planned.name))
     names = [n for n, v in initializers.items() if v.const_value is not None and v.const_value.dtype in FLOAT_TYPES]
     sizes = {name: _size(model, name) for name in names}
     total, done = sum(sizes.values()), 0
     packed: dict[str, PackedTensor] = {}
-    for name in names:
+
+    def begin(name: str) -> None:
         if progress is not None:
             progress(name, done, total)
-        tensor_plan = plan.tensor(name)
-        if tensor_plan is None or tensor_plan.bits == 32:
-            _check_finite(model, name)
-        else:
-            packed[name] = _pack(model, tensor_plan, uses.get(name))
+
+    def finished(name: str) -> None:
+        nonlocal done
         done += sizes[name]
+
+    calibrated = [tensor for tensor in plan.tensors if _needs_inputs(tensor)]
+    for name in names:
+        tensor_plan = plan.tensor(name)
+        if tensor_plan is not None and _needs_inputs(tensor_plan):
+            check_finite(model, name)  # before it spoils the inputs of others
+            continue
+        begin(name)
+        if tensor_plan is None or tensor_plan.bits == 32:
+            check_finite(model, name)
+        else:
+            packed[name] = _pack(model, tensor_plan, uses[name], None)
+        finished(name)
+    if calibrated:
+        if not samples:
+            raise ModelError(
+                f"the plan gives `{calibrated[0].name}` the quantizer `{calibrated[0].quantizer}`, "
+                "which needs calibration data",
+                hint="give a text or arrays with `--calibration`, or take the quantizer `rtn`",
+            )
+        # Sums of a matrix product depend on how many threads share it; a bundle's bytes must not.
+        with threadpool_limits(1, "blas"):
+            _calibrate(model, uses, calibrated, samples, packed, begin, finished)
     if progress is not None:
         progress("", total, total)
+    packed = {name: packed[name] for name in names if name in packed}
     return CompressedModel(model, plan, packed, _report(packed, sizes, plan))
+
+
+def _calibrate(
+    model: ModelIR,
+    uses: Mapping[str, WeightUse],
+    planned: Sequence[TensorPlan],
+    samples: Sequence[Sample],
+    packed: dict[str, PackedTensor],
+    begin: Callable[[str], None],
+    finished: Callable[[str], None],
+) -> None:
+    """Quantize the tensors `planned` one after the other into `packed`, each on what those before it give."""
+    plans = {tensor.name: tensor for tensor in planned}
+    whole = {name for name, tensor in plans.items() if QUANTIZERS[tensor.quantizer].needs == "second moment"}
+    walk = Walk(model, schedule(model.model.graph, uses, plans), samples, whole)
+    for name, tensor in packed.items():
+        walk.replace(name, _restored(model, uses[name], tensor))
+    for wave, statistics in walk:
+        for name in wave.weights:
+            begin(name)
+            packed[name] = _pack(model, plans[name], uses[name], statistics[name])
+            walk.replace(name, _restored(model, uses[name], packed[name]))
+            finished(name)
+
+
+def needs_samples(plan: Plan) -> bool:
+    """Whether some tensor's quantizer looks at what the tensor is multiplied with."""
+    return any(_needs_inputs(tensor) for tensor in plan.tensors)
+
+
+def _needs_inputs(tensor: TensorPlan) -> bool:
+    return tensor.bits != 32 and QUANTIZERS[tensor.quantizer].needs != "nothing"
 
 
 def _size(model: ModelIR, name: str) -> int:
@@ -63,20 +135,37 @@ def _array(model: ModelIR, name: str) -> np.ndarray[Any, np.dtype[Any]]:
     return tensor.numpy()
 
 
-def _pack(model: ModelIR, tensor_plan: TensorPlan, use: WeightUse | None) -> PackedTensor:
-    name, bits = tensor_plan.name, tensor_plan.bits
+def _restored(model: ModelIR, use: WeightUse, packed: PackedTensor) -> np.ndarray[Any, np.dtype[Any]]:
+    """The initializer's array with the values that the codes mean."""
+    dtype = model.model.graph.initializers[packed.name].const_value.dtype  # type: ignore[union-attr]
+    return use.from_matrix(dequantize(packed)).astype(dtype.numpy(), copy=False)
+
+
+def _check_plan(planned: TensorPlan, use: WeightUse | None) -> None:
+    name, bits = planned.name, planned.bits
     if use is None:
         raise ModelError(
             f"the plan gives `{name}` {bits} bits, but it is not used as a weight matrix",
             hint="set its `bits` to 32 and its `group_size` to 0",
         )
-    if bits not in LARGEST_CODE or tensor_plan.group_size != GROUP or tensor_plan.scheme != "asymmetric":
+    if bits not in WEIGHT_BITS or planned.group_size != GROUP or planned.scheme != "asymmetric":
         raise ModelError(
-            f"the plan gives `{name}` {bits} bits, groups of {tensor_plan.group_size} and the scheme "
-            f"`{tensor_plan.scheme}`, expected 4, 6, 7 or 8 bits, groups of {GROUP} and `asymmetric`"
+            f"the plan gives `{name}` {bits} bits, groups of {planned.group_size} and the scheme "
+            f"`{planned.scheme}`, expected 2 to 8 bits, groups of {GROUP} and `asymmetric`"
         )
-    matrix = use.to_matrix(_array(model, name))
-    return pack_matrix(name, matrix, bits, lambda row, column: _array_index(use, row, column))
+    if planned.quantizer not in QUANTIZERS:
+        raise ModelError(f"the plan gives `{name}` the quantizer `{planned.quantizer}`, expected {_QUANTIZER_NAMES}")
+    if QUANTIZERS[planned.quantizer].needs != "nothing" and not use.uses_per_run:
+        raise ModelError(
+            f"the plan gives `{name}` the quantizer `{planned.quantizer}`, but nothing is multiplied with it",
+            hint="set its `quantizer` to `rtn`",
+        )
+
+
+def _pack(model: ModelIR, planned: TensorPlan, use: WeightUse, inputs: InputStatistics | None) -> PackedTensor:
+    matrix = use.to_matrix(_array(model, planned.name))
+    quantizer = QUANTIZERS[planned.quantizer](planned.bits, inputs)
+    return pack_matrix(planned.name, matrix, quantizer, lambda row, column: _array_index(use, row, column))
 
 
 def _array_index(use: WeightUse, row: int, column: int) -> tuple[int, ...]:
@@ -89,22 +178,6 @@ def _array_index(use: WeightUse, row: int, column: int) -> tuple[int, ...]:
     return (row, int(channel), *(int(k) for k in kernel))
 
 
-def _check_finite(model: ModelIR, name: str) -> None:
-    """Numbers of one element, and masks of zeros and infinities, are meant as they are."""
-    array = _array(model, name)
-    numbers = array.astype(np.float32, copy=False)
-    finite = np.isfinite(numbers)
-    if array.size == 1 or (not np.isnan(numbers).any() and not numbers[finite].any()):
-        return
-    bad = np.flatnonzero(~finite)
-    if bad.size:
-        index = ", ".join(str(int(i)) for i in np.unravel_index(bad[0], array.shape))
-        raise ModelError(
-            f"tensor `{name}` has the value {array.reshape(-1)[bad[0]]} at [{index}]",
-            hint="check the checkpoint for damage or a diverged training run",
-        )
-
-
 def _report(packed: Mapping[str, PackedTensor], sizes: Mapping[str, int], plan: Plan) -> dict[str, Any]:
     tensors: dict[str, dict[str, Any]] = {}
     for name, tensor in packed.items():
@@ -112,6 +185,7 @@ def _report(packed: Mapping[str, PackedTensor], sizes: Mapping[str, int], plan: 
         assert planned is not None
         tensors[name] = {
             "bits": planned.bits,
+            "quantizer": planned.quantizer,
             "rows": tensor.rows,
             "columns": tensor.columns,
             "bytes": tensor.high.size * planned.bits // 4 + tensor.scales.nbytes + tensor.zeros.nbytes,  # as stored
@@ -131,4 +205,4 @@ def _report(packed: Mapping[str, PackedTensor], sizes: Mapping[str, int], plan: 
     }
 
 
-__all__ = ["Progress", "compress"]
+__all__ = ["Progress", "compress", "needs_samples"]

@@ -18,7 +18,7 @@ Tile order (N rows padded to a multiple of 8, K to a multiple of 32, G = K / 32)
 
 `high` holds the upper nibbles of q16 (the whole code at 4 bits), `low` its lower nibbles. 7 bits are what a dot
 product takes in one go (docs/decisions/0011); 8-bit codes are at most 254, so that their halves fit too. A tensor
-planned at 6 bits has 7-bit codes that are even: the bundle leaves their lowest plane out, because it is zero.
+planned at 2, 3, 5 or 6 bits has 4- or 7-bit codes whose lowest bits are zero: the bundle leaves their planes out.
 Padding rows and features have scale 0 (rows) or code q with q16 == zero contribution handled by
 zero activations (features): their activations are zero, so any code is right.
 """
@@ -37,7 +37,7 @@ from edgec.ir.plan import Plan
 
 GROUP = 32
 ROWS = 8  # rows interleaved in one tile block
-LARGEST_CODE = {4: 15, 6: 63, 7: 127, 8: 254}  # by planned bits
+LARGEST_CODE = {2: 3, 3: 7, 4: 15, 5: 31, 6: 63, 7: 127, 8: 254}  # by planned bits
 
 
 @dataclass(frozen=True)

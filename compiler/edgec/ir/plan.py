@@ -18,20 +18,26 @@ PLAN_FORMAT = 1
 PAGE_TOKENS = 64  # of the KV cache; memory grows by pages
 BLOCK_TOKENS = 16  # that lie side by side in a page; contexts are multiples of it
 VARIANTS = ("simd128", "relaxed", "relaxed16", "simd128-threads", "relaxed-threads", "relaxed16-threads")
+WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)  # of quantized weights
+QuantizerName = Literal["none", "rtn", "irtn", "hqq", "gptq"]
+PROBE_BITS = 3  # at which the loss of each matrix is measured before bits are allocated
+CALIBRATED_QUANTIZERS = ("irtn", "gptq")  # those that look at what a matrix is multiplied with
 
 
 @dataclass(frozen=True)
 class TensorPlan:
-    """How one initializer is stored. `bits == 32` keeps float32 (group_size 0).
+    """How one initializer is stored. `bits == 32` keeps float32 (group_size 0, quantizer "none").
 
-    6 bits are 7-bit codes whose lowest bit is zero: the kernels of 7 bits, the download of 6.
+    2 and 3 bits are 4-bit codes whose low bits are zero, 5 and 6 bits such 7-bit codes: the
+    kernels and the memory of 4 or 7, the download of as many bits as there are.
     """
 
     name: str
-    bits: int  # 4, 6, 7, 8 or 32
+    bits: int  # of WEIGHT_BITS, or 32
     group_size: int  # along the input dimension
     scheme: Literal["asymmetric", "float"]
     reason: str
+    quantizer: QuantizerName = "rtn"  # how codes are found, `edgec/compress/quantize/`
 
 
 @dataclass(frozen=True)
@@ -95,8 +101,10 @@ class Plan:
             if tensor.name in seen:
                 yield f"{where} is listed twice"
             seen.add(tensor.name)
-            if tensor.bits not in (4, 6, 7, 8, 32):
-                yield f"{where} has `bits` {tensor.bits}, expected 4, 6, 7, 8 or 32"
+            if tensor.bits not in (*WEIGHT_BITS, 32):
+                yield f"{where} has `bits` {tensor.bits}, expected 2 to 8 or 32"
+            if tensor.bits != 32 and tensor.quantizer == "none":
+                yield f"{where} has `bits` {tensor.bits} and no `quantizer`"
             expected = (0, "float") if tensor.bits == 32 else (32, "asymmetric")
             if (tensor.group_size, tensor.scheme) != expected:
                 yield (
@@ -187,4 +195,4 @@ def _decode_dataclass(kind: Any, data: Any, path: str) -> Any:
     return kind(**{key: _decode(hints[key], value, prefix + key) for key, value in data.items()})
 
 
-__all__ = ["PLAN_FORMAT", "VARIANTS", "KVPlan", "Plan", "Prediction", "TensorPlan"]
+__all__ = ["PLAN_FORMAT", "VARIANTS", "WEIGHT_BITS", "KVPlan", "Plan", "Prediction", "QuantizerName", "TensorPlan"]

@@ -1,5 +1,6 @@
 """The plan stage: a model's shapes and a device profile to a `Plan`."""
 
-from edgec.plan.planner import make_plan
+from edgec.plan.bits import quantizable
+from edgec.plan.planner import Target, make_plan
 
-__all__ = ["make_plan"]
+__all__ = ["Target", "make_plan", "quantizable"]

@@ -11,19 +11,30 @@ import onnx_ir
 
 from edgec.ir.compressed import GROUP
 from edgec.ir.model import ModelIR
-from edgec.ir.plan import TensorPlan
+from edgec.ir.plan import CALIBRATED_QUANTIZERS, QuantizerName, TensorPlan
 from edgec.ir.weight_use import FLOAT_TYPES, WeightUse, weight_uses
+from edgec.plan.allocate import Choice
 
 TINY = 1024  # weights; at 4 bytes each they weigh less than a quantized matrix is worth
 SMALL_CONVOLUTION = 8192  # weights; a detector's narrow layers move boxes at 7 bits and weigh next to nothing
 SMALL_TABLE = 1 << 18  # weights; 8 bits of such a table cost at most 128 KiB more than 4
+WIDEST_GPTQ = 4096  # columns; of more, factors of the second moment take minutes and more than 2 GB
 SMALL_MODEL = 8 << 20  # weights; 8 bits of such a model cost at most 4 MiB more than 4
 
 _HEAD = "lm_head: 4 bits cost 5% perplexity, 6 bits 0.5%"
 
 
-def tensor_plans(model: ModelIR, bits: int | None) -> tuple[TensorPlan, ...]:
-    """A plan for every float initializer, in the graph's order; `bits` overrides the rules for matrices."""
+def tensor_plans(
+    model: ModelIR,
+    bits: int | None = None,
+    quantizer: QuantizerName | None = None,
+    calibrated: bool = False,
+    allocated: Mapping[str, Choice] | None = None,
+) -> tuple[TensorPlan, ...]:
+    """A plan for every float initializer, in the graph's order; `bits` and `quantizer` override the rules for matrices.
+
+    `calibrated` says whether there will be calibration data; `allocated` has the bits that a target allows.
+    """
     uses = weight_uses(model.model)
     choose = _Rules(model, uses).choose
     plans = []
@@ -36,15 +47,22 @@ def tensor_plans(model: ModelIR, bits: int | None) -> tuple[TensorPlan, ...]:
             plans.append(_float(name, _why_float(value)))
         elif use.elements <= TINY:
             plans.append(_float(name, f"tiny ({use.elements} weights)"))
+        elif allocated is not None:
+            plans.append(_packed(use, allocated[name].bits, allocated[name].reason, quantizer, calibrated))
         elif bits == 32:
             plans.append(_float(name, "asked for"))
         elif bits is not None:
-            plans.append(_packed(name, bits, "asked for"))
+            plans.append(_packed(use, bits, "asked for", quantizer, calibrated))
         elif "conv" in use.roles and use.elements <= SMALL_CONVOLUTION:
             plans.append(_float(name, f"narrow convolution ({use.elements} weights)"))
         else:
-            plans.append(_packed(name, *choose(use)))
+            plans.append(_packed(use, *choose(use), quantizer, calibrated))
     return tuple(plans)
+
+
+def quantizable(model: ModelIR) -> tuple[str, ...]:
+    """The matrices that may have any number of bits, in the graph's order."""
+    return tuple(name for name, use in weight_uses(model.model).items() if use.elements > TINY)
 
 
 class _Rules:
@@ -81,11 +99,21 @@ def _is_convolutional(uses: Mapping[str, WeightUse]) -> bool:
 
 
 def _float(name: str, reason: str) -> TensorPlan:
-    return TensorPlan(name, 32, 0, "float", reason)
+    return TensorPlan(name, 32, 0, "float", reason, "none")
 
 
-def _packed(name: str, bits: int, reason: str) -> TensorPlan:
-    return TensorPlan(name, bits, GROUP, "asymmetric", reason)
+def _packed(use: WeightUse, bits: int, reason: str, asked: QuantizerName | None, calibrated: bool) -> TensorPlan:
+    return TensorPlan(use.name, bits, GROUP, "asymmetric", reason, _quantizer(use, asked, calibrated))
+
+
+def _quantizer(use: WeightUse, asked: QuantizerName | None, calibrated: bool) -> QuantizerName:
+    """What was asked for, else the best one; tables that nothing is multiplied with have no inputs to look at."""
+    if asked in CALIBRATED_QUANTIZERS or (asked is None and calibrated):
+        if not use.uses_per_run:
+            return "rtn"
+        # What GPTQ moves from one column to another helps an lm_head, but spoils the embedding that it also is.
+        return asked or ("irtn" if "embedding" in use.roles or use.columns > WIDEST_GPTQ else "gptq")
+    return asked or "rtn"
 
 
 def _why_float(value: onnx_ir.Value) -> str:
@@ -102,4 +130,4 @@ def _consumer(node: onnx_ir.Node) -> str:
     return "a depthwise or grouped convolution" if grouped else f"`{node.op_type}`"
 
 
-__all__ = ["TINY", "tensor_plans"]
+__all__ = ["TINY", "quantizable", "tensor_plans"]

@@ -31,12 +31,12 @@ def _padded(value: int, to: int) -> int:
 def matrix_bytes(use: WeightUse, bits: int, *, stored: bool) -> int:
     """Bytes of a matrix in the bundle (`stored`) or in memory, with scales and zero points.
 
-    Codes of 6 and 7 bits are stored as such and unpacked to bytes.
+    Codes are stored in `bits` bits and unpacked to 4 or 8.
     """
     rows, groups = _padded(use.rows, ROWS), -(-use.columns // GROUP)
     if bits == 32:
         return 4 * rows * use.columns
-    width = bits if stored else (8 if bits > 4 else 4)
+    width = bits if stored else 8 if bits > 4 else 4
     return rows * groups * (GROUP * width // 8 + 3)
 
 

@@ -9,9 +9,21 @@ from typing import Literal
 from edgec import profiles
 from edgec.errors import DoesNotFitError, UsageError
 from edgec.ir.model import DecoderFacts, ModelIR
-from edgec.ir.plan import BLOCK_TOKENS, PAGE_TOKENS, VARIANTS, KVPlan, Plan, Prediction, TensorPlan
-from edgec.ir.weight_use import weight_uses
+from edgec.ir.plan import (
+    BLOCK_TOKENS,
+    CALIBRATED_QUANTIZERS,
+    PAGE_TOKENS,
+    VARIANTS,
+    WEIGHT_BITS,
+    KVPlan,
+    Plan,
+    Prediction,
+    QuantizerName,
+    TensorPlan,
+)
+from edgec.ir.weight_use import WeightUse, weight_uses
 from edgec.plan import memory, roofline
+from edgec.plan.allocate import allocate
 from edgec.plan.bits import tensor_plans
 from edgec.plan.dims import bounds
 from edgec.profiles import Profile, query
@@ -49,19 +61,35 @@ def make_plan(
     kv_bits: int | None = None,
     max_dims: Mapping[str, int] | None = None,
     precision: Literal["auto", "float32"] = "auto",
+    quantizer: QuantizerName | None = None,
+    calibrated: bool = False,
+    target: Target | None = None,
+    losses: Mapping[str, float] | None = None,
 ) -> Plan:
     """Decide how `model` is stored and run on `profile`.
 
-    `bits` (4, 6, 7, 8 or 32) overrides the choice for all weight matrices, `kv_bits` (16 or 32) that
+    `bits` (2 to 8, or 32) overrides the choice for all weight matrices, `kv_bits` (16 or 32) that
     for the KV cache, `context_length` (tokens, rounded up to a multiple of 16) the length that is
     aimed at, `max_dims` the upper bounds of a graph's symbolic dimensions. `precision="float32"`
-    keeps everything float. Raises `UsageError` for choices that make no sense and
-    `DoesNotFitError`, with the numbers and the nearest thing that would fit.
+    keeps everything float. `quantizer` overrides the choice for all quantized matrices; `calibrated`
+    says whether there will be calibration data. `target` bounds the weights, whose bits are then
+    allocated by `losses` (of every `quantizable` matrix, see `edgec.compress.sensitivities`).
+
+    Raises `UsageError` for choices that make no sense and `DoesNotFitError`, with the numbers
+    and the nearest thing that would fit.
     """
     _check_choices(model, bits, context_length, kv_bits, precision)
+    _check_quantizer(model, quantizer, calibrated)
     if precision == "float32":
         bits, kv_bits = 32, 32
-    tensors = tensor_plans(model, bits)
+    allocated = None
+    if target is not None:
+        if bits is not None:
+            raise UsageError("a target and a number of bits exclude each other", hint="leave one of them out")
+        assert losses is not None
+        uses = weight_uses(model.model)
+        allocated = allocate(model.facts.name, uses, losses, _matrix_budget(model, target, losses, uses))
+    tensors = tensor_plans(model, bits, quantizer, calibrated, allocated)
     floats = all(tensor.bits == 32 for tensor in tensors)
     dims, reasons = ({}, []) if model.decoder else bounds(model, max_dims)
     if model.decoder and max_dims:
@@ -76,8 +104,8 @@ def make_plan(
 def _check_choices(
     model: ModelIR, bits: int | None, context_length: int | None, kv_bits: int | None, precision: str
 ) -> None:
-    if bits not in (None, 4, 6, 7, 8, 32):
-        raise UsageError(f"weights cannot have {bits} bits", hint="choose 4, 6, 7, 8 or 32")
+    if bits not in (None, *WEIGHT_BITS, 32):
+        raise UsageError(f"weights cannot have {bits} bits", hint="choose 2 to 8, or 32")
     if kv_bits not in (None, 16, 32):
         raise UsageError(f"the KV cache cannot have {kv_bits} bits", hint="choose 16 or 32")
     if precision not in ("auto", "float32"):
@@ -96,6 +124,36 @@ def _check_choices(
         )
     if longest < BLOCK_TOKENS:
         raise UsageError(f"`{model.facts.name}` has a context of {longest} tokens, the least is {BLOCK_TOKENS}")
+
+
+@dataclass(frozen=True)
+class Target:
+    """How large the weights may be: bytes of the whole download, or bits per weight of the matrices."""
+
+    bytes: int | None = None
+    bits_per_weight: float | None = None
+
+
+def _matrix_budget(model: ModelIR, target: Target, losses: Mapping[str, float], uses: Mapping[str, WeightUse]) -> int:
+    """Bytes for the matrices in `losses`, with their scales and zero points."""
+    if target.bytes is None:
+        assert target.bits_per_weight is not None
+        return int(target.bits_per_weight * sum(uses[name].elements for name in losses) / 8)
+    tokenizer = len(model.tokenizer.tokenizer_json) if model.tokenizer else 0
+    floats = sum(
+        int(value.const_value.nbytes)
+        for name, value in model.model.graph.initializers.items()
+        if value.const_value is not None and name not in losses
+    )
+    return target.bytes - tokenizer - memory.MODULE_BYTES - floats
+
+
+def _check_quantizer(model: ModelIR, quantizer: QuantizerName | None, calibrated: bool) -> None:
+    if quantizer in CALIBRATED_QUANTIZERS and not calibrated:
+        raise UsageError(
+            f"the quantizer `{quantizer}` needs calibration data, and `{model.facts.name}` cannot make its own",
+            hint="give a text or an .npz file with `--calibration`",
+        )
 
 
 class _Planner:
@@ -185,7 +243,7 @@ class _Planner:
             if shorter:
                 return f"a context of {shorter:,} tokens fits"
         if asked:
-            planner = _Planner(self.model, tensor_plans(self.model, None), False, self.dims, 8, self.asked_context)
+            planner = _Planner(self.model, tensor_plans(self.model), False, self.dims, 16, self.asked_context)
             if planner.context(profile) is not None:
                 return "it fits with the planner's own choice of bits"
         others = [profiles.load(other) for other in profiles.names() if other != profile.name]

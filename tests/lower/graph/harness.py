@@ -16,6 +16,7 @@ import onnx_ir as ir
 import wasmtime
 
 from edgec.compress.matrix import pack_matrix
+from edgec.compress.quantize.rtn import RoundToNearest
 from edgec.ir.compressed import CompressedModel
 from edgec.ir.lowered import LoweredModule
 from edgec.ir.model import ModelIR
@@ -56,7 +57,7 @@ def compressed(
         for name, use in weight_uses(model.model).items():
             array = model.model.graph.initializers[name].const_value
             assert array is not None
-            packed[name] = pack_matrix(name, use.to_matrix(array.numpy()), bits)
+            packed[name] = pack_matrix(name, use.to_matrix(array.numpy()), RoundToNearest(bits, None))
     return CompressedModel(model, plan, packed)
 
 

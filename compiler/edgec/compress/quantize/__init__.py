@@ -1,0 +1,14 @@
+"""The quantizers, by the name that a plan gives."""
+
+from __future__ import annotations
+
+from edgec.compress.quantize.base import Inputs, InputStatistics, QuantizedRows, Quantizer
+from edgec.compress.quantize.gptq import Gptq
+from edgec.compress.quantize.hqq import HalfQuadratic
+from edgec.compress.quantize.rtn import ImportanceRoundToNearest, RoundToNearest
+
+QUANTIZERS: dict[str, type[Quantizer]] = {
+    quantizer.name: quantizer for quantizer in (RoundToNearest, ImportanceRoundToNearest, HalfQuadratic, Gptq)
+}
+
+__all__ = ["QUANTIZERS", "InputStatistics", "Inputs", "QuantizedRows", "Quantizer"]

@@ -1,0 +1,205 @@
+"""edgec against llama.cpp's quantizer: KL divergence and perplexity at equal bytes.
+
+    python bench/accuracy.py --ggml libggml-base.so MODEL [--text FILE] [--calibration FILE] [--report FILE.md]
+
+MODEL is a decoder in floats. For each of llama.cpp's recipes, edgec gets as many bytes for its weights as the recipe
+takes (its `--target-size`), and both sets of weights run in the same float graph in onnxruntime. That leaves out what
+edgec's int8 activations add (docs/decisions/0006), and what llama.cpp's own 8-bit activations would. Importance matrix
+and calibration are from the same samples. Without `--text`, the models' own text is what is predicted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir
+from ggml_recipes import RECIPES, Ggml, stored_bytes, tensor_type
+from threadpoolctl import threadpool_limits
+from whole_file import whole_file
+
+from edgec import profiles
+from edgec.compress import compress, dequantized_model, generated_samples, read_samples, sensitivities
+from edgec.compress.calibration.sites import schedule
+from edgec.compress.calibration.walk import Walk
+from edgec.eval import Comparison, ReferenceDecoder, compare
+from edgec.frontend import load
+from edgec.ir.model import ModelIR
+from edgec.ir.weight_use import weight_uses
+from edgec.passes import simplify
+from edgec.plan import Target, make_plan, quantizable
+from edgec.plan.memory import MODULE_BYTES, weight_bytes
+from edgec.run.tokenizer import Tokenizer
+
+PROFILE = "laptop-8gb"
+_NAME = re.compile(r"model\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)_proj\.weight")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One recipe, and edgec at no more bytes."""
+
+    recipe: str
+    imatrix: bool
+    bytes: int
+    kl: float
+    loss: float  # of perplexity, relative
+    edgec_bytes: int
+    edgec_kl: float
+    edgec_loss: float
+    bits: str  # what edgec took, "4: 12, 6: 3"
+    seconds: float  # edgec's
+
+
+class Judge:
+    """The float model's predictions, computed once."""
+
+    def __init__(self, model: ModelIR, windows: Sequence[Sequence[int]]) -> None:
+        self.windows = windows
+        with ReferenceDecoder(model) as reference:
+            self._logits = [list(reference.logits(window[:-1])) for window in windows]
+
+    def __call__(self, model: ModelIR) -> Comparison:
+        kept: Iterator[list[np.ndarray]] = iter(self._logits)
+        context = len(self.windows[0])
+        ids = [id for window in self.windows for id in window]
+        with ReferenceDecoder(model) as other:
+            return compare(other.logits, lambda _: next(kept), ids, context)
+
+
+def sampled_text(model: ModelIR, tokens: int, *, seed: int) -> list[int]:
+    """Text that the model writes, one token after the other."""
+    random, ids = np.random.default_rng(seed), [model.tokenizer.bos_token_id or 0 if model.tokenizer else 0]
+    with ReferenceDecoder(model) as reference:
+        while len(ids) < tokens:
+            logits = reference.step(ids[-1:])[-1].astype(np.float64)
+            share = np.cumsum(np.exp(logits - logits.max()))
+            ids.append(int((share < random.random() * share[-1]).sum()))
+    return ids
+
+
+def importance_matrix(model: ModelIR, samples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The mean square of each input feature of each projection, as llama-imatrix collects it."""
+    uses = weight_uses(model.model)
+    names = [name for name in uses if _NAME.fullmatch(name)]
+    walk = Walk(model, schedule(model.model.graph, uses, names), samples)
+    with threadpool_limits(1, "blas"):
+        return {name: found[name].power for _, found in walk for name in found}
+
+
+def ggml_model(model: ModelIR, recipe: str, ggml: Ggml, imatrix: dict[str, np.ndarray] | None) -> tuple[ModelIR, int]:
+    """`model` with the values of `recipe`, and the bytes that its weights take."""
+    assert model.decoder is not None
+    facts, uses, total = model.decoder, weight_uses(model.model), 0
+    copy = model.model.clone()
+    for name, value in copy.graph.initializers.items():
+        if value.const_value is None or not name.startswith(("model.", "lm_head.")):
+            continue
+        if name not in uses:
+            total += value.const_value.nbytes
+            continue
+        use = uses[name]
+        matrix = np.ascontiguousarray(use.to_matrix(value.const_value.numpy()), np.float32)
+        found = _NAME.fullmatch(name)
+        layer, kind = (int(found[1]), found[2]) if found else (0, "output" if "linear" in use.roles else "embedding")
+        type_ = tensor_type(
+            recipe,
+            kind,
+            layer,
+            facts.layers,
+            use.columns,
+            gqa=facts.heads // facts.kv_heads,
+            imatrix=imatrix is not None,
+        )
+        total += stored_bytes(type_, use.rows, use.columns)
+        values = ggml.values(matrix, type_, imatrix.get(name) if imatrix else None)
+        value.const_value = onnx_ir.Tensor(use.from_matrix(values), name=name)
+    return dataclasses.replace(model, model=copy), total
+
+
+def measure(source: str, arguments: argparse.Namespace) -> list[Row]:
+    loaded = load(source)
+    model = simplify(loaded)
+    assert model.decoder is not None
+    if arguments.text:
+        assert model.tokenizer is not None
+        ids = Tokenizer(model.tokenizer.tokenizer_json).encode_plain(arguments.text.read_text())[: arguments.tokens]
+    else:
+        ids = sampled_text(model, arguments.tokens, seed=7)
+    context = min(arguments.context, model.decoder.context_length)
+    judge = Judge(model, [ids[start : start + context] for start in range(0, len(ids) - context + 1, context)])
+    samples = read_samples(model, arguments.calibration) if arguments.calibration else generated_samples(model)
+    losses = sensitivities(model, quantizable(model), samples)
+    imatrix = importance_matrix(loaded, samples)
+    ggml, rows = Ggml(arguments.ggml), []
+    for recipe in arguments.recipes.split(","):
+        for used in (None, imatrix) if recipe != "Q8_0" else (None,):  # Q8_0 has no use for it
+            theirs, size = ggml_model(loaded, recipe, ggml, used)
+            begin = time.perf_counter()
+            tokenizer = len(model.tokenizer.tokenizer_json) if model.tokenizer else 0
+            target = Target(bytes=size + tokenizer + MODULE_BYTES)
+            plan = make_plan(model, profiles.load(PROFILE), calibrated=True, target=target, losses=losses)
+            ours = dequantized_model(compress(model, plan, samples=samples))
+            seconds = time.perf_counter() - begin
+            counts = sorted({t.bits: 0 for t in plan.tensors if t.bits != 32})
+            bits = ", ".join(f"{b}: {sum(t.bits == b for t in plan.tensors)}" for b in counts)
+            other, mine = judge(theirs), judge(ours)
+            taken = weight_bytes(model, plan.tensors, stored=True)
+            rows.append(
+                Row(
+                    recipe, used is not None, size, other.kl_mean, other.perplexity_ratio - 1,
+                    taken, mine.kl_mean, mine.perplexity_ratio - 1, bits, seconds,
+                )
+            )  # fmt: skip
+            print(rows[-1], file=sys.stderr)
+    return rows
+
+
+def table(source: str, rows: Sequence[Row]) -> str:
+    lines = [
+        f"### {Path(source).name}",
+        "",
+        "| llama.cpp | MB | KL | perplexity | edgec MB | KL | perplexity | KL, edgec / llama.cpp | matrices by bits |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|---|",
+    ]
+    for row in rows:
+        name = row.recipe + (" + imatrix" if row.imatrix else "")
+        lines.append(
+            f"| {name} | {row.bytes / 1e6:.3f} | {row.kl:.5f} | {row.loss:+.2%} | {row.edgec_bytes / 1e6:.3f} | "
+            f"{row.edgec_kl:.5f} | {row.edgec_loss:+.2%} | {row.edgec_kl / row.kl:.2f} | {row.bits} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--ggml", type=Path, required=True, help="libggml-base, see ggml_recipes.py")
+    parser.add_argument("--text", type=Path, help="what is predicted")
+    parser.add_argument("--calibration", type=Path, help="what edgec and the importance matrix are calibrated on")
+    parser.add_argument("--tokens", type=int, default=2048)
+    parser.add_argument("--context", type=int, default=512)
+    parser.add_argument("--recipes", default=",".join(RECIPES))
+    parser.add_argument("--report", type=Path, help="write the tables there")
+    parser.add_argument("--json", action="store_true", help="print numbers as JSON")
+    arguments = parser.parse_args()
+    results = {source: measure(source, arguments) for source in arguments.models}
+    tables = "\n".join(table(source, rows) for source, rows in results.items())
+    if arguments.report:
+        with whole_file(arguments.report) as partial:
+            Path(partial).write_text(tables)
+    if arguments.json:
+        print(json.dumps({source: [dataclasses.asdict(row) for row in rows] for source, rows in results.items()}))
+    else:
+        print(tables)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""How much the model's output suffers when one matrix alone is quantized.
+
+The measure is the KL divergence of the next token's distribution for language models (nats), and
+the squared error relative to the outputs' power for other graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgec.compress.calibration.feeds import decoder_feeds
+from edgec.compress.calibration.samples import Sample
+from edgec.compress.calibration.session import Session
+from edgec.compress.finite import check_all_finite
+from edgec.compress.quantize import QUANTIZERS
+from edgec.errors import ModelError
+from edgec.ir.model import ModelIR
+from edgec.ir.plan import PROBE_BITS
+from edgec.ir.weight_use import WeightUse, weight_uses
+
+_SAMPLES = 2
+_OPERATIONS = 4e12  # of all runs together: about a minute on two cores
+_FEWEST_TOKENS = 32  # of a sample
+Outputs = list[npt.NDArray[Any]]
+
+
+def sensitivities(
+    model: ModelIR,
+    names: Sequence[str],
+    samples: Sequence[Sample],
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, float]:
+    """The loss of each matrix in `names` at `PROBE_BITS`, on the first samples.
+
+    The whole model is held as float. Raises `ModelError` where the output is not finite.
+    """
+    uses = weight_uses(model.model)
+    few = _few(model, len(names), samples)
+    kept = ["logits"] if model.kind == "decoder" else [str(value.name) for value in model.model.graph.outputs]
+    # Small matrices are constants of the session otherwise.
+    session = Session(model, list(model.model.graph), kept, few[0], {}, fed=names)
+    references = [list(session(sample).values()) for sample in few]
+    if not all(np.isfinite(array).all() for outputs in references for array in outputs):
+        check_all_finite(model)
+        raise ModelError(f"`{model.facts.name}` computes values that are not finite on the calibration data")
+    losses: dict[str, float] = {}
+    for number, name in enumerate(names):
+        if progress is not None:
+            progress(name, number, len(names))
+        changed = {name: _quantized(model, uses[name])}
+        outputs = [list(session(sample, changed).values()) for sample in few]
+        measure = _divergence if model.kind == "decoder" else _relative_error
+        losses[name] = float(np.mean([measure(a, b) for a, b in zip(references, outputs, strict=True)]))
+        if not np.isfinite(losses[name]):
+            raise ModelError(f"`{name}` at {PROBE_BITS} bits makes outputs that are not finite on the calibration data")
+    if progress is not None:
+        progress("", len(names), len(names))
+    return losses
+
+
+def _few(model: ModelIR, runs: int, samples: Sequence[Sample]) -> list[Sample]:
+    """The first samples, those of large language models cut so that `runs` runs take a minute."""
+    few = list(samples[:_SAMPLES])
+    if model.kind != "decoder":
+        return few
+    tokens = int(_OPERATIONS / (2 * model.facts.parameters * max(runs, 1) * len(few)))
+    return [decoder_feeds(model, sample["input_ids"][0, : max(tokens, _FEWEST_TOKENS)].tolist()) for sample in few]
+
+
+def _quantized(model: ModelIR, use: WeightUse) -> npt.NDArray[Any]:
+    tensor = model.model.graph.initializers[use.name].const_value
+    assert tensor is not None
+    array = tensor.numpy()
+    matrix = np.ascontiguousarray(use.to_matrix(array), np.float32)
+    values = QUANTIZERS["rtn"](PROBE_BITS, None).quantize(matrix).values()
+    return use.from_matrix(values).astype(array.dtype, copy=False)
+
+
+def _divergence(expected: Outputs, got: Outputs) -> float:
+    """Mean KL over positions."""
+    p, q = (_log_softmax(outputs[0].reshape(-1, outputs[0].shape[-1])) for outputs in (expected, got))
+    return max(0.0, float((np.exp(p) * (p - q)).sum(axis=1).mean()))
+
+
+def _log_softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    shifted: npt.NDArray[np.float64] = logits.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted
+
+
+def _relative_error(expected: Outputs, got: Outputs) -> float:
+    pairs = [(a, b) for a, b in zip(expected, got, strict=True) if a.dtype.kind == "f"]
+    power = sum(float(np.square(a, dtype=np.float64).sum()) for a, _ in pairs)
+    error = sum(float(np.square(a.astype(np.float64) - b).sum()) for a, b in pairs)
+    return error / power if power else 0.0
+
+
+__all__ = ["sensitivities"]

@@ -1,0 +1,26 @@
+"""2, 3 and 5 bits all the way to a bundle: fewer bytes to download, and the wasm computes what they mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edgec
+from edgec.compress import dequantized_model
+from edgec.eval import ReferenceDecoder
+from edgec.pipeline import CompileOptions, run_stages
+
+
+@pytest.mark.parametrize("bits", [2, 3, 5])
+def test_bundles_of_few_bits(tiny_llama: Path, tmp_path: Path, bits: int) -> None:
+    out = tmp_path / "tiny.edgec"
+    work = run_stages(tiny_llama, "phone-8gb", out, CompileOptions(bits=bits, quantizer="irtn"))
+    assert work.compressed is not None and work.bundle is not None and work.plan is not None
+    stored = sum(entry.bytes for name, entry in work.bundle.manifest.files.items() if name.startswith("weights/"))
+    assert stored == pytest.approx(work.compressed.report["packed_bytes"], rel=0.05)
+    ids = [0, 17, 200, 31, 8, 99]
+    with ReferenceDecoder(dequantized_model(work.compressed)) as reference, edgec.load(out) as model:
+        ours, theirs = np.stack(list(model.logits(ids))), np.stack(list(reference.logits(ids)))
+    assert np.linalg.norm(ours - theirs) < 0.02 * np.linalg.norm(theirs)  # activations and KV cache are quantized, too

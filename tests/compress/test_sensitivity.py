@@ -1,0 +1,80 @@
+"""What one quantized matrix costs, against a plain computation in onnxruntime."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx_ir
+import pytest
+
+from edgec.compress import generated_samples, sensitivities
+from edgec.compress.quantize import QUANTIZERS
+from edgec.errors import ModelError
+from edgec.eval import ReferenceDecoder
+from edgec.eval.language import kl_divergence, log_softmax
+from edgec.frontend import load
+from edgec.ir.plan import PROBE_BITS
+from edgec.ir.weight_use import weight_uses
+from edgec.passes import simplify
+from edgec.pipeline import CompileOptions, run_stages
+from edgec.plan import quantizable
+from tests.compress.graphs import tied_text_model
+
+
+def test_divergence_of_a_language_model(tiny_llama: Path) -> None:
+    model = simplify(load(str(tiny_llama)))
+    samples = generated_samples(model)
+    names = quantizable(model)
+    losses = sensitivities(model, names, samples)
+    assert list(losses) == list(names) and all(loss > 0 for loss in losses.values())
+    name = "model.layers.1.mlp.down_proj.weight"
+    use, copy = weight_uses(model.model)[name], model.model.clone()
+    matrix = use.to_matrix(copy.graph.initializers[name].const_value.numpy())
+    values = QUANTIZERS["rtn"](PROBE_BITS, None).quantize(np.ascontiguousarray(matrix)).values()
+    copy.graph.initializers[name].const_value = onnx_ir.Tensor(use.from_matrix(values), name=name)
+    expected = []
+    with ReferenceDecoder(model) as ours, ReferenceDecoder(dataclasses.replace(model, model=copy)) as theirs:
+        for sample in samples[:2]:
+            ids = sample["input_ids"][0].tolist()
+            pairs = zip(ours.logits(ids), theirs.logits(ids), strict=True)
+            expected += [kl_divergence(log_softmax(a), log_softmax(b)) for a, b in pairs]
+    assert losses[name] == pytest.approx(np.mean(expected), rel=1e-3)
+
+
+def test_relative_error_of_a_graph() -> None:
+    model = tied_text_model()
+    samples = [{"ids": np.array([0, 7, 49])}]
+    losses = sensitivities(model, ["linear", "gemm", "embed"], samples)
+    assert all(0.001 < loss < 0.2 for loss in losses.values())
+
+
+def test_values_that_are_not_finite_are_said() -> None:
+    model = tied_text_model()
+    array = model.model.graph.initializers["bias"].const_value.numpy().copy()
+    array[3] = np.inf
+    model.model.graph.initializers["bias"].const_value = onnx_ir.Tensor(array, name="bias")
+    with pytest.raises(ModelError, match=r"`bias` has the value inf at \[3\]"):
+        sensitivities(model, ["linear"], [{"ids": np.array([1])}])
+
+
+def test_a_target_is_met_and_the_plan_replays(tiny_llama: Path) -> None:
+    options = CompileOptions(target_bpw=4.0, stop_after="compress")
+    first = run_stages(tiny_llama, "phone-8gb", options=options)
+    assert first.plan is not None and first.compressed is not None
+    report = first.compressed.report
+    assert 3.6 < report["packed_bytes"] * 8 / report["quantized_parameters"] <= 4.0
+    assert len({tensor.bits for tensor in first.plan.tensors} - {32}) > 1
+    again = run_stages(tiny_llama, "phone-8gb", options=CompileOptions(plan=first.plan, stop_after="compress"))
+    assert again.compressed is not None
+    for name, tensor in first.compressed.packed.items():
+        assert np.array_equal(tensor.high, again.compressed.packed[name].high)
+        assert np.array_equal(tensor.scales, again.compressed.packed[name].scales)
+
+
+def test_a_target_in_bytes(tiny_llama: Path) -> None:
+    options = CompileOptions(target_bytes=250_000, stop_after="plan")
+    work = run_stages(tiny_llama, "phone-8gb", options=options)
+    assert work.plan is not None
+    assert 235_000 < work.plan.prediction.download_bytes <= 250_000

@@ -1,0 +1,68 @@
+"""Bits under a budget: against all choices where they can be tried, and at the ends."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from edgec.errors import DoesNotFitError
+from edgec.ir.plan import PROBE_BITS, WEIGHT_BITS
+from edgec.ir.weight_use import WeightUse
+from edgec.plan.allocate import _ERROR, allocate
+from edgec.plan.memory import matrix_bytes
+
+
+def use(name: str, rows: int, columns: int) -> WeightUse:
+    return WeightUse(name, (rows, columns), "nk", frozenset({"linear"}), 1)
+
+
+USES = {"a": use("a", 64, 64), "b": use("b", 128, 32), "c": use("c", 8, 96), "d": use("d", 40, 320)}
+LOSSES = {"a": 0.5, "b": 0.01, "c": 0.2, "d": 0.05}
+
+
+def size(bits: dict[str, int]) -> int:
+    return sum(matrix_bytes(USES[name], number, stored=True) for name, number in bits.items())
+
+
+def loss(bits: dict[str, int]) -> float:
+    return sum(LOSSES[name] * _ERROR[number] / _ERROR[PROBE_BITS] for name, number in bits.items())
+
+
+def bits_of(found: dict[str, Any]) -> dict[str, int]:
+    return {name: choice.bits for name, choice in found.items()}
+
+
+@pytest.mark.parametrize("bits_per_weight", [2.9, 3.3, 3.75, 4.2, 4.75, 5.5, 6.75, 7.9])
+def test_close_to_the_best_of_all_choices(bits_per_weight: float) -> None:
+    budget = int(bits_per_weight / 8 * sum(u.elements for u in USES.values()))
+    found = bits_of(allocate("m", USES, LOSSES, budget))
+    assert size(found) <= budget
+    every = (dict(zip(USES, bits, strict=True)) for bits in itertools.product(WEIGHT_BITS, repeat=len(USES)))
+    best = min(loss(bits) for bits in every if size(bits) <= budget)
+    assert loss(found) <= 2 * best
+
+
+def test_more_bytes_never_lose_more() -> None:
+    budgets = range(size(dict.fromkeys(USES, 2)), size(dict.fromkeys(USES, 8)) + 1, 97)
+    losses = [loss(bits_of(allocate("m", USES, LOSSES, budget))) for budget in budgets]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_the_ends() -> None:
+    least = dict.fromkeys(USES, 2)
+    assert bits_of(allocate("m", USES, LOSSES, size(least))) == least
+    assert bits_of(allocate("m", USES, LOSSES, 10**9)) == dict.fromkeys(USES, 8)
+    with pytest.raises(DoesNotFitError, match=r"the matrices of `m` take 0\.0 MB at 2 bits"):
+        allocate("m", USES, LOSSES, size(least) - 1)
+
+
+def test_matrices_that_lose_nothing_get_what_is_left() -> None:
+    found = bits_of(allocate("m", USES, dict.fromkeys(USES, 0.0) | {"a": 1.0}, size(dict.fromkeys(USES, 4))))
+    assert found["a"] == 8
+
+
+def test_reasons_say_what_is_lost() -> None:
+    found = allocate("m", USES, LOSSES, size(dict.fromkeys(USES, 4)))
+    assert found["a"].reason.endswith(f"alone 0.5 at {PROBE_BITS} bits")

@@ -143,12 +143,12 @@ CASES: Mapping[str, FamilyCase] = {
          "residual_multiplier": 0.4, "logits_scaling": 2.0},
     ),
     "qwen3-moe": FamilyCase(
-        "Qwen3Moe", "layers without experts, probabilities that do not sum to 1",
+        "Qwen3Moe", "norms of each head, layers without experts",
         {"head_dim": 8, "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 36, "mlp_only_layers": [0],
-         "norm_topk_prob": False},
+         "norm_topk_prob": True},
     ),
     "olmoe": FamilyCase(
-        "Olmoe", "norms of all queries and keys, one expert of eight",
-        {"num_experts": 8, "num_experts_per_tok": 1, "norm_topk_prob": True, "pad_token_id": 0},
+        "Olmoe", "norms of all queries and keys, weights of experts that do not sum to 1",
+        {"num_experts": 8, "num_experts_per_tok": 4, "norm_topk_prob": False, "pad_token_id": 0},
     ),
 }  # fmt: skip

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import numpy.typing as npt
+import onnx_ir
 
 import edgec.bundle
 import edgec.run
@@ -16,6 +18,7 @@ from edgec import profiles
 from edgec.compress import compress, dequantized_model
 from edgec.frontend import load
 from edgec.ir import CompressedModel, ModelIR
+from edgec.ir.weight_use import weight_uses
 from edgec.lower.wasm import lower
 from edgec.passes import simplify
 from edgec.plan import make_plan
@@ -36,6 +39,7 @@ class Family:
         self.folder = folder
         self.wanted: Logits = reference_logits(save_reference(folder, name, plain=False), list(IDS))
         self.model: ModelIR = simplify(load(folder))
+        self.experts = self.model.decoder is not None and self.model.decoder.experts > 0
 
     def compile(self, out: Path, *, variants: tuple[str, ...] = ("simd128",), **choices: Any) -> Path:
         return self.write(self.compressed(variants, **choices), out)
@@ -66,6 +70,20 @@ class Family:
         with edgec.run.load(self.write(compressed, out)) as running:
             found = np.stack(list(running.logits(IDS[:40])))
         return float(np.median(np.sqrt(np.square(found - wanted).mean(-1))) / wanted.std())
+
+    def agreement_of_q4_0(self) -> float:
+        """The same with float activations and every matrix in llama.cpp's Q4_0."""
+        changed = dataclasses.replace(self.model, model=self.model.model.clone())
+        for name, use in weight_uses(changed.model).items():
+            value = changed.model.graph.initializers[name]
+            assert value.const_value is not None
+            matrix = np.asarray(use.to_matrix(value.const_value.numpy()), np.float32)
+            padded = np.pad(matrix, ((0, 0), (0, -matrix.shape[1] % 32)))
+            kind = gguf.GGMLQuantizationType.Q4_0
+            rounded = gguf.quants.dequantize(gguf.quants.quantize(padded, kind), kind)[:, : matrix.shape[1]]
+            value.const_value = onnx_ir.tensor(use.from_matrix(rounded), name=name)
+        found = prefill_and_steps(changed, list(IDS), prefill=len(IDS))
+        return float((found.argmax(-1) == self.wanted.argmax(-1)).mean())
 
     def agreement(self, out: Path, **choices: Any) -> float:
         """Part of 256 positions at which the quantized model has the same most likely id."""

@@ -305,6 +305,7 @@ FAMILIES: Mapping[str, Family] = {
                 "rms_norm_eps": 1e-5,
                 "partial_rotary_factor": 1.0,
             },
+            allowed={"full_attn_mod": (None, 1), "interpolate_factor": (None, 1)},  # of Phi-4, read by none
             layout=lambda values: Layout(qkv="self_attn.qkv_proj", gate_up="mlp.gate_up_proj"),
         ),
         Family(
@@ -446,6 +447,16 @@ FAMILIES: Mapping[str, Family] = {
                 "tie_word_embeddings": True,
             },
             fields=_LAYER_NORM_FIELDS,
+            same={"layer_switch": "sliding_window_pattern"},
+            # Of the first releases: they name what this family always does.
+            allowed={
+                "order_of_interleaved_layers": (None, "local_attn_first"),
+                "position_embedding_type": (None, "rope_gptj"),
+                "rotary_pct": (None, 1.0),
+                "use_embedding_sharing": (None, True),
+                "use_gated_activation": (None, True),
+                "use_parallel_block": (None, True),
+            },
             bias_switches={"attention_bias": ATTENTION_LINEARS},
             windows="pattern",
             rope="windowed",
@@ -543,6 +554,15 @@ FAMILIES: Mapping[str, Family] = {
                 "use_bias": True,
             },
             fields={"rms_norm_eps": "norm_epsilon"},
+            allowed={
+                "activation_function": (None, "gelu"),  # `hidden_act` is what counts
+                "attention_softmax_in_fp32": (None, True),
+                "layer_norm_epsilon": (None, 1e-5),
+                "mlp_type": (None, "default"),
+                "norm_type": (None, "layer_norm"),
+                "scale_attention_softmax_in_fp32": (None, True),
+                "scale_attn_weights": (None, True),
+            },
             bias_switches={"use_bias": (*ATTENTION_LINEARS, *PLAIN_MLP)},
             gated=False,
             switches=lambda values: {"norm": "layer", "norm_bias": True},

@@ -98,8 +98,8 @@ def config_problems(config: Mapping[str, Any]) -> list[Problem]:
     if unknown:
         problems.append(Problem("layer_types", repr(sorted(unknown)), _quoted(_LAYER_TYPES)))
     for name, allowed in family.allowed.items():
-        if values[name] not in allowed:
-            problems.append(Problem(name, repr(values[name]), ", ".join(repr(value) for value in allowed)))
+        if values.get(name) not in allowed:
+            problems.append(Problem(name, repr(values.get(name)), ", ".join(repr(value) for value in allowed)))
     for name, other in family.same.items():
         if config.get(name) not in (None, values.get(other)):
             problems.append(Problem(name, repr(config[name]), f"the value of `{other}`, {values.get(other)!r}"))
@@ -150,6 +150,7 @@ class _Fields:
             *_READ,
             *(self.name(field) for field in names),
             *family.defaults,
+            *family.allowed,
             *family.same,
             *family.bias_switches,
         }

@@ -134,4 +134,21 @@ CASES: Mapping[str, FamilyCase] = {
     "falcon-sequential": FamilyCase(
         "Falcon", "sequential branches, biases", {**_FALCON, "multi_query": False, "parallel_attn": False, "bias": True}
     ),
+    "mixtral": FamilyCase(
+        "Mixtral", "two of five experts for each token", {"num_local_experts": 5, "num_experts_per_tok": 2}
+    ),
+    "granitemoe": FamilyCase(
+        "GraniteMoe", "experts stored together, multipliers",
+        {"num_local_experts": 4, "num_experts_per_tok": 2, "embedding_multiplier": 3.0, "attention_multiplier": 0.2,
+         "residual_multiplier": 0.4, "logits_scaling": 2.0},
+    ),
+    "qwen3-moe": FamilyCase(
+        "Qwen3Moe", "norms of each head, layers without experts",
+        {"head_dim": 8, "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 36, "mlp_only_layers": [0],
+         "norm_topk_prob": True},
+    ),
+    "olmoe": FamilyCase(
+        "Olmoe", "norms of all queries and keys, weights of experts that do not sum to 1",
+        {"num_experts": 8, "num_experts_per_tok": 4, "norm_topk_prob": False, "pad_token_id": 0},
+    ),
 }  # fmt: skip

@@ -34,7 +34,8 @@ def save_reference(
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             norm = "norm" in name or "ln_" in name
-            parameter.normal_(1.0 if norm else 0.0, 0.3 if norm else 0.1)
+            # Norms start at what does nothing: weights of 1, or of 0 where 1 is added to them, and biases of 0.
+            parameter.copy_((parameter if norm else 0) + torch.randn_like(parameter) * (0.3 if norm else 0.1))
             parameter.copy_(parameter.to(dtype))
     copy.deepcopy(model).to(dtype).save_pretrained(folder)
     return model

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +56,46 @@ def _by_parts(tensors: Tensors, config: Config) -> Tensors:
     return tensors
 
 
+def _stacked(tensors: Tensors, config: Config) -> Tensors:
+    """Experts that are stored one by one become one tensor."""
+    names = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
+    result, stacks = {}, defaultdict(list)
+    for name, array in tensors.items():
+        match = re.fullmatch(r"(.*)\.(?:mlp|block_sparse_moe)\.experts\.(\d+)\.(\w+)\.weight", name)
+        if match is None:
+            result[name] = array
+        else:
+            stacks[f"{match[1]}.mlp.experts.{names.get(match[3], match[3])}.weight"].append((int(match[2]), array))
+    return {**result, **{name: np.stack([array for _, array in sorted(s)]) for name, s in stacks.items()}}
+
+
+def _granite_experts(tensors: Tensors, config: Config) -> Tensors:
+    """Gates and ups apart."""
+    tensors = _permuted(tensors, config)
+    for name in [name for name in tensors if name.endswith("input_linear.weight")]:
+        gate, up = np.split(tensors.pop(name), 2, axis=1)
+        stem = name.removesuffix("block_sparse_moe.input_linear.weight")
+        tensors |= {f"{stem}mlp.experts.gate_proj.weight": gate, f"{stem}mlp.experts.up_proj.weight": up}
+    return tensors
+
+
+def _experts(config: Config) -> Mapping[str, Any]:
+    return {
+        "expert_count": config.get("num_local_experts") or config["num_experts"],
+        "expert_used_count": config["num_experts_per_tok"],
+        "expert_feed_forward_length": config.get("moe_intermediate_size") or config["intermediate_size"],
+    }
+
+
+def _granite(config: Config) -> Mapping[str, Any]:
+    return {
+        "attention.scale": config["attention_multiplier"],
+        "embedding_scale": config["embedding_multiplier"],
+        "residual_scale": config["residual_multiplier"],
+        "logit_scale": config["logits_scaling"],
+    }
+
+
 @dataclass(frozen=True)
 class GGUFCase:
     """`keys`: metadata besides what every architecture has."""
@@ -100,16 +142,7 @@ CASES: Mapping[str, GGUFCase] = {
         factors=True,
     ),
     "olmo2": GGUFCase(A.OLMO2),
-    "granite": GGUFCase(
-        A.GRANITE,
-        _permuted,
-        lambda c: {
-            "attention.scale": c["attention_multiplier"],
-            "embedding_scale": c["embedding_multiplier"],
-            "residual_scale": c["residual_multiplier"],
-            "logit_scale": c["logits_scaling"],
-        },
-    ),
+    "granite": GGUFCase(A.GRANITE, _permuted, _granite),
     "cohere": GGUFCase(A.COMMAND_R, keys=lambda c: {"logit_scale": c["logit_scale"]}),
     "stablelm": GGUFCase(A.STABLELM, keys=lambda c: {"rope.dimension_count": 6, "use_parallel_residual": False}),
     "gpt-neox": GGUFCase(
@@ -117,6 +150,10 @@ CASES: Mapping[str, GGUFCase] = {
     ),
     "starcoder2": GGUFCase(A.STARCODER2, keys=lambda c: {"attention.sliding_window": c["sliding_window"]}),
     "gpt2": GGUFCase(A.GPT2, _transposed),
+    "mixtral": GGUFCase(A.LLAMA, lambda tensors, config: _stacked(_permuted(tensors, config), config), _experts),
+    "granitemoe": GGUFCase(A.GRANITE_MOE, _granite_experts, lambda config: {**_granite(config), **_experts(config)}),
+    "qwen3-moe": GGUFCase(A.QWEN3MOE, _stacked, _experts),
+    "olmoe": GGUFCase(A.OLMOE, _stacked, _experts),
     "falcon": GGUFCase(A.FALCON, _by_parts),
     "falcon-40b": GGUFCase(A.FALCON, _by_parts),
 }  # fmt: skip

@@ -26,14 +26,35 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("cohere", {"use_qk_norm": True}, "use_qk_norm"),
     ("stablelm", {"qk_layernorm": True}, "qk_layernorm"),
     ("smollm3", {"use_sliding_window": True}, "use_sliding_window"),
+    ("cohere2", {"layer_switch": 5}, "layer_switch"),
+    ("olmoe", {"clip_qkv": 8.0}, "clip_qkv"),
+    ("granitemoe", {"shared_intermediate_size": 64}, "shared_intermediate_size"),
+    ("mixtral", {"num_experts": 8}, "num_experts"),
     ("qwen3", {"embedding_multiplier": 2.0}, "embedding_multiplier"),
 ]
+# Fields of published configurations that change nothing, or say what the family does anyway.
+PUBLISHED: list[tuple[str, dict[str, Any]]] = [
+    ("phi4", {"full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False, "mlp_bias": False}),
+    ("cohere2", {"layer_switch": 4, "order_of_interleaved_layers": "local_attn_first", "rotary_pct": 1.0,
+                 "position_embedding_type": "rope_gptj", "use_gated_activation": True, "use_parallel_block": True}),
+    ("starcoder2", {"activation_function": "gelu", "mlp_type": "default", "norm_type": "layer_norm",
+                    "scale_attention_softmax_in_fp32": True, "layer_norm_epsilon": 1e-5}),
+    ("gpt2", {"n_ctx": 272, "task_specific_params": {"text-generation": {"max_length": 50}}}),
+    ("opt", {"activation_dropout": 0.1, "prefix": "</s>", "layerdrop": 0.1}),
+    ("gemma3", {"cache_implementation": "hybrid", "sliding_window_pattern": 6}),
+    ("smollm3", {"max_window_layers": 28, "pretraining_tp": 2}),
+    ("gpt-neox", {"classifier_dropout": 0.1}),
+]  # fmt: skip
 IMPOSSIBLE: list[tuple[str, dict[str, Any]]] = [
     ("stablelm", {"partial_rotary_factor": 0.01}),
     ("gemma2", {"layer_types": ["full_attention"]}),
     ("smollm3", {"no_rope_layers": [1]}),
     ("gemma3", {"rope_local_base_freq": 0}),
     ("granite", {"logits_scaling": "8"}),
+    ("mixtral", {"num_experts_per_tok": 6}),
+    ("mixtral", {"num_local_experts": 0}),
+    ("mixtral", {"num_local_experts": 4}),
+    ("qwen3-moe", {"decoder_sparse_step": 0}),
     ("gemma2", {"query_pre_attn_scalar": None}),
     ("phi3", {"rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}}),
 ]
@@ -46,6 +67,14 @@ def test_refused(family: str, fields: dict[str, Any], named: str, tmp_path: Path
     assert [problem.subject for problem in check(tmp_path)] == [named]
     with pytest.raises(UnsupportedError, match=f"`{named}` is "):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(("family", "fields"), PUBLISHED)
+def test_fields_of_published_configurations(family: str, fields: dict[str, Any], tmp_path: Path) -> None:
+    save_reference(tmp_path, family, plain=False)
+    before = load(tmp_path).decoder
+    change(tmp_path, fields)
+    assert load(tmp_path).decoder == before
 
 
 @pytest.mark.parametrize(("family", "fields"), IMPOSSIBLE)

@@ -66,6 +66,10 @@ class TestWholeModels:
             fields = {**fields, "num_hidden_layers": 6, "layer_types": ["sliding_attention"] * 5 + ["full_attention"]}
         if family == "smollm3":
             fields = {"num_hidden_layers": 4, "no_rope_layers": [1, 1, 1, 0], "layer_types": ["full_attention"] * 4}
+        if family == "qwen3-moe":
+            fields = {"mlp_only_layers": [], "norm_topk_prob": True}  # as every file of this architecture
+        if family == "olmoe":
+            fields = {"norm_topk_prob": False}
         reference = save_reference(tmp_path, family, plain=False, **fields)
         write_family(tmp_path / "model.gguf", tmp_path, family)
         model = load(tmp_path / "model.gguf")
@@ -157,7 +161,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("metadata", "named"),
         [
-            ({"expert_count": 8}, "llama.expert_count"),
+            ({"expert_shared_count": 8}, "llama.expert_shared_count"),
             ({"final_logit_softcapping": 30.0}, "llama.final_logit_softcapping"),
             ({"logit_scale": 0.5}, "llama.logit_scale"),
             ({"rope.scaling.type": "longrope"}, "llama.rope.scaling.type"),

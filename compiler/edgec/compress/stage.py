@@ -174,6 +174,8 @@ def _array_index(use: WeightUse, row: int, column: int) -> tuple[int, ...]:
         return column, row
     if use.layout == "nk":
         return row, column
+    if use.layout == "ekn":
+        return row // use.shape[2], column, row % use.shape[2]
     *kernel, channel = np.unravel_index(column, (*use.shape[2:], use.shape[1]))
     return (row, int(channel), *(int(k) for k in kernel))
 

@@ -29,7 +29,8 @@ _DERIVED = ("rotary_emb.inv_freq",)  # old checkpoints store what follows from t
 
 @dataclass(frozen=True)
 class Layout:
-    """Names and orders of a checkpoint. `parts` maps our names (`self_attn.o_proj`, `norm`) to its names."""
+    """Names and orders of a checkpoint. `parts` maps our names (`self_attn.o_proj`, `norm`) to its names; those of
+    experts have `{expert}` in them where a checkpoint holds them one by one."""
 
     model: str = "model."
     layers: str = "layers."
@@ -58,11 +59,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a tensor lies: `take` makes it from the checkpoint's tensor `name` of shape `shape`."""
+    """Where a tensor lies: `take` makes it from the checkpoint's tensors `names` of shape `shape` each, which are
+    joined along `axis` and brought into the shape `joined` if there is one."""
 
-    name: str
+    names: tuple[str, ...]
     shape: tuple[int, ...]
     take: tuple[_Take, ...]
+    axis: int = 0
+    joined: tuple[int, ...] | None = None
 
 
 def stored_tensors(spec: DecoderSpec, layout: Layout) -> dict[str, Stored]:
@@ -73,6 +77,8 @@ def stored_tensors(spec: DecoderSpec, layout: Layout) -> dict[str, Stored]:
 def _stored(spec: DecoderSpec, layout: Layout, name: str, shape: tuple[int, ...]) -> Stored:
     stem, _, kind = name.rpartition(".")
     part = stem.rpartition(".")[2]
+    if ".experts." in name:
+        return _stored_experts(spec, layout, name, shape, part)
     is_linear = part in linear_shapes(spec) and kind == "weight"
     take: list[_Take] = []
     rows: tuple[int, npt.NDArray[np.int64]] | None = None
@@ -101,10 +107,29 @@ def _stored(spec: DecoderSpec, layout: Layout, name: str, shape: tuple[int, ...]
     if part.endswith("norm") and kind == "weight" and layout.norm_offset:
         offset = np.float32(layout.norm_offset)
         take.append(lambda array: array + offset)
-    if part in layout.factors:
-        factor = np.float32(layout.factors[part])
-        take.append(lambda array: array * factor)
-    return Stored(stored, shape, tuple(take))
+    return Stored((stored,), shape, (*take, *_scaled(layout, part)))
+
+
+def _scaled(layout: Layout, part: str) -> list[_Take]:
+    if part not in layout.factors:
+        return []
+    factor = np.float32(layout.factors[part])
+    return [lambda array: array * factor]
+
+
+def _stored_experts(spec: DecoderSpec, layout: Layout, name: str, shape: tuple[int, ...], part: str) -> Stored:
+    """All experts of a layer, which a checkpoint may hold one by one, or as gates and ups."""
+    take = tuple(_scaled(layout, part))
+    if part == "gate_up_proj" and f"mlp.experts.{part}" not in layout.parts:
+        names = [layout.stored(name.replace(part, single)) for single in _GATE_UP]
+        rows = spec.facts.expert_intermediate
+    else:
+        names = [layout.stored(name)]
+        rows = shape[1]
+    if "{expert}" not in names[0]:
+        return Stored(tuple(names), (shape[0], rows, shape[2]), take, axis=1)
+    each = tuple(single.format(expert=expert) for expert in range(spec.facts.experts) for single in names)
+    return Stored(each, (rows, shape[2]), take, joined=shape)
 
 
 def _qkv_rows(spec: DecoderSpec, order: str, part: str) -> tuple[int, npt.NDArray[np.int64]]:
@@ -143,7 +168,10 @@ class CheckpointWeights:
 
     def read(self, name: str) -> _Array:
         stored = self._stored[name]
-        array = self._source.read(stored.name)
+        arrays = [self._source.read(part) for part in stored.names]
+        array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, stored.axis)
+        if stored.joined is not None:
+            array = array.reshape(stored.joined)
         for take in stored.take:
             array = take(array)
         return np.ascontiguousarray(array, np.float32)
@@ -155,7 +183,7 @@ def check_tensors(spec: DecoderSpec, layout: Layout, found: Mapping[str, tuple[i
     Raises `ModelError` for missing or wrongly shaped tensors and `UnsupportedError` for tensors
     that the builder would not use, since leaving one out would compile another model.
     """
-    needed = {stored.name: stored.shape for stored in stored_tensors(spec, layout).values()}
+    needed = {name: stored.shape for stored in stored_tensors(spec, layout).values() for name in stored.names}
     missing = [name for name in needed if name not in found]
     if missing:
         raise ModelError(

@@ -15,9 +15,12 @@ from edgec.frontend.graph_writer import Dim, GraphWriter
 from edgec.frontend.spec import DecoderSpec, LayerSpec, NormPlace, Rope
 from edgec.frontend.tensors import (
     EMBEDDING,
+    EXPERTS_DOWN,
+    EXPERTS_GATE_UP,
     FINAL_NORM,
     LM_HEAD,
     POSITIONS,
+    ROUTER,
     linear_name,
     norm_name,
     tensor_shapes,
@@ -110,7 +113,8 @@ class _Decoder:
             source = self._layer_norm(number, "mlp", source)
         elif spec.parallel:
             source = normed
-        update = self._layer_norm(number, "mlp_output", self._mlp(number, source))
+        update = self._experts(number, source) if layer.experts else self._mlp(number, source)
+        update = self._layer_norm(number, "mlp_output", update)
         return self._residual(f"layers.{number}.mlp_residual", after, update)
 
     def _attention(
@@ -161,6 +165,47 @@ class _Decoder:
         gate = self._activation(f"{prefix}.gate", gate, spec.activation, shape)
         (gated,) = writer.node("Mul", [gate, up], [(f"{prefix}.gated", shape)])
         return self._linear(number, "down_proj", gated)
+
+    def _experts(self, number: int, source: onnx_ir.Value) -> onnx_ir.Value:
+        """Every expert computes, and the weights of those that were not chosen are zero."""
+        facts, writer, prefix = self._facts, self._writer, f"layers.{number}.experts"
+        weights = self._routed(number, source)
+        (column,) = writer.node(
+            "Transpose", [weights], [(f"{prefix}.weights", [facts.experts, "n", 1])], perm=[2, 1, 0]
+        )
+        shape: list[Dim] = [facts.experts, "n", facts.expert_intermediate]
+        gate_up = self._tensor(f"model.layers.{number}.{EXPERTS_GATE_UP}.weight", transposed=True)
+        (joined,) = writer.node("MatMul", [source, gate_up], [(f"{prefix}.gate_up", [*shape[:2], 2 * shape[2]])])
+        sizes = writer.constant(f"{prefix}.sizes", np.array([shape[2]] * 2, np.int64))
+        gate, up = writer.node("Split", [joined, sizes], [(f"{prefix}.gate", shape), (f"{prefix}.up", shape)], axis=-1)
+        active = self._activation(f"{prefix}.gate", gate, self._spec.activation, shape)
+        (gated,) = writer.node("Mul", [active, up], [(f"{prefix}.gated", shape)])
+        down = self._tensor(f"model.layers.{number}.{EXPERTS_DOWN}.weight", transposed=True)
+        shape = [facts.experts, "n", facts.hidden]
+        (output,) = writer.node("MatMul", [gated, down], [(f"{prefix}.down", shape)])
+        (weighted,) = writer.node("Mul", [output, column], [(f"{prefix}.weighted", shape)])
+        axes = writer.constant(f"{prefix}.axes", np.array([0], np.int64))
+        return writer.node("ReduceSum", [weighted, axes], [(f"{prefix}.sum", [1, "n", facts.hidden])], keepdims=1)[0]
+
+    def _routed(self, number: int, source: onnx_ir.Value) -> onnx_ir.Value:
+        """The weight of each expert `[1, n, experts]`: the probabilities of the most likely ones, or their shares."""
+        facts, writer, prefix = self._facts, self._writer, f"layers.{number}.router"
+        every: list[Dim] = [1, "n", facts.experts]
+        chosen: list[Dim] = [1, "n", facts.experts_per_token]
+        router = self._tensor(f"model.layers.{number}.{ROUTER}.weight", transposed=True)
+        (scores,) = writer.node("MatMul", [source, router], [(f"{prefix}.scores", every)])
+        (likely,) = writer.node("Softmax", [scores], [(f"{prefix}.probabilities", every)], axis=-1)
+        count = writer.constant(f"{prefix}.count", np.array([facts.experts_per_token], np.int64))
+        best, places = writer.node(
+            "TopK", [likely, count], [(f"{prefix}.best", chosen), (f"{prefix}.places", chosen)], axis=-1
+        )
+        places.dtype = _INT64
+        if self._spec.normalized_experts:
+            axes = writer.constant(f"{prefix}.axes", np.array([-1], np.int64))
+            (total,) = writer.node("ReduceSum", [best, axes], [(f"{prefix}.total", [1, "n", 1])], keepdims=1)
+            (best,) = writer.node("Div", [best, total], [(f"{prefix}.shares", chosen)])
+        (nothing,) = writer.node("Mul", [likely, self._number(f"{prefix}.zero", 0.0)], [(f"{prefix}.nothing", every)])
+        return writer.node("ScatterElements", [nothing, places, best], [(f"{prefix}.weights", every)], axis=-1)[0]
 
     # Parts
 
@@ -289,14 +334,14 @@ class _Decoder:
         return self._writer.constant(name, np.array(value, dtype=np.float32))
 
     def _tensor(self, name: str, *, transposed: bool = False) -> onnx_ir.Value:
-        """An initializer in the checkpoint's orientation, or `transposed` to `[in, out]`."""
+        """An initializer in the checkpoint's orientation, or `transposed` to `[..., in, out]`."""
         weights, shape = self._weights, self._shapes[name]
 
         def read() -> onnx_ir.TensorProtocol:
             array = weights.read(name)
-            return onnx_ir.Tensor(array.T if transposed else array, name=name)
+            return onnx_ir.Tensor(array.swapaxes(-1, -2) if transposed else array, name=name)
 
-        extents = shape[::-1] if transposed else shape
+        extents = (*shape[:-2], shape[-1], shape[-2]) if transposed else shape
         return self._writer.initializer(
             onnx_ir.LazyTensor(read, onnx_ir.DataType.FLOAT, onnx_ir.Shape(extents), name=name)
         )

@@ -29,7 +29,8 @@ class Family:
     """`defaults` are the values of absent fields, as the family's own configuration class has them.
 
     `fields` maps fields of Llama configurations to the family's own names. `switches` gives fields of
-    `DecoderSpec` (and `kv_heads`) that are not the default; what it reads must stand in `defaults`.
+    `DecoderSpec` that are not the default, and some of `DecoderFacts` (`hf_config.FACTS`); what it reads must
+    stand in `defaults`.
     """
 
     name: str
@@ -129,6 +130,66 @@ def _falcon_layout(values: Values) -> Layout:
     )
 
 
+def _experts(count: str, *, normalized: bool | str = True, intermediate: str = "intermediate_size") -> Any:
+    """Switches of a mixture of experts; `count`, `intermediate` and (as text) `normalized` name fields."""
+
+    def switches(values: Values) -> Mapping[str, Any]:
+        return {
+            "experts": values.integer(count),
+            "experts_per_token": values.integer("num_experts_per_tok"),
+            "expert_intermediate": values.integer(intermediate),
+            "normalized_experts": bool(values[normalized]) if isinstance(normalized, str) else normalized,
+        }
+
+    return switches
+
+
+def _expert_parts(router: str, gate: str, up: str, down: str) -> dict[str, str]:
+    return {
+        "mlp.router": router,
+        "mlp.experts.gate_proj": gate,
+        "mlp.experts.up_proj": up,
+        "mlp.experts.down_proj": down,
+    }
+
+
+_QWEN_EXPERTS = _expert_parts(
+    "mlp.gate",
+    "mlp.experts.{expert}.gate_proj",
+    "mlp.experts.{expert}.up_proj",
+    "mlp.experts.{expert}.down_proj",
+)
+
+
+def _sparse_layers(values: Values) -> list[bool]:
+    """Layers of Qwen3-MoE that have experts."""
+    dense, step = values["mlp_only_layers"] or [], values.integer("decoder_sparse_step")
+    return [n not in dense and (n + 1) % step == 0 for n in range(values.integer("num_hidden_layers"))]
+
+
+def _granite(values: Values) -> dict[str, Any]:
+    return {
+        "embedding_scale": values.real("embedding_multiplier"),
+        "attention_scale": values.real("attention_multiplier"),
+    }
+
+
+def _granite_factors(values: Values) -> dict[str, float]:
+    return {
+        "o_proj": values.real("residual_multiplier"),
+        "down_proj": values.real("residual_multiplier"),
+        "norm": 1 / values.real("logits_scaling"),
+    }
+
+
+_GRANITE_DEFAULTS = {
+    **_COMMON_DEFAULTS,
+    "max_position_embeddings": 2048,
+    "embedding_multiplier": 1.0,
+    "residual_multiplier": 1.0,
+    "attention_multiplier": 1.0,
+    "logits_scaling": 1.0,
+}
 _COHERE_SWITCHES = {"norm": "layer", "parallel": True, "norms": frozenset({"attention"})}
 
 FAMILIES: Mapping[str, Family] = {
@@ -244,6 +305,7 @@ FAMILIES: Mapping[str, Family] = {
                 "rms_norm_eps": 1e-5,
                 "partial_rotary_factor": 1.0,
             },
+            allowed={"full_attn_mod": (None, 1), "interpolate_factor": (None, 1)},  # of Phi-4, read by none
             layout=lambda values: Layout(qkv="self_attn.qkv_proj", gate_up="mlp.gate_up_proj"),
         ),
         Family(
@@ -275,26 +337,94 @@ FAMILIES: Mapping[str, Family] = {
         Family(
             "granite",
             "GraniteForCausalLM",
+            _GRANITE_DEFAULTS,
+            bias_switches={"attention_bias": ATTENTION_LINEARS, "mlp_bias": MLP_LINEARS},
+            switches=_granite,
+            layout=lambda values: Layout(factors=_granite_factors(values)),
+        ),
+        Family(
+            "granitemoe",
+            "GraniteMoeForCausalLM",
+            {
+                **_GRANITE_DEFAULTS,
+                "num_local_experts": 8,
+                "num_experts_per_tok": 2,
+                "position_embedding_type": "rope",
+            },
+            bias_switches={"attention_bias": ATTENTION_LINEARS},
+            allowed={"position_embedding_type": ("rope",)},
+            switches=lambda values: {**_granite(values), **_experts("num_local_experts")(values)},
+            layout=lambda values: Layout(
+                parts={
+                    "mlp.router": "block_sparse_moe.router.layer",
+                    "mlp.experts.gate_up_proj": "block_sparse_moe.input_linear",
+                    "mlp.experts.down_proj": "block_sparse_moe.output_linear",
+                },
+                factors=_granite_factors(values),
+            ),
+        ),
+        Family(
+            "mixtral",
+            "MixtralForCausalLM",
             {
                 **_COMMON_DEFAULTS,
-                "max_position_embeddings": 2048,
-                "embedding_multiplier": 1.0,
-                "residual_multiplier": 1.0,
-                "attention_multiplier": 1.0,
-                "logits_scaling": 1.0,
+                "max_position_embeddings": 131072,
+                "num_key_value_heads": 8,
+                "rms_norm_eps": 1e-5,
+                "rope_theta": 1e6,
+                "num_local_experts": 8,
+                "num_experts_per_tok": 2,
             },
-            bias_switches={"attention_bias": ATTENTION_LINEARS, "mlp_bias": MLP_LINEARS},
-            switches=lambda values: {
-                "embedding_scale": values.real("embedding_multiplier"),
-                "attention_scale": values.real("attention_multiplier"),
-            },
+            switches=_experts("num_local_experts"),
             layout=lambda values: Layout(
-                factors={
-                    "o_proj": values.real("residual_multiplier"),
-                    "down_proj": values.real("residual_multiplier"),
-                    "norm": 1 / values.real("logits_scaling"),
-                }
+                parts=_expert_parts(
+                    "block_sparse_moe.gate",
+                    "block_sparse_moe.experts.{expert}.w1",
+                    "block_sparse_moe.experts.{expert}.w3",
+                    "block_sparse_moe.experts.{expert}.w2",
+                )
             ),
+        ),
+        Family(
+            "qwen3_moe",
+            "Qwen3MoeForCausalLM",
+            {
+                **_COMMON_DEFAULTS,
+                "max_position_embeddings": 32768,
+                "num_key_value_heads": 4,
+                "decoder_sparse_step": 1,
+                "mlp_only_layers": None,
+                "moe_intermediate_size": 768,
+                "norm_topk_prob": False,
+                "num_experts": 128,
+                "num_experts_per_tok": 8,
+            },
+            bias_switches={"attention_bias": ATTENTION_LINEARS},
+            window_switch="use_sliding_window",
+            switches=lambda values: {
+                "qk_norm": "head",
+                **_experts("num_experts", normalized="norm_topk_prob", intermediate="moe_intermediate_size")(values),
+                "expert_layers": _sparse_layers(values),
+            },
+            layout=lambda values: Layout(parts=_QWEN_EXPERTS),
+        ),
+        Family(
+            "olmoe",
+            "OlmoeForCausalLM",
+            {
+                **_COMMON_DEFAULTS,
+                "max_position_embeddings": 4096,
+                "rms_norm_eps": 1e-5,
+                "norm_topk_prob": False,
+                "num_experts": 64,
+                "num_experts_per_tok": 8,
+            },
+            bias_switches={"attention_bias": ATTENTION_LINEARS},
+            switches=lambda values: {
+                "qk_norm": "whole",
+                **_experts("num_experts", normalized="norm_topk_prob")(values),
+            },
+            layout=lambda values: Layout(parts=_QWEN_EXPERTS),
         ),
         Family(
             "cohere",
@@ -317,6 +447,16 @@ FAMILIES: Mapping[str, Family] = {
                 "tie_word_embeddings": True,
             },
             fields=_LAYER_NORM_FIELDS,
+            same={"layer_switch": "sliding_window_pattern"},
+            # Of the first releases: they name what this family always does.
+            allowed={
+                "order_of_interleaved_layers": (None, "local_attn_first"),
+                "position_embedding_type": (None, "rope_gptj"),
+                "rotary_pct": (None, 1.0),
+                "use_embedding_sharing": (None, True),
+                "use_gated_activation": (None, True),
+                "use_parallel_block": (None, True),
+            },
             bias_switches={"attention_bias": ATTENTION_LINEARS},
             windows="pattern",
             rope="windowed",
@@ -414,6 +554,15 @@ FAMILIES: Mapping[str, Family] = {
                 "use_bias": True,
             },
             fields={"rms_norm_eps": "norm_epsilon"},
+            allowed={
+                "activation_function": (None, "gelu"),  # `hidden_act` is what counts
+                "attention_softmax_in_fp32": (None, True),
+                "layer_norm_epsilon": (None, 1e-5),
+                "mlp_type": (None, "default"),
+                "norm_type": (None, "layer_norm"),
+                "scale_attention_softmax_in_fp32": (None, True),
+                "scale_attn_weights": (None, True),
+            },
             bias_switches={"use_bias": (*ATTENTION_LINEARS, *PLAIN_MLP)},
             gated=False,
             switches=lambda values: {"norm": "layer", "norm_bias": True},

@@ -12,7 +12,7 @@ from edgec.errors import ModelError
 from edgec.frontend.checkpoint import CheckpointWeights, Layout, check_tensors
 from edgec.frontend.decoder import build_decoder
 from edgec.frontend.files import source_sha256
-from edgec.frontend.gguf_families import ARCHITECTURES, PARTS, Architecture, Header
+from edgec.frontend.gguf_families import ARCHITECTURES, EXPERTS, PARTS, Architecture, Header
 from edgec.frontend.gguf_file import SUPPORTED_TYPES, GGUFFile
 from edgec.frontend.gguf_metadata import Metadata
 from edgec.frontend.gguf_tokenizer import read_tokenizer, tokenizer_problems
@@ -80,7 +80,7 @@ def _problems(file: GGUFFile) -> list[Problem]:
     problems = []
     prefix = f"{architecture}."
     known = ARCHITECTURES[architecture]
-    read = _READ | known.reads | {_EPSILONS[known.norm]}
+    read = _READ | known.reads | {_EPSILONS[known.norm]} | (EXPERTS if known.experts else set())
     for key, value in file.metadata.items():
         if key.startswith(prefix) and key.removeprefix(prefix) not in read and value not in (0, False, "", []):
             problems.append(Problem(key, repr(value)[:60], "leaving it out"))
@@ -144,16 +144,29 @@ def _spec(header: Header, architecture: Architecture) -> DecoderSpec:
         windows=tuple(windows),
         gated_mlp=architecture.gated,
         tied_embedding=not header.has("output.weight"),
+        **_experts(header, architecture),
     )
     return DecoderSpec(
         facts=facts,
-        layers=tuple(LayerSpec(rope, size) for rope, size in zip(ropes, windows, strict=True)),
+        layers=tuple(LayerSpec(rope, size, facts.experts > 0) for rope, size in zip(ropes, windows, strict=True)),
         norm=architecture.norm,
         norm_epsilon=header.real(_EPSILONS[architecture.norm]),
         norm_bias=header.has("output_norm.bias"),
         biases=frozenset(_biased(header)),
         **architecture.switches(header),
     )
+
+
+def _experts(header: Header, architecture: Architecture) -> dict[str, int]:
+    """Their number and sizes, as fields of `DecoderFacts`."""
+    count = header.optional_integer("expert_count") if architecture.experts else None
+    if count is None:
+        return {}
+    chosen = header.integer("expert_used_count")
+    if chosen > count:
+        raise ModelError(f"a token chooses {chosen} of {count} experts")
+    width = header.optional_integer("expert_feed_forward_length") or header.integer("feed_forward_length")
+    return {"experts": count, "experts_per_token": chosen, "expert_intermediate": width}
 
 
 def _biased(header: Header) -> Iterator[str]:

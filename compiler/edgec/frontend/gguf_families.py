@@ -32,7 +32,14 @@ PARTS: Mapping[str, str] = {
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "mlp.router": "ffn_gate_inp",
+    "mlp.experts.gate_proj": "ffn_gate_exps",
+    "mlp.experts.up_proj": "ffn_up_exps",
+    "mlp.experts.down_proj": "ffn_down_exps",
 }
+
+
+EXPERTS = frozenset({"expert_count", "expert_used_count", "expert_feed_forward_length"})
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,7 @@ class Architecture:
     window_pattern: int = 0  # every so many layers one has no window; 0: all have one
     parts: Callable[[Header], Mapping[str, str]] = _nothing  # names that differ from `PARTS`
     gate_up: str | None = None  # the tensor that holds both
+    experts: bool = False  # may have some; the keys of `EXPERTS` are then read
     switches: Switches = _nothing
     factors: Switches = _nothing
     rope_factors: tuple[str, ...] = field(default=("rope_freqs.weight",))  # tensors of divisors, the first is read
@@ -145,10 +153,25 @@ _COHERE: dict[str, Any] = {
     "factors": lambda header: {"norm": header.real("logit_scale")},
 }
 
+_GRANITE: dict[str, Any] = {
+    "interleaved": True,
+    "reads": frozenset({"attention.scale", "embedding_scale", "logit_scale", "residual_scale"}),
+    "switches": lambda header: {
+        "attention_scale": header.optional_real("attention.scale"),
+        "embedding_scale": header.optional_real("embedding_scale") or 1.0,
+    },
+    "factors": lambda header: {
+        "o_proj": header.optional_real("residual_scale") or 1.0,
+        "down_proj": header.optional_real("residual_scale") or 1.0,
+        "norm": 1 / (header.optional_real("logit_scale") or 1.0),
+    },
+}
+
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "llama": Architecture(interleaved=True),
+    "llama": Architecture(interleaved=True, experts=True),
     "qwen2": Architecture(),
     "qwen3": Architecture(switches=lambda header: {"qk_norm": "head"}),
+    "qwen3moe": Architecture(experts=True, switches=lambda header: {"qk_norm": "head"}),
     "smollm3": Architecture(interleaved=True, rope="fourth"),
     "gemma": Architecture(switches=_gemma),
     "gemma2": Architecture(reads=_SOFTCAPS, window_pattern=2, switches=_gemma2(46)),
@@ -167,19 +190,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         rope_factors=("rope_factors_short.weight", "rope_factors_long.weight"),
     ),
     "olmo2": Architecture(switches=lambda header: {"norms": POST_NORMS, "qk_norm": "whole"}),
-    "granite": Architecture(
-        interleaved=True,
-        reads=frozenset({"attention.scale", "embedding_scale", "logit_scale", "residual_scale"}),
-        switches=lambda header: {
-            "attention_scale": header.optional_real("attention.scale"),
-            "embedding_scale": header.optional_real("embedding_scale") or 1.0,
-        },
-        factors=lambda header: {
-            "o_proj": header.optional_real("residual_scale") or 1.0,
-            "down_proj": header.optional_real("residual_scale") or 1.0,
-            "norm": 1 / (header.optional_real("logit_scale") or 1.0),
-        },
-    ),
+    "olmoe": Architecture(experts=True, switches=lambda header: {"qk_norm": "whole", "normalized_experts": False}),
+    "granite": Architecture(**_GRANITE),
+    "granitemoe": Architecture(**_GRANITE, experts=True),
     "command-r": Architecture(**_COHERE),
     "cohere2": Architecture(**_COHERE, rope="windowed", window_pattern=4),
     "stablelm": Architecture(
@@ -206,4 +219,4 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "falcon": Architecture(norm="layer", gated=False, switches=_falcon, parts=_falcon_parts),
 }
 
-__all__ = ["ARCHITECTURES", "PARTS", "Architecture", "Header"]
+__all__ = ["ARCHITECTURES", "EXPERTS", "PARTS", "Architecture", "Header"]

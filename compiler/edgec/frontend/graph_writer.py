@@ -46,7 +46,7 @@ class GraphWriter:
         outputs: Sequence[tuple[str, Sequence[Dim]]],
         *,
         dtype: onnx_ir.DataType = onnx_ir.DataType.FLOAT,
-        **attributes: int | float | str,
+        **attributes: int | float | str | Sequence[int],
     ) -> list[onnx_ir.Value]:
         """A node whose outputs are `(name, shape)` pairs; the node takes the first output's name."""
         values = [_value(name, dtype, shape) for name, shape in outputs]
@@ -77,7 +77,13 @@ def _value(name: str, dtype: onnx_ir.DataType, shape: Sequence[Dim]) -> onnx_ir.
     return onnx_ir.Value(name=name, type=onnx_ir.TensorType(dtype), shape=onnx_ir.Shape(shape))
 
 
-def _attribute(name: str, value: int | float | str) -> onnx_ir.Attr:
-    if isinstance(value, str):
-        return onnx_ir.AttrString(name, value)
-    return onnx_ir.AttrInt64(name, value) if isinstance(value, int) else onnx_ir.AttrFloat32(name, value)
+def _attribute(name: str, value: int | float | str | Sequence[int]) -> onnx_ir.Attr:
+    match value:
+        case str():
+            return onnx_ir.AttrString(name, value)
+        case int():
+            return onnx_ir.AttrInt64(name, value)
+        case float():
+            return onnx_ir.AttrFloat32(name, value)
+        case _:
+            return onnx_ir.AttrInt64s(name, value)

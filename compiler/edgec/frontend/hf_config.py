@@ -45,19 +45,21 @@ _READ = frozenset(
 _HARMLESS = frozenset(
     {
         "activation_dropout", "attention_dropout", "attn_pdrop", "auto_map", "bos_token_id", "cache_implementation",
-        "chunk_size_feed_forward", "classifier_dropout", "decoder_start_token_id", "dropout", "dtype", "embd_pdrop",
-        "embedding_dropout", "eos_token_id", "gradient_checkpointing", "hidden_dropout", "id2label", "init_std",
-        "initializer_range", "is_llama_config", "keys_to_ignore_at_inference", "label2id", "layerdrop", "max_length",
-        "max_new_tokens", "min_length", "model_max_length", "n_ctx", "output_attentions", "output_hidden_states",
-        "pad_token_id", "prefix", "pretraining_tp", "problem_type", "repetition_penalty", "reorder_and_upcast_attn",
-        "resid_pdrop", "residual_dropout", "return_dict", "summary_activation", "summary_first_dropout",
-        "summary_proj_to_labels", "summary_type", "summary_use_proj", "task_specific_params", "temperature",
-        "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript", "transformers.js_config",
-        "transformers_version", "typical_p", "unk_token_id", "unsloth_fixed", "unsloth_version", "use_bfloat16",
-        "use_cache", "diversity_penalty", "length_penalty", "num_beams", "num_beam_groups", "num_return_sequences",
-        "do_sample", "early_stopping", "encoder_no_repeat_ngram_size", "no_repeat_ngram_size",
+        "chunk_size_feed_forward", "classifier_dropout", "decoder_start_token_id", "diversity_penalty", "do_sample",
+        "dropout", "dtype", "early_stopping", "embd_pdrop", "embedding_dropout", "encoder_no_repeat_ngram_size",
+        "eos_token_id", "gradient_checkpointing", "hidden_dropout", "id2label", "init_std", "initializer_range",
+        "is_llama_config", "keys_to_ignore_at_inference", "label2id", "layerdrop", "length_penalty", "max_length",
+        "max_new_tokens", "min_length", "model_max_length", "n_ctx", "no_repeat_ngram_size", "num_beam_groups",
+        "num_beams", "num_return_sequences", "output_attentions", "output_hidden_states", "output_router_logits",
+        "pad_token_id", "prefix", "pretraining_tp", "problem_type", "reorder_and_upcast_attn", "repetition_penalty",
+        "resid_pdrop", "residual_dropout", "return_dict", "router_aux_loss_coef", "router_jitter_noise",
+        "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
+        "task_specific_params", "temperature", "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript",
+        "transformers.js_config", "transformers_version", "typical_p", "unk_token_id", "unsloth_fixed",
+        "unsloth_version", "use_bfloat16", "use_cache",
     }
 )  # fmt: skip
+FACTS = ("experts", "experts_per_token", "expert_intermediate")  # of `DecoderFacts`, that `Family.switches` gives
 _LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
@@ -96,8 +98,8 @@ def config_problems(config: Mapping[str, Any]) -> list[Problem]:
     if unknown:
         problems.append(Problem("layer_types", repr(sorted(unknown)), _quoted(_LAYER_TYPES)))
     for name, allowed in family.allowed.items():
-        if values[name] not in allowed:
-            problems.append(Problem(name, repr(values[name]), ", ".join(repr(value) for value in allowed)))
+        if values.get(name) not in allowed:
+            problems.append(Problem(name, repr(values.get(name)), ", ".join(repr(value) for value in allowed)))
     for name, other in family.same.items():
         if config.get(name) not in (None, values.get(other)):
             problems.append(Problem(name, repr(config[name]), f"the value of `{other}`, {values.get(other)!r}"))
@@ -148,6 +150,7 @@ class _Fields:
             *_READ,
             *(self.name(field) for field in names),
             *family.defaults,
+            *family.allowed,
             *family.same,
             *family.bias_switches,
         }
@@ -188,6 +191,10 @@ def decoder_config(config: Mapping[str, Any]) -> DecoderConfig:
     context = fields.positive("max_position_embeddings")
     switches = dict(family.switches(fields.values))
     pattern = switches.pop("window_pattern", 1)
+    experts = {name: switches.pop(name) for name in FACTS if name in switches}
+    expert_layers = switches.pop("expert_layers", [bool(experts)] * layers)
+    if experts and experts["experts_per_token"] > experts["experts"]:
+        raise ModelError(f"a token chooses {experts['experts_per_token']} of {experts['experts']} experts")
     kv_heads = switches.pop("kv_heads", fields.get("num_key_value_heads"))
     kv_heads = heads if kv_heads is None else Values(num_key_value_heads=kv_heads).integer("num_key_value_heads")
     if fields.get("head_dim") is None and hidden % heads:
@@ -211,6 +218,7 @@ def decoder_config(config: Mapping[str, Any]) -> DecoderConfig:
         windows=tuple(windows),
         gated_mlp=family.gated,
         tied_embedding=bool(fields.get("tie_word_embeddings")),
+        **experts,
     )
     switches.setdefault("norm_epsilon", None)
     if switches["norm_epsilon"] is None:
@@ -219,7 +227,7 @@ def decoder_config(config: Mapping[str, Any]) -> DecoderConfig:
     switched = [linears for name, linears in family.bias_switches.items() if fields.values.get(name)]
     spec = DecoderSpec(
         facts=facts,
-        layers=tuple(LayerSpec(rope, window) for rope, window in zip(ropes, windows, strict=True)),
+        layers=tuple(map(LayerSpec, ropes, windows, expert_layers)),
         biases=family.biases.union(*switched),
         **switches,
     )

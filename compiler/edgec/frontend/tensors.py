@@ -12,6 +12,9 @@ EMBEDDING = "model.embed_tokens.weight"
 POSITIONS = "model.embed_positions.weight"
 FINAL_NORM = "model.norm"
 LM_HEAD = "lm_head.weight"
+ROUTER = "mlp.router"
+EXPERTS_GATE_UP = "mlp.experts.gate_up_proj"
+EXPERTS_DOWN = "mlp.experts.down_proj"
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 NORMS: dict[NormPlace, str] = {
     "attention": "input_layernorm",
@@ -84,6 +87,9 @@ def tensor_shapes(spec: DecoderSpec) -> Iterator[tuple[str, tuple[int, ...]]]:
                 yield f"model.layers.{layer}.self_attn.{part}.weight", (width,)
         yield from _norm(spec, layer, "mlp")
         yield from _norm(spec, layer, "mlp_output")
+        if spec.layers[layer].experts:
+            yield from _experts(spec, layer)
+            continue
         for linear in ("gate_proj", "up_proj", "down_proj"):
             if linear in linears:
                 yield from _linear(spec, layer, linear, linears[linear])
@@ -103,6 +109,14 @@ def _norm(spec: DecoderSpec, layer: int, place: NormPlace) -> Iterator[tuple[str
             yield f"{norm_name(layer, place)}.bias", (spec.facts.hidden,)
 
 
+def _experts(spec: DecoderSpec, layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    facts = spec.facts
+    yield f"model.layers.{layer}.{ROUTER}.weight", (facts.experts, facts.hidden)
+    gate_up = (facts.experts, 2 * facts.expert_intermediate, facts.hidden)
+    yield f"model.layers.{layer}.{EXPERTS_GATE_UP}.weight", gate_up
+    yield f"model.layers.{layer}.{EXPERTS_DOWN}.weight", (facts.experts, facts.hidden, facts.expert_intermediate)
+
+
 def _linear(
     spec: DecoderSpec, layer: int, linear: str, shape: tuple[int, int]
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -117,11 +131,14 @@ def parameter_count(spec: DecoderSpec) -> int:
 
 __all__ = [
     "EMBEDDING",
+    "EXPERTS_DOWN",
+    "EXPERTS_GATE_UP",
     "FINAL_NORM",
     "LINEARS",
     "LM_HEAD",
     "NORMS",
     "POSITIONS",
+    "ROUTER",
     "check_extents",
     "linear_name",
     "linear_shapes",

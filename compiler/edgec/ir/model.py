@@ -13,10 +13,13 @@ as it is and the lowering recognises it):
     -> per layer: [Norm ->] MatMul(q), MatMul(k), MatMul(v) [-> Norm of queries and keys]
          [-> RotaryEmbedding(q), RotaryEmbedding(k)] -> Attention(is_causal, past_key, past_value)
          -> MatMul(o) [-> Norm] -> Add(residual)
-         -> [Norm ->] MLP [-> Norm] -> Add(residual)
+         -> [Norm ->] MLP or experts [-> Norm] -> Add(residual)
     -> Norm -> MatMul(lm_head) [-> Mul -> Tanh -> Mul: soft cap]
 
     MLP      MatMul(gate), MatMul(up) -> act(gate) -> Mul -> MatMul(down), or MatMul(up) -> act -> MatMul(down)
+    experts  weights of all experts by Softmax(MatMul(router)) -> TopK [-> Div(ReduceSum)] -> ScatterElements;
+             MatMul(gate_up) -> Split -> act(gate) -> Mul -> MatMul(down) of every expert, `[experts, n, ...]`,
+             -> Mul(weights) -> ReduceSum. The lowering computes the chosen experts alone
     act      x * Sigmoid(x) (= SiLU), Gelu (exact or tanh), Relu, Relu(x) * Relu(x)
     Norm     RMSNormalization or LayerNormalization; of queries and keys either over all heads together or,
              between two Reshapes, over each head
@@ -46,6 +49,9 @@ named as in Llama's checkpoints, whatever the source (i counts layers); those in
     [model.layers.{i}.attention_output_layernorm.weight]
     model.layers.{i}.post_attention_layernorm.weight [.bias]    before the MLP
     model.layers.{i}.mlp.{gate,up,down}_proj.weight    [in, out], optional .bias [out]
+    [model.layers.{i}.mlp.router.weight]               [hidden, experts]
+    [model.layers.{i}.mlp.experts.gate_up_proj.weight] [experts, hidden, 2 * expert_intermediate], gate first
+    [model.layers.{i}.mlp.experts.down_proj.weight]    [experts, expert_intermediate, hidden]
     [model.layers.{i}.mlp_output_layernorm.weight]
     model.norm.weight [.bias]
     lm_head.weight                                 [hidden, vocabulary], absent when tied; [lm_head.bias]
@@ -87,8 +93,9 @@ class DecoderFacts:
     context_length: int  # the longest the model was trained for and computes exactly, tokens
     windows: tuple[int | None, ...] = ()  # per layer: tokens that a token sees; None, or no entry: all before it
     gated_mlp: bool = True
-    experts: int = 0  # of a mixture-of-experts layer; `intermediate` is one expert's
+    experts: int = 0  # of a mixture-of-experts layer
     experts_per_token: int = 0
+    expert_intermediate: int = 0
     tied_embedding: bool = False
 
 

@@ -8,11 +8,13 @@ its columns are the features that the row is multiplied with; groups run along t
     "kn"    [K, N]                     array.T                       MatMul, Gemm
     "nk"    [N, K]                     array                         Gather, Gemm(transB), Transpose -> MatMul
     "conv"  [O, I, *kernel], group 1   [O, kernel... * I]            Conv; channels last, as im2col has them
+    "ekn"   [E, K, N]                  [E * N, K]                    MatMul of a decoder's experts, by their names
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,9 +23,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-Layout = Literal["kn", "nk", "conv"]
-Role = Literal["linear", "embedding", "conv"]
+Layout = Literal["kn", "nk", "conv", "ekn"]
+Role = Literal["linear", "embedding", "conv", "experts"]
 
+_EXPERTS = re.compile(r"model\.layers\.\d+\.mlp\.experts\.(gate_up|down)_proj\.weight")  # see `ir/model.py`
 FLOAT_TYPES = frozenset({onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16, onnx_ir.DataType.BFLOAT16})
 
 
@@ -39,10 +42,14 @@ class WeightUse:
 
     @property
     def rows(self) -> int:
+        if self.layout == "ekn":
+            return self.shape[0] * self.shape[2]
         return self.shape[1] if self.layout == "kn" else self.shape[0]
 
     @property
     def columns(self) -> int:
+        if self.layout == "ekn":
+            return self.shape[1]
         return self.shape[0] if self.layout == "kn" else math.prod(self.shape[1:])
 
     @property
@@ -55,6 +62,8 @@ class WeightUse:
             return array.T
         if self.layout == "conv":
             return np.moveaxis(array, 1, -1).reshape(self.rows, self.columns)
+        if self.layout == "ekn":
+            return array.swapaxes(1, 2).reshape(self.rows, self.columns)
         return array
 
     def from_matrix(self, matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -64,6 +73,9 @@ class WeightUse:
         if self.layout == "conv":
             channels_last = matrix.reshape(self.rows, *self.shape[2:], self.shape[1])
             return np.ascontiguousarray(np.moveaxis(channels_last, -1, 1))
+        if self.layout == "ekn":
+            experts, columns, rows = self.shape
+            return np.ascontiguousarray(matrix.reshape(experts, rows, columns).swapaxes(1, 2))
         return np.ascontiguousarray(matrix)
 
 
@@ -112,6 +124,8 @@ def _consumers(value: onnx_ir.Value, rank: int) -> Iterator[tuple[Layout | None,
         elif rank == 2 and node.op_type == "Transpose" and _feeds_only_matmul(node):
             for _ in node.outputs[0].uses():
                 yield "nk", "linear"
+        elif rank == 3 and node.op_type == "MatMul" and index == 1 and _EXPERTS.fullmatch(value.name or ""):
+            yield "ekn", "experts"
         elif rank >= 3 and node.op_type == "Conv" and index == 1 and _integer(node, "group", 1) == 1:
             yield "conv", "conv"
         else:

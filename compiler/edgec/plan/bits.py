@@ -21,6 +21,7 @@ SMALL_TABLE = 1 << 18  # weights; 8 bits of such a table cost at most 128 KiB mo
 WIDEST_GPTQ = 4096  # columns; of more, factors of the second moment take minutes and more than 2 GB
 SMALL_MODEL = 8 << 20  # weights; 8 bits of such a model cost at most 4 MiB more than 4
 
+_ROUTER = ".mlp.router.weight"  # see `ir/model.py`
 _HEAD = "lm_head: 4 bits cost 5% perplexity, 6 bits 0.5%"
 
 
@@ -45,6 +46,8 @@ def tensor_plans(
         use = uses.get(name)
         if use is None:
             plans.append(_float(name, _why_float(value)))
+        elif use.name.endswith(_ROUTER):
+            plans.append(_float(name, "router: which experts compute depends on it"))
         elif use.elements <= TINY:
             plans.append(_float(name, f"tiny ({use.elements} weights)"))
         elif allocated is not None:

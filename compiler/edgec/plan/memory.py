@@ -76,6 +76,10 @@ def decoder_workspace_bytes(
     stream = 4 * decoder.hidden
     attention = per_value * decoder.hidden + 4 * qkv + 4 * heads + per_value * heads
     mlp = per_value * decoder.hidden + (4 + per_value) * decoder.intermediate
+    if decoder.experts:
+        chosen = (4 + per_value) * decoder.expert_intermediate + 4 * decoder.hidden
+        experts = (4 + per_value) * decoder.hidden + decoder.experts_per_token * chosen + 4 * decoder.experts
+        mlp = max(mlp, experts)
     chunk = prefill_chunk * (stream + max(attention, mlp) + 4 * decoder.head_dim)
     return max(STAGING_BYTES, chunk + 4 * decoder.vocabulary + 4 * 4 * context_length * threads)
 

@@ -317,15 +317,24 @@ class _Planner:
         uses = weight_uses(self.model.model)
         layers: list[roofline.Work] = []
         head: list[roofline.Work] = []
+        experts: list[roofline.Work] = []
         for tensor in self.tensors:
             use = uses.get(tensor.name)
             if use is None or not use.uses_per_run:
                 continue
             size = memory.matrix_bytes(use, tensor.bits, stored=False)
             work = roofline.matrix_work(size, use.elements, tensor.bits)
-            (head if use.rows == decoder.vocabulary else layers).append(work)
+            if use.layout == "ekn":
+                experts.append(work)
+            else:
+                (head if use.rows == decoder.vocabulary else layers).append(work)
         attention = 2.0 * 2 * decoder.heads * decoder.head_dim * _tokens_seen(decoder, min(context, 512) / 2)
+        chosen = decoder.experts_per_token / decoder.experts if decoder.experts else 0.0
+        all_experts = roofline.total(experts)
+        # A chunk of tokens reads about all experts, a single token its own.
+        layers.append(roofline.Work(all_experts.bytes, chosen * all_experts.operations))
         prefill = roofline.prefill_tokens_per_second(profile, roofline.total(layers), attention, chunk, threads)
+        layers[-1] = roofline.Work(int(chosen * all_experts.bytes), chosen * all_experts.operations)
         seen = _tokens_seen(decoder, context // 2)
         cached = int(self.demand.page_bytes * seen) // (PAGE_TOKENS * decoder.layers)
         decode = roofline.decode_tokens_per_second(profile, roofline.total(layers + head), cached, threads)

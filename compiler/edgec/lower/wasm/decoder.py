@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgec.ir.compressed import GROUP, CompressedModel
+from edgec.errors import UnsupportedError
+from edgec.ir.compressed import GROUP, ROWS, CompressedModel
 from edgec.ir.lowered import KVLayout
 from edgec.ir.model import DecoderFacts
-from edgec.lower.wasm.decoder_match import AttentionLayer, LinearWeights, MlpLayer, Norm, Rotary, match_decoder
+from edgec.lower.wasm.decoder_match import AttentionLayer, Experts, LinearWeights, MlpLayer, Norm, Rotary, match_decoder
 from edgec.lower.wasm.kernels.attention import attention, scratch_floats
 from edgec.lower.wasm.kernels.embedding import embedding
 from edgec.lower.wasm.kernels.epilogue import Epilogue, padded
+from edgec.lower.wasm.kernels.experts import Pairs, combine, route
 from edgec.lower.wasm.kernels.kv_cache import PageLayout, rope_and_append, rope_angles
 from edgec.lower.wasm.kernels.linear import linear
 from edgec.lower.wasm.kernels.linear_float import linear_float
@@ -21,7 +23,7 @@ from edgec.lower.wasm.kernels.quantize import quantize, quantized_bytes, row_byt
 from edgec.lower.wasm.kernels.softcap import softcap
 from edgec.lower.wasm.program import Entry, Operand, Program, Scalar, Storage, View
 from edgec.lower.wasm.weights import Matrix, WeightStore
-from edgec.lower.wasm.work import Work, attended, reached, times
+from edgec.lower.wasm.work import Amount, Work, attended, reached, times
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,9 @@ class _Lowering:
         residual: Storage | None = None,
         activation: str | None = None,
         gated: bool = False,
+        chosen: Storage | None = None,
+        pairs: Pairs | None = None,
+        weights: Amount | None = None,
     ) -> None:
         epilogue = Epilogue(bias=bias is not None, activation=activation, residual=residual is not None, gated=gated)
         operands: list[Operand] = [*source.storages, *matrix.storages]
@@ -163,38 +168,46 @@ class _Lowering:
             operands.append(self.weights.bias(bias, gated=gated))
         if residual is not None:
             operands.append(residual)
+        if chosen is not None:
+            operands.append(chosen)
         rows, columns, bits, stride = matrix.rows, matrix.columns, matrix.bits, source.stride
         if bits == 32:
             kernel = self.program.kernel(
-                ("linear_f32", rows, columns, stride, epilogue),
-                lambda isa: linear_float(rows=rows, columns=columns, input_stride=stride, epilogue=epilogue),
+                ("linear_f32", rows, columns, stride, epilogue, pairs),
+                lambda isa: linear_float(
+                    rows=rows, columns=columns, input_stride=stride, epilogue=epilogue, pairs=pairs
+                ),
             )
         else:
             kernel = self.program.kernel(
-                (f"linear_w{bits}a8", rows, columns, epilogue),
-                lambda isa: linear(isa, rows=rows, columns=columns, bits=bits, epilogue=epilogue),
+                (f"linear_w{bits}a8", rows, columns, epilogue, pairs),
+                lambda isa: linear(isa, rows=rows, columns=columns, bits=bits, epilogue=epilogue, pairs=pairs),
             )
         written = 4 * (rows // 2 if gated else rows)
         work = Work(
             macs=times(m, rows * columns),
             arithmetic="float32" if bits == 32 else "codes",
             bits=bits,
+            weights=weights,
             activations=times(m, source.row_bytes + written * (1 if residual is None else 2)),
             shape=f"{rows}x{columns}",
         )
         entry.call(kernel, *operands, output, m, work=work)
 
-    def quantize(self, entry: Entry, source: Storage, stride: int, matrix: Matrix, name: str) -> Activations:
-        """`source` as input of `matrix`, quantized unless the matrix is float32."""
+    def quantize(
+        self, entry: Entry, source: Storage, stride: int, matrix: Matrix, name: str, *, each: int = 1
+    ) -> Activations:
+        """`source`, of `each` rows a token, as input of `matrix`: quantized unless the matrix is float32."""
         if matrix.bits == 32:
             return Activations((source,), stride, quantized=False)
-        target = self.quantized_buffers(name, matrix.columns, self.rows)
+        target = self.quantized_buffers(name, matrix.columns, self.rows * each)
         columns = matrix.columns
         kernel = self.program.kernel(
             ("quantize", columns, stride), lambda isa: quantize(isa, columns=columns, stride=stride)
         )
-        work = Work(activations=times("n", 4 * columns + target.row_bytes), shape=f"{columns}")
-        entry.call(kernel, source, *target.storages, "n", work=work)
+        m = "n" if each == 1 else times("n", each)
+        work = Work(activations=times(m, 4 * columns + target.row_bytes), shape=f"{columns}")
+        entry.call(kernel, source, *target.storages, m, work=work)
         return target
 
     def matrix(self, weights: LinearWeights, *, gated: bool = False) -> Matrix:
@@ -210,6 +223,8 @@ class _Lowering:
         qkv, output = self.matrix(attention.qkv), self.matrix(attention.output)
         normed = self.input(entry, attention.norm, qkv, "attention_input")
         source = None
+        if mlp.experts is not None and mlp.source != "after":
+            raise UnsupportedError("experts that compute beside the attention are not lowered")
         if mlp.source != "after":  # the attention is about to change the stream
             up = self.matrix(mlp.up, gated=mlp.gated)
             if mlp.source == "before":
@@ -219,7 +234,10 @@ class _Lowering:
             else:
                 source = self.input(entry, attention.norm, up, "mlp_input")
         self.attention(entry, number, attention, normed, qkv, output)
-        self.mlp(entry, mlp, source)
+        if mlp.experts is None:
+            self.mlp(entry, mlp, source)
+        else:
+            self.experts(entry, mlp, mlp.experts)
 
     def attention(
         self,
@@ -327,6 +345,56 @@ class _Lowering:
         self.linear(entry, source, up, inner, "n", bias=layer.up.bias, activation=layer.activation, gated=layer.gated)
         codes = self.quantize(entry, inner, stride, down, "mlp_codes")
         self.update(entry, codes, down, layer.down.bias, layer.output_norm)
+
+    def experts(self, entry: Entry, layer: MlpLayer, experts: Experts) -> None:
+        """The experts that each token chooses, one output row for each pair of a token and an expert."""
+        program, rows, each = self.program, self.rows, experts.per_token
+        router = self.matrix(LinearWeights(experts.router))
+        up = self.weights.experts(layer.up.weight, experts.count, gated=True)
+        down = self.weights.experts(layer.down.weight, experts.count, gated=False)
+        source, source_stride = self.stream, self.stride
+        if layer.norm is not None:
+            normed = self.float_buffer("experts_input", self.facts.hidden, rows)
+            self.norm(entry, layer.norm, normed, 0, "n")
+            source, source_stride = normed.storages[0], normed.stride
+
+        stride = padded(router.rows)
+        scores = program.workspace("router_scores", 4 * stride * rows)
+        self.linear(entry, self.quantize(entry, source, source_stride, router, "router_codes"), router, scores, "n")
+        chosen, shares = (program.workspace(name, 4 * each * rows) for name in ("chosen", "shares"))
+        kernel = program.kernel(
+            ("route",),
+            lambda isa: route(experts=experts.count, per_token=each, stride=stride, normalized=experts.normalized),
+        )
+        work = Work(activations=times("n", 4 * stride + 8 * each), shape=f"{experts.count}")
+        entry.call(kernel, scores, chosen, shares, "n", work=work)
+
+        pairs = times("n", each)
+
+        def read(matrix: Matrix) -> Amount:
+            whole = sum(storage.bytes for storage in matrix.storages)
+            return ("min", times(pairs, whole // experts.count), whole)
+
+        codes = self.quantize(entry, source, source_stride, up, "experts_codes")
+        inner_stride = padded(up.rows // 2)
+        inner = program.workspace("experts", 4 * inner_stride * rows * each)
+        self.linear(
+            entry, codes, up, inner, pairs, activation=layer.activation, gated=True, chosen=chosen,
+            pairs=Pairs(2 * inner_stride // ROWS, each), weights=read(up),
+        )  # fmt: skip
+        codes = self.quantize(entry, inner, inner_stride, down, "inner_codes", each=each)
+        outputs = program.workspace("experts_outputs", 4 * self.stride * rows * each)
+        blocks = Pairs(self.stride // ROWS, 1)
+        self.linear(entry, codes, down, outputs, pairs, chosen=chosen, pairs=blocks, weights=read(down))
+        added = layer.output_norm is None
+        target = self.stream if added else program.workspace("update", 4 * self.stride * rows)
+        kernel = program.kernel(
+            ("combine", added), lambda isa: combine(per_token=each, stride=self.stride, added=added)
+        )
+        work = Work(activations=times("n", 4 * self.stride * (each + 1 + added)), shape=f"{each}x{self.stride}")
+        entry.call(kernel, outputs, shares, target, "n", work=work)
+        if layer.output_norm is not None:
+            self.add_normed(entry, target, layer.output_norm)
 
     def embed(self, entry: Entry) -> None:
         columns, stride, network = self.facts.hidden, self.stride, self.network

@@ -61,6 +61,16 @@ class AttentionLayer:
 
 
 @dataclass(frozen=True)
+class Experts:
+    """Of which each token takes some. Weights are `[experts, ...]`, of `MlpLayer.up` and `.down`."""
+
+    router: str
+    count: int
+    per_token: int
+    normalized: bool  # the weights of the chosen ones sum to 1
+
+
+@dataclass(frozen=True)
 class MlpLayer:
     """`source`: what it reads through its norm, "after" the attention's update or "before" it; "shared" is the
     attention's own normed input."""
@@ -72,6 +82,7 @@ class MlpLayer:
     activation: str
     down: LinearWeights
     output_norm: Norm | None
+    experts: Experts | None = None
 
 
 @dataclass(frozen=True)
@@ -298,16 +309,60 @@ class _Matcher:
         """(layer, the stream after it)."""
         end, update = self.last_sum(after)
         output_norm, update = self.norm(update)
-        down, inner = self.linear(update)
-        gated, activation, joined = self.activated(inner)
-        up, normed = self.linear(joined)
+        down, gated, activation, up, normed, experts = self.branch(update)
         if normed is shared and shared is not before:
-            return MlpLayer("shared", None, up, gated, activation, down, output_norm), end
+            return MlpLayer("shared", None, up, gated, activation, down, output_norm, experts), end
         norm, source = self.norm(normed)
         if source not in (before, after):
             raise self.refusal(f"an MLP reads `{source.name}`, neither the stream nor the attention's input")
         where: Literal["after", "before"] = "after" if source is after else "before"
-        return MlpLayer(where, norm, up, gated, activation, down, output_norm), end
+        return MlpLayer(where, norm, up, gated, activation, down, output_norm, experts), end
+
+    def branch(
+        self, update: onnx_ir.Value
+    ) -> tuple[LinearWeights, bool, str, LinearWeights, onnx_ir.Value, Experts | None]:
+        """(down, gated, activation, up, input, experts) of what an MLP, or experts, compute."""
+        total = self.maybe(update, "ReduceSum")
+        if total is None:
+            down, inner = self.linear(update)
+            gated, activation, joined = self.activated(inner)
+            up, normed = self.linear(joined)
+            return down, gated, activation, up, normed, None
+        self.attributes(total, keepdims=1, noop_with_empty_axes=0)
+        weighted = self.made_by(total.inputs[0], "Mul")
+        self.expect(self.number(total.inputs[1]) == 0, total, "does not sum over experts")
+        column = self.made_by(weighted.inputs[1], "Transpose")
+        self.attributes(column, perm=(2, 1, 0))
+        down, inner = self.linear(weighted.inputs[0])
+        gated, activation, joined = self.activated(inner)
+        self.expect(gated, weighted, "weights experts that are not gated")
+        up, normed = self.linear(joined)
+        self.expect(up.bias is None and down.bias is None, weighted, "weights experts with biases")
+        return down, gated, activation, up, normed, self.routed(column.inputs[0], normed)
+
+    def routed(self, weights: onnx_ir.Value | None, source: onnx_ir.Value) -> Experts:
+        """What chooses the experts: the most likely ones of a softmax, put back in their places."""
+        facts = self.facts
+        scatter = self.made_by(weights, "ScatterElements")
+        self.attributes(scatter, axis=-1, reduction="none")
+        nothing, zero = self.split_constant(self.made_by(scatter.inputs[0], "Mul"))
+        likely = self.made_by(nothing, "Softmax")
+        self.attributes(likely, axis=-1)
+        self.expect(zero == 0, scatter, "does not begin with zeros")
+        best = scatter.inputs[2]
+        shares = self.maybe(best, "Div")
+        if shares is not None:
+            best = shares.inputs[0]
+            total = self.made_by(shares.inputs[1], "ReduceSum")
+            self.attributes(total, keepdims=1, noop_with_empty_axes=0)
+            self.expect(self.number(total.inputs[1]) == -1 and total.inputs[0] is best, total, "is not the whole")
+        top = self.made_by(best, "TopK")
+        self.attributes(top, axis=-1, largest=1, sorted=1)
+        same = top.inputs[0] is nothing and list(top.outputs) == [best, scatter.inputs[1]]
+        self.expect(same and self.number(top.inputs[1]) == facts.experts_per_token, top, "chooses in another way")
+        router, read = self.linear(likely.inputs[0])
+        self.expect(read is source and router.bias is None, likely, "does not read what the experts read")
+        return Experts(router.weight, facts.experts, facts.experts_per_token, shares is not None)
 
     def activated(self, value: onnx_ir.Value) -> tuple[bool, str, onnx_ir.Value]:
         """(gated, activation, output of the linear) of act(x), or of act(gate) * up."""
@@ -458,4 +513,4 @@ def _described(node: onnx_ir.Node | None) -> str:
     return "no node" if node is None else f"`{node.op_type}` ({node.name or node.outputs[0].name})"
 
 
-__all__ = ["AttentionLayer", "Decoder", "LinearWeights", "MlpLayer", "Norm", "Rotary", "match_decoder"]
+__all__ = ["AttentionLayer", "Decoder", "Experts", "LinearWeights", "MlpLayer", "Norm", "Rotary", "match_decoder"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -130,6 +131,22 @@ class WeightStore:
                 array = float_array(self.compressed, name)
                 self._matrices[key] = self._floats(name, array.T if transposed else array, gated)
         return self._matrices[key]
+
+    def experts(self, name: str, count: int, *, gated: bool) -> Matrix:
+        """The matrices of all experts one after the other, each in whole blocks; `rows` are one expert's."""
+        packed = self.compressed.packed.get(name)
+        if packed is None:
+            array = float_array(self.compressed, name).swapaxes(1, 2)
+            rows, columns = array.shape[1:]
+        else:
+            rows, columns = packed.rows // count, packed.columns
+        one = interleaved_order(rows // 2) if gated else [*range(rows), *[-1] * (-rows % ROWS)]
+        order = [-1 if row < 0 else expert * rows + row for expert in range(count) for row in one]
+        if packed is not None:
+            return dataclasses.replace(self.packed(gather_rows(packed, order)), rows=rows)
+        index = np.asarray(order)[:, None]
+        floats = np.where(index < 0, 0, array.reshape(-1, columns)[np.maximum(index[:, 0], 0)]).astype(np.float32)
+        return Matrix(rows, columns, 32, (self.program.weight(name, pack_float(floats)),))
 
     def packed(self, tensor: PackedTensor, *, gated: bool = False) -> Matrix:
         rows = tensor.rows

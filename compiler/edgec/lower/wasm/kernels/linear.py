@@ -34,6 +34,7 @@ from edgec.lower.wasm.kernels.builder import (
 from edgec.lower.wasm.kernels.codes import CodeFormat
 from edgec.lower.wasm.kernels.dot import DotAccumulators, activation_element, lane
 from edgec.lower.wasm.kernels.epilogue import PLAIN, Epilogue, Finish, for_each_tile, padded
+from edgec.lower.wasm.kernels.experts import Pairs, for_each_pair
 from edgec.lower.wasm.kernels.quantize import OUTLIERS, ROW_TILE, QuantizedBuffers
 from edgec.lower.wasm.target import Isa
 
@@ -47,6 +48,7 @@ def linear(
     epilogue: Epilogue = PLAIN,
     output_stride: int | None = None,
     outliers: bool = True,
+    pairs: Pairs | None = None,
 ) -> PrimFunc:
     """Parameters: quantized activations (5 buffers, 3 without `outliers`), codes, scales, zeros, [bias], [residual],
     output, m.
@@ -59,6 +61,8 @@ def linear(
 
     Without `rows` and `columns` one kernel serves all shapes (a network of many shapes compiles
     faster): after m it takes `outputs`, which is also the output stride, and `groups`.
+
+    With `pairs`, `rows` are one expert's, m counts pairs and the parameter before output is the chosen experts.
     """
     groups: int | Expr
     outputs: int | Expr
@@ -71,6 +75,7 @@ def linear(
         zeros = k.buffer("zeros", "uint8")
         bias = k.buffer("bias", "float32") if epilogue.bias else None
         residual = k.buffer("residual", "float32") if epilogue.residual else None
+        chosen = k.buffer("chosen", "int32") if pairs is not None else None
         output = k.buffer("output", "float32")
         m = k.scalar("m")
         if rows is None or columns is None:
@@ -109,7 +114,10 @@ def linear(
                         _add_outliers(sums[b], 2 * r, here, r, form, weights[b], scale)
             return sums
 
-        for_each_tile(blocks, m, finish, dot_blocks)
+        if pairs is not None:
+            for_each_pair(blocks, m, finish, dot_blocks, chosen, pairs)
+        else:
+            for_each_tile(blocks, m, finish, dot_blocks)
     return k.func
 
 

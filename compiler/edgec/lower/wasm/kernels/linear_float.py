@@ -16,6 +16,7 @@ from tvm.script.ir_builder import tirx as T
 from edgec.ir.compressed import ROWS
 from edgec.lower.wasm.kernels.builder import Expr, KernelBuilder, PrimFunc, Registers, bind, load, splat
 from edgec.lower.wasm.kernels.epilogue import PLAIN, Epilogue, Finish, for_each_tile, padded
+from edgec.lower.wasm.kernels.experts import Pairs, for_each_pair
 
 
 def pack_float(weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -34,6 +35,7 @@ def linear_float(
     input_stride: int | None = None,
     epilogue: Epilogue = PLAIN,
     output_stride: int | None = None,
+    pairs: Pairs | None = None,
 ) -> PrimFunc:
     """Parameters: input, weights, [bias], [residual], output, m. See `linear.linear`.
 
@@ -47,6 +49,7 @@ def linear_float(
         weights = k.buffer("weights", "float32")
         bias = k.buffer("bias", "float32") if epilogue.bias else None
         residual = k.buffer("residual", "float32") if epilogue.residual else None
+        chosen = k.buffer("chosen", "int32") if pairs is not None else None
         output = k.buffer("output", "float32")
         m = k.scalar("m")
         if rows is None or columns is None or input_stride is None:
@@ -74,5 +77,8 @@ def linear_float(
                         sums[2 * r + half] = sums[2 * r + half] + value * halves[half]
             return sums
 
-        for_each_tile(blocks, m, finish, dot_blocks)
+        if pairs is not None:
+            for_each_pair(blocks, m, finish, dot_blocks, chosen, pairs)
+        else:
+            for_each_tile(blocks, m, finish, dot_blocks)
     return k.func

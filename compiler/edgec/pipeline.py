@@ -155,7 +155,7 @@ def _plan(work: Work) -> None:
         max_dims=options.max_dims,
         precision=options.precision,
         quantizer=options.quantizer,
-        calibrated=options.calibration is not None or work.model.kind == "decoder",
+        calibration="given" if options.calibration else "own" if work.model.kind == "decoder" else "none",
         target=target,
         losses=losses,
     )

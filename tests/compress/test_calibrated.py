@@ -34,7 +34,7 @@ def llama(tiny_llama: Path) -> ModelIR:
 
 
 def plan(model: ModelIR, quantizer: str | None, bits: int) -> Plan:
-    return make_plan(model, profiles.load("phone-8gb"), bits=bits, quantizer=quantizer, calibrated=True)  # type: ignore[arg-type]
+    return make_plan(model, profiles.load("phone-8gb"), bits=bits, quantizer=quantizer, calibration="given")  # type: ignore[arg-type]
 
 
 def divergence(model: ModelIR, other: ModelIR, ids: list[list[int]]) -> float:
@@ -103,7 +103,7 @@ def test_without_data_nothing_is_calibrated() -> None:
 
 def test_tables_without_inputs_cannot_be_calibrated(minilm_folder: Path) -> None:
     model = simplify(load(str(minilm_folder)))
-    chosen = make_plan(model, profiles.load("phone-8gb"), quantizer="gptq", calibrated=True)
+    chosen = make_plan(model, profiles.load("phone-8gb"), quantizer="gptq", calibration="given")
     quantizers = {tensor.name: tensor.quantizer for tensor in chosen.tensors}
     assert quantizers["embeddings.word_embeddings.weight"] == "rtn"
     wrong = tuple(

@@ -235,3 +235,20 @@ def test_plans_are_stable_and_replayable() -> None:
         text = json.dumps(plan.to_json(), indent=2)
         assert json.dumps(make_plan(model, load("phone-8gb")).to_json(), indent=2) == text
         assert Plan.from_json(json.loads(text)) == plan
+
+
+def test_large_decoders_calibrate_themselves_only_when_asked() -> None:
+    """Minutes of compiling are for those who ask; the plan says so."""
+
+    def quantizers(**choices: Any) -> tuple[set[str], list[str]]:
+        plan = make_plan(llama_1b(), load("laptop-8gb"), **choices)
+        return {t.quantizer for t in plan.tensors if t.bits != 32}, [r for r in plan.reasons if "calibrate" in r]
+
+    assert quantizers(calibration="none") == ({"rtn"}, [])
+    chosen, reasons = quantizers(calibration="own")
+    assert chosen == {"rtn"} and len(reasons) == 1 and "--quantizer gptq" in reasons[0]
+    for choices in ({"calibration": "given"}, {"calibration": "own", "quantizer": "gptq"}):
+        chosen, reasons = quantizers(**choices)
+        assert "gptq" in chosen and not reasons
+    small = make_plan(decoder(), load("laptop-8gb"), calibration="own")
+    assert "gptq" in {t.quantizer for t in small.tensors}

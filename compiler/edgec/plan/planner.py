@@ -30,6 +30,9 @@ from edgec.profiles import Profile, query
 
 DEFAULT_CONTEXT = 4096  # tokens; longer ones are for those who ask
 SHORTEST_CONTEXT = 256  # tokens; below, a chat makes no sense
+SELF_CALIBRATED = (
+    256 << 20
+)  # weights; a larger decoder does not calibrate itself unless asked: half a second per million
 PREFILL_CHUNK = 64  # tokens; weights are read once per chunk, which 64 tokens make negligible
 
 
@@ -62,7 +65,7 @@ def make_plan(
     max_dims: Mapping[str, int] | None = None,
     precision: Literal["auto", "float32"] = "auto",
     quantizer: QuantizerName | None = None,
-    calibrated: bool = False,
+    calibration: Literal["given", "own", "none"] = "none",
     target: Target | None = None,
     losses: Mapping[str, float] | None = None,
 ) -> Plan:
@@ -71,15 +74,16 @@ def make_plan(
     `bits` (2 to 8, or 32) overrides the choice for all weight matrices, `kv_bits` (16 or 32) that
     for the KV cache, `context_length` (tokens, rounded up to a multiple of 16) the length that is
     aimed at, `max_dims` the upper bounds of a graph's symbolic dimensions. `precision="float32"`
-    keeps everything float. `quantizer` overrides the choice for all quantized matrices; `calibrated`
-    says whether there will be calibration data. `target` bounds the weights, whose bits are then
-    allocated by `losses` (of every `quantizable` matrix, see `edgec.compress.sensitivities`).
+    keeps everything float. `quantizer` overrides the choice for all quantized matrices; `calibration`
+    says where data for it come from: the user, the model itself, or nowhere. `target` bounds the
+    weights, whose bits are then allocated by `losses` (of every `quantizable` matrix, see
+    `edgec.compress.sensitivities`).
 
     Raises `UsageError` for choices that make no sense and `DoesNotFitError`, with the numbers
     and the nearest thing that would fit.
     """
     _check_choices(model, bits, context_length, kv_bits, precision)
-    _check_quantizer(model, quantizer, calibrated)
+    calibrated, notes = _calibrated(model, quantizer, calibration, target)
     if precision == "float32":
         bits, kv_bits = 32, 32
     allocated = None
@@ -91,7 +95,7 @@ def make_plan(
         allocated = allocate(model.facts.name, uses, losses, _matrix_budget(model, target, losses, uses))
     tensors = tensor_plans(model, bits, quantizer, calibrated, allocated)
     floats = all(tensor.bits == 32 for tensor in tensors)
-    dims, reasons = ({}, []) if model.decoder else bounds(model, max_dims)
+    dims, reasons = ({}, notes) if model.decoder else bounds(model, max_dims)
     if model.decoder and max_dims:
         raise UsageError("a language model has no dimensions to bound", hint="give it a context length")
     planner = _Planner(model, tensors, floats, dims, kv_bits or 16, context_length)
@@ -148,12 +152,19 @@ def _matrix_budget(model: ModelIR, target: Target, losses: Mapping[str, float], 
     return target.bytes - tokenizer - memory.MODULE_BYTES - floats
 
 
-def _check_quantizer(model: ModelIR, quantizer: QuantizerName | None, calibrated: bool) -> None:
-    if quantizer in CALIBRATED_QUANTIZERS and not calibrated:
+def _calibrated(
+    model: ModelIR, quantizer: QuantizerName | None, calibration: str, target: Target | None
+) -> tuple[bool, list[str]]:
+    """Whether matrices are quantized on calibration data, and why not where there could be some."""
+    if quantizer in CALIBRATED_QUANTIZERS and calibration == "none":
         raise UsageError(
             f"the quantizer `{quantizer}` needs calibration data, and `{model.facts.name}` cannot make its own",
             hint="give a text or an .npz file with `--calibration`",
         )
+    if calibration == "own" and quantizer is None and target is None and model.facts.parameters > SELF_CALIBRATED:
+        why = f"rounded to nearest: to calibrate {model.facts.parameters / 1e6:,.0f} M weights would take minutes"
+        return False, [f"{why}, which `--quantizer gptq` or `--calibration FILE` take"]
+    return calibration != "none", []
 
 
 class _Planner:

@@ -166,7 +166,7 @@ def onnx_file(folder: Path, operator: str, **external: str) -> Path:
     return file
 
 
-@pytest.mark.parametrize("operator", ["Warp", "Det"])
+@pytest.mark.parametrize("operator", ["Warp", "NonZero"])
 def test_unknown_operator(tmp_path: Path, edgec: Edgec, operator: str) -> None:
     model = onnx_file(tmp_path, operator)
     refused(edgec("compile", model, "-p", "phone-8gb"), errors.UnsupportedError, operator)

@@ -6,18 +6,7 @@ import type { Engine } from "../engine/engine.js";
 import { EdgecError } from "../errors.js";
 import { decodeHalves, encodeHalves, isHalf } from "./half.js";
 
-export type TensorData =
-  | Float32Array
-  | Float64Array
-  | Int32Array
-  | BigInt64Array
-  | BigUint64Array
-  | Uint8Array
-  | Int8Array
-  | Int16Array
-  | Uint16Array
-  | Uint32Array
-  | Uint8ClampedArray;
+export type TensorData = Tensor["data"] | Uint8ClampedArray;
 
 export interface Tensor {
   dtype: DType;

@@ -88,38 +88,31 @@ class _Lowering:
 
     def norm(self, entry: Entry, weights: Norm, target: Activations, first: Scalar, m: Scalar) -> None:
         """Rows of the stream, normalized."""
-        columns, stride, quantized = self.facts.hidden, self.stride, target.quantized
-        kernel = self.program.kernel(
-            (f"{weights.kind}_norm", quantized, weights.epsilon, weights.bias is not None),
-            lambda isa: norm(
-                isa,
-                kind=weights.kind,
-                columns=columns,
-                stride=stride,
-                epsilon=weights.epsilon,
-                quantized=quantized,
-                bias=weights.bias is not None,
-            ),
-        )
+        columns, quantized = self.facts.hidden, target.quantized
+        kernel = self.norm_kernel(f"{weights.kind}_norm", weights, quantized=quantized, added=False)
         work = Work(activations=times(m, 4 * columns + target.row_bytes), shape=f"{columns}")
         entry.call(kernel, self.stream, *self.norm_weights(weights), *target.storages, first, m, work=work)
 
-    def add_normed(self, entry: Entry, source: Storage, weights: Norm) -> None:
-        """`source`, normalized, is added to the stream."""
-        columns, stride = self.facts.hidden, self.stride
-        kernel = self.program.kernel(
-            (f"add_{weights.kind}_norm", weights.epsilon, weights.bias is not None),
+    def norm_kernel(self, name: str, weights: Norm, *, quantized: bool, added: bool) -> str:
+        stride, bias = self.stride, weights.bias is not None
+        return self.program.kernel(
+            (name, quantized, weights.epsilon, bias),
             lambda isa: norm(
                 isa,
                 kind=weights.kind,
-                columns=columns,
+                columns=self.facts.hidden,
                 stride=stride,
                 epsilon=weights.epsilon,
-                quantized=False,
-                bias=weights.bias is not None,
-                added_stride=stride,
+                quantized=quantized,
+                bias=bias,
+                added_stride=stride if added else None,
             ),
         )
+
+    def add_normed(self, entry: Entry, source: Storage, weights: Norm) -> None:
+        """`source`, normalized, is added to the stream."""
+        columns = self.facts.hidden
+        kernel = self.norm_kernel(f"add_{weights.kind}_norm", weights, quantized=False, added=True)
         work = Work(activations=times("n", 12 * columns), shape=f"{columns}")
         entry.call(kernel, source, *self.norm_weights(weights), self.stream, 0, "n", work=work)
 

@@ -100,6 +100,11 @@ def splat(value: float | Expr, dtype: str) -> Expr:
     return T.Broadcast(value, int(width)) if width else value
 
 
+def wide(value: float | Expr, lanes: int, dtype: str = "float32") -> Expr:
+    """`value` in `lanes` lanes; one lane is a scalar."""
+    return splat(value, f"{dtype}x{lanes}" if lanes > 1 else dtype)
+
+
 def load(buffer: Buffer, index: Expr, width: int = 4) -> Expr:
     return buffer[T.Ramp(index, 1, width)]
 

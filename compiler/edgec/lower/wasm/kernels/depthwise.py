@@ -81,9 +81,8 @@ def depthwise(window: Window, epilogue: Epilogue) -> PrimFunc:
         height, width = to_tir(w.height, variables), to_tir(w.width, variables)
         out_height, out_width = to_tir(w.output_height, variables), to_tir(w.output_width, variables)
         channels = to_tir(w.channels, variables)
-        zero = bind(T.shift_right(out_width + T.int32(0), T.int32(31)))
         lines = to_tir(w.batch, variables) * out_height
-        with math.computed_constants(zero), T.parallel(0, lines) as line:
+        with math.computed_constants(out_width + T.int32(0)), T.parallel(0, lines) as line:
             batch = bind(tirx.truncdiv(line, out_height))
             y = bind(tirx.truncmod(line, out_height))
             first_row, past_row = w.taps(0, y, height)

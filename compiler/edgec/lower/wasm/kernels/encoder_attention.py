@@ -20,9 +20,9 @@ from edgec.lower.wasm.kernels.builder import (
     Registers,
     bind,
     load,
-    splat,
     store,
     tree_sum,
+    wide,
 )
 from edgec.lower.wasm.kernels.dot import even_odd_sum
 from edgec.lower.wasm.kernels.elementwise import dot
@@ -179,10 +179,6 @@ def encoder_attention(shape: AttentionShape, scratch_per_thread: int) -> PrimFun
                 with T.Else(), T.serial(0, count - first) as i:
                     tile(first + i, 1)
     return k.func
-
-
-def wide(value: float | Expr, lanes: int, dtype: str = "float32") -> Expr:
-    return splat(value, f"{dtype}x{lanes}" if lanes > 1 else dtype)
 
 
 def _masked(value: Expr, mask: Buffer, place: Expr, lanes: int, dtype: str) -> Expr:

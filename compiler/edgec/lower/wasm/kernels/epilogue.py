@@ -116,9 +116,8 @@ def for_each_tile(
         for part, sums in enumerate(dot_blocks([block, block + 1], row, 1)):
             write(block + part, row, 1, sums, None)
 
-    zero = bind(T.shift_right(m, T.int32(31)))
     whole, rest = tirx.truncdiv(m, ROW_TILE), tirx.truncmod(m, ROW_TILE)
-    with math.computed_constants(zero):
+    with math.computed_constants(m):
         with T.parallel(0, blocks) as block, T.serial(0, whole) as tile:
             tile_of_block(block, tile * ROW_TILE, ROW_TILE)
         if gated:

@@ -25,6 +25,7 @@ import numpy as np
 from tvm import tirx
 
 from edgec.lower.wasm.kernels import math64
+from edgec.lower.wasm.kernels.builder import bind
 
 Expr = Any  # a tvm PrimExpr; tvm's Python classes carry no types
 
@@ -87,13 +88,13 @@ _ZERO: ContextVar[Expr | None] = ContextVar("zero", default=None)
 
 
 @contextmanager
-def computed_constants(zero: Expr) -> Iterator[None]:
-    """Inside, vectors of constants are computed from `zero`, an int32 that is 0 though LLVM cannot know it.
+def computed_constants(size: Expr) -> Iterator[None]:
+    """Inside, vectors of constants are computed from `size`, an int32 that is never negative, which LLVM cannot know.
 
     V8 makes each use of a literal vector with three instructions. A computed one is made once, before the loops, and
     then read from the stack by one.
     """
-    token = _ZERO.set(zero)
+    token = _ZERO.set(bind(tirx.shift_right(size, tirx.const(31, "int32"))))
     try:
         yield
     finally:

@@ -16,10 +16,10 @@ from edgec.lower.wasm.kernels.builder import (
     Registers,
     bind,
     load,
-    splat,
     store,
     tree_max,
     tree_sum,
+    wide,
 )
 from edgec.passes.dims import Dim
 
@@ -59,10 +59,6 @@ def for_row(width: Expr, emit: object) -> None:
         emit(i * 4, 4)  # type: ignore[operator]
     with T.serial(0, width - vectors * 4) as i:
         emit(vectors * 4 + i, 1)  # type: ignore[operator]
-
-
-def wide(value: Expr, lanes: int) -> Expr:
-    return value if lanes == 1 else splat(value, f"float32x{lanes}")
 
 
 def _read(buffer: Buffer, index: Expr, lanes: int) -> Expr:

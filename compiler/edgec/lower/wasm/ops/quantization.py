@@ -17,6 +17,7 @@ from edgec.lower.wasm.kernels.builder import Expr, bind
 from edgec.lower.wasm.kernels.generic import Body, Sum, Tensor, each
 from edgec.lower.wasm.ops.algebra import batch_index
 from edgec.lower.wasm.ops.windows import convolved, kernel_of, windows_of, zero_point
+from edgec.passes.dims import Dim
 from edgec.passes.shape_context import axis_of
 
 _NARROW = {
@@ -50,14 +51,18 @@ def _check_codes(node: ir.Node, value: ir.Value) -> None:
         )
 
 
+def _blocks(context: GraphContext, node: ir.Node, output: ir.Value) -> tuple[tuple[Dim, ...], int, int]:
+    """The output's shape, the axis along which scales differ, and how many elements share one (0: see the scale)."""
+    shape = context.shape(output)
+    return shape, axis_of(node.attributes.get_int("axis", 1), len(shape)), node.attributes.get_int("block_size", 0)
+
+
 def quantize(context: GraphContext, node: ir.Node) -> None:
     source, scale, output = node.inputs[0], node.inputs[1], node.outputs[0]
     zero = node.inputs[2] if len(node.inputs) > 2 else None
     assert source is not None and scale is not None
     _check_codes(node, output)
-    shape = context.shape(output)
-    axis = axis_of(node.attributes.get_int("axis", 1), len(shape))
-    block = node.attributes.get_int("block_size", 0)
+    shape, axis, block = _blocks(context, node, output)
     operands = [context.view(value) for value in (source, scale, zero) if value is not None]
     target = context.allocate(output.name or "quantized", dtype_of(output), shape, value=output)
     small, saturate = small_float(output), node.attributes.get_int("saturate", 1) != 0
@@ -94,9 +99,7 @@ def dequantize(context: GraphContext, node: ir.Node) -> None:
     zero = node.inputs[2] if len(node.inputs) > 2 else None
     assert source is not None and scale is not None
     _check_codes(node, source)
-    shape = context.shape(output)
-    axis = axis_of(node.attributes.get_int("axis", 1), len(shape))
-    block = node.attributes.get_int("block_size", 0)
+    shape, axis, block = _blocks(context, node, output)
     operands = [context.view(value) for value in (source, scale, zero) if value is not None]
     target = context.allocate(output.name or "dequantized", dtype_of(output), shape, value=output)
     context.generic("dequantize_linear", (axis, block), operands, [target], _dequantize(axis, block))

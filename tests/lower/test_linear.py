@@ -12,6 +12,7 @@ from edgec.compress.dequantize import dequantize
 from edgec.compress.matrix import pack_matrix
 from edgec.compress.quantize.rtn import RoundToNearest
 from edgec.ir.compressed import GROUP, PackedTensor
+from edgec.lower.wasm.kernels.codes import in_turns
 from edgec.lower.wasm.kernels.epilogue import Epilogue, padded
 from edgec.lower.wasm.kernels.linear import linear
 from edgec.lower.wasm.kernels.linear_float import linear_float, pack_float
@@ -118,7 +119,9 @@ def test_without_outliers(columns: int) -> None:
             assert (np.abs(got - x)[:, start : start + GROUP] <= peak / 127 * 0.51).all()
         output = np.zeros((5, 24), np.float32)
         func = linear(isa, rows=24, columns=columns, bits=4, outliers=False)
-        KernelRunner(func, isa).run([*buffers, packed.high, packed.scales, packed.zeros, output], [5], threads=2)
+        KernelRunner(func, isa).run(
+            [*buffers, *map(in_turns, (packed.high, packed.scales, packed.zeros)), output], [5], threads=2
+        )
         np.testing.assert_allclose(output, got @ dequantize(packed).astype(np.float64).T, rtol=1e-4, atol=1e-3)
         outputs.append(output)
     for output in outputs[1:]:
@@ -180,7 +183,7 @@ def test_linear(bits: int, rows: int, columns: int, m: int, epilogue: Epilogue, 
             exact_input = dequantized_activations(activations, columns, m)
             tensor: PackedTensor = gather_rows(packed, order) if epilogue.gated else packed
             codes = tensor.high if tensor.low is None else byte_codes(tensor)
-            operands = [*activations, codes, tensor.scales, tensor.zeros]
+            operands = [*activations, *map(in_turns, (codes, tensor.scales, tensor.zeros))]
             func = linear(
                 isa, rows=rows, columns=columns, bits=bits, epilogue=epilogue, output_stride=stride if dense else None
             )

@@ -33,7 +33,7 @@ SHORTEST_CONTEXT = 256  # tokens; below, a chat makes no sense
 SELF_CALIBRATED = (
     256 << 20
 )  # weights; a larger decoder does not calibrate itself unless asked: half a second per million
-PREFILL_CHUNK = 64  # tokens; weights are read once per chunk, which 64 tokens make negligible
+PREFILL_CHUNK = 128  # tokens; weights are read once per chunk
 
 
 @dataclass(frozen=True)

@@ -394,7 +394,9 @@ class _Lowering:
         table = self.weights.matrix(network.embedding, transposed=False)
         kernel = self.program.kernel(
             ("embedding", table.bits),
-            lambda isa: embedding(columns=columns, bits=table.bits, scale=network.embedding_scale, stride=stride),
+            lambda isa: embedding(
+                rows=table.rows, columns=columns, bits=table.bits, scale=network.embedding_scale, stride=stride
+            ),
         )
         work = Work(weights=times("n", table.row_bytes), activations=times("n", 4 + 4 * columns), shape=f"{columns}")
         entry.call(kernel, self.tokens, *table.storages, self.stream, "n", work=work)
@@ -403,7 +405,7 @@ class _Lowering:
         places = self.weights.matrix(network.positions, transposed=False)
         kernel = self.program.kernel(
             ("positions", places.bits),
-            lambda isa: embedding(columns=columns, bits=places.bits, stride=stride, learned=True),
+            lambda isa: embedding(rows=places.rows, columns=columns, bits=places.bits, stride=stride, learned=True),
         )
         work = Work(weights=times("n", places.row_bytes), activations=times("n", 8 * columns), shape=f"{columns}")
         entry.call(kernel, *places.storages, self.stream, "position", "n", work=work)

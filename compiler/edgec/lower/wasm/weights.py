@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edgec.errors import ModelError
 from edgec.ir.compressed import ROWS, CompressedModel, PackedTensor
+from edgec.lower.wasm.kernels.codes import in_turns
 from edgec.lower.wasm.kernels.linear_float import pack_float
 from edgec.lower.wasm.program import Program, Storage
 
@@ -143,6 +144,7 @@ class WeightStore:
         one = interleaved_order(rows // 2) if gated else [*range(rows), *[-1] * (-rows % ROWS)]
         order = [-1 if row < 0 else expert * rows + row for expert in range(count) for row in one]
         if packed is not None:
+            order += [-1] * (-len(order) % (2 * ROWS))  # an even number of blocks
             return dataclasses.replace(self.packed(gather_rows(packed, order)), rows=rows)
         index = np.asarray(order)[:, None]
         floats = np.where(index < 0, 0, array.reshape(-1, columns)[np.maximum(index[:, 0], 0)]).astype(np.float32)
@@ -154,11 +156,11 @@ class WeightStore:
             tensor = gather_rows(tensor, interleaved_order(rows // 2))
         add = self.program.weight
         if tensor.low is None:
-            codes = add(f"{tensor.name}#codes", tensor.high, kind="nibbles")
+            codes = add(f"{tensor.name}#codes", in_turns(tensor.high), kind="nibbles")
         else:
-            codes = add(f"{tensor.name}#codes", byte_codes(tensor), kind="bytes")
-        scales = add(f"{tensor.name}#scales", tensor.scales)
-        zeros = add(f"{tensor.name}#zeros", tensor.zeros)
+            codes = add(f"{tensor.name}#codes", in_turns(byte_codes(tensor)), kind="bytes")
+        scales = add(f"{tensor.name}#scales", in_turns(tensor.scales))
+        zeros = add(f"{tensor.name}#zeros", in_turns(tensor.zeros))
         return Matrix(rows, tensor.columns, tensor.bits, (codes, scales, zeros))
 
     def _floats(self, name: str, array: npt.NDArray[np.float32], gated: bool) -> Matrix:

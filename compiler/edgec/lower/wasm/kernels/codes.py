@@ -4,17 +4,43 @@ One group is 8 rows by 32 features in the tile order of `edgec/ir/compressed.py`
 vectors of bytes, 4 rows by 4 features each: at `t`, `part` and `half` those of the rows `4 * half` ... and the
 features `16 * part + 4 * t` ... Codes are unsigned. A relaxed dot product takes 7 bits, so 8-bit codes are cut in two
 halves, whose products are added.
+
+The groups of blocks 2 i and 2 i + 1 take turns, in codes, scales and zero points alike; a last block without a partner
+lies by itself. A single row of activations takes two blocks at a time, and so reads one stream of codes, which is what
+processors prefetch best (docs/decisions/0022).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgec.ir.compressed import GROUP, ROWS
 from edgec.lower.wasm.kernels.builder import Buffer, Expr, bind, load
+
+
+def in_turns(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`[blocks, groups, ...]` of a packed tensor in the order of memory, one group after the other."""
+    blocks, groups, *rest = array.shape
+    whole = blocks // 2 * 2
+    pairs = array[:whole].reshape(-1, 2, groups, *rest).swapaxes(1, 2).reshape(-1, *rest)
+    return np.concatenate([pairs, array[whole:].reshape(-1, *rest)])
+
+
+def place_of_group(blocks: int | Expr | None, groups: int | Expr, block: Expr) -> Callable[[Expr], Expr]:
+    """`group -> place` in the order of `in_turns`. `blocks` is their number, None if it is an even one."""
+    odd = bind(tirx.truncmod(block, 2))
+    start = bind((block - odd) * groups + odd)
+    if blocks is None or (isinstance(blocks, int) and blocks % 2 == 0):
+        return lambda group: start + group * 2
+    partners = bind(tirx.Select(block - odd + 1 < blocks, T.int32(2), T.int32(1)))
+    return lambda group: start + group * partners
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from tvm.script.ir_builder import tirx as T
 
 from edgec.ir.compressed import GROUP, ROWS
 from edgec.lower.wasm.kernels.builder import Expr, KernelBuilder, PrimFunc, bind, store
+from edgec.lower.wasm.kernels.codes import place_of_group
 from edgec.lower.wasm.kernels.quantize import SCALE_FACTOR
 
 
 def embedding(
-    *, columns: int, bits: int, scale: float = 1.0, stride: int | None = None, learned: bool = False
+    *, rows: int, columns: int, bits: int, scale: float = 1.0, stride: int | None = None, learned: bool = False
 ) -> PrimFunc:
     """`output[i] = table[ids[i]] * scale`; for `learned` positions `output[i] += table[position + i]`.
 
@@ -23,7 +24,7 @@ def embedding(
     stride = columns if stride is None else stride
     with KernelBuilder() as k:
         ids = None if learned else k.buffer("ids", "int32")
-        read = _float_table(k, columns) if bits == 32 else _quantized_table(k, columns, bits)
+        read = _float_table(k, columns) if bits == 32 else _quantized_table(k, rows, columns, bits)
         output = k.buffer("output", "float32")
         position = k.scalar("position") if learned else None
         m = k.scalar("m")
@@ -54,7 +55,7 @@ def _float_table(k: KernelBuilder, columns: int) -> Callable[[Expr], Row]:
     return read
 
 
-def _quantized_table(k: KernelBuilder, columns: int, bits: int) -> Callable[[Expr], Row]:
+def _quantized_table(k: KernelBuilder, rows: int, columns: int, bits: int) -> Callable[[Expr], Row]:
     codes = k.buffer("codes", "uint8")
     scales = k.buffer("scales", "uint16")
     zeros = k.buffer("zeros", "uint8")
@@ -63,10 +64,11 @@ def _quantized_table(k: KernelBuilder, columns: int, bits: int) -> Callable[[Exp
     def read(token: Expr) -> Row:
         block = bind(tirx.truncdiv(token, ROWS))
         lane = bind(tirx.truncmod(token, ROWS))
+        place = place_of_group(-(-rows // ROWS), groups, block)
 
         def value(column: Expr) -> Expr:
             group = tirx.truncdiv(column, GROUP)
-            at = bind(block * groups + group)
+            at = bind(place(group))
             inside = bind(tirx.truncmod(column, GROUP))
             part = bind(tirx.truncdiv(inside, 16))
             t = tirx.truncdiv(tirx.truncmod(inside, 16), 4)

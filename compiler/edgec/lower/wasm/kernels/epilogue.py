@@ -87,46 +87,47 @@ class Finish:
 
 
 def for_each_tile(
-    blocks: int | Expr, m: Expr, finish: Finish, dot_blocks: Callable[[Sequence[Expr], Expr, int], Sequence[Registers]]
+    blocks: int | Expr,
+    m: Expr,
+    finish: Finish,
+    dot_blocks: Callable[[Sequence[Expr], Expr, int], Sequence[Registers]],
 ) -> None:
     """All blocks of 8 outputs (shared between threads) by all rows, in tiles of `ROW_TILE` rows.
 
-    `dot_blocks(weight blocks, first row, rows)` returns sums of each block, register `2 * r + half`. A single row takes
-    two blocks at a time: two streams from memory come in faster than one.
+    `dot_blocks(weight blocks, first row, rows)` returns sums of each block, register `2 * r + half`. Blocks are taken
+    two at a time, as they lie in memory.
     """
     gated = finish.epilogue.gated
 
-    def tile_of_block(block: Expr, row: Expr, tile: int) -> None:
-        if not gated:
-            up = None
-            (sums,) = dot_blocks([block], row, tile)
-        elif tile == 1:
-            sums, up = dot_blocks([block * 2, block * 2 + 1], row, tile)
-        else:
-            sums, up = (dot_blocks([block * 2 + part], row, tile)[0] for part in range(2))
-        write(block, row, tile, sums, up)
-
-    def write(block: Expr, row: Expr, tile: int, sums: Registers, up: Registers | None) -> None:
+    def write(block: Expr, row: Expr, tile: int, sums: Registers, up: Registers | None = None) -> None:
         for r in range(tile):
             for half in range(2):
                 i = 2 * r + half
                 finish(block, row + r, half, sums[i], None if up is None else up[i])
 
-    def pair_of_blocks(block: Expr, row: Expr) -> None:
-        for part, sums in enumerate(dot_blocks([block, block + 1], row, 1)):
-            write(block + part, row, 1, sums, None)
+    def two_blocks(pair: Expr, row: Expr, tile: int) -> None:
+        first, second = dot_blocks([pair * 2, pair * 2 + 1], row, tile)
+        if gated:
+            write(pair, row, tile, first, second)
+        else:
+            write(pair * 2, row, tile, first)
+            write(pair * 2 + 1, row, tile, second)
+
+    def one_block(block: Expr, row: Expr, tile: int) -> None:
+        write(block, row, tile, *dot_blocks([block], row, tile))
 
     whole, rest = tirx.truncdiv(m, ROW_TILE), tirx.truncmod(m, ROW_TILE)
+    pairs = blocks if gated else tirx.truncdiv(blocks, 2)
     with math.computed_constants(m):
-        with T.parallel(0, blocks) as block, T.serial(0, whole) as tile:
-            tile_of_block(block, tile * ROW_TILE, ROW_TILE)
-        if gated:
-            with T.parallel(0, blocks) as block, T.serial(0, rest) as r:
-                tile_of_block(block, m - 1 - r, 1)
+        with T.parallel(0, pairs) as pair, T.serial(0, whole) as tile:
+            two_blocks(pair, tile * ROW_TILE, ROW_TILE)
+        with T.parallel(0, pairs) as pair, T.serial(0, rest) as r:
+            two_blocks(pair, m - 1 - r, 1)
+        if gated or (isinstance(blocks, int) and blocks % 2 == 0):
             return
-        pairs = tirx.truncdiv(blocks + 1, 2)
-        with T.parallel(0, pairs) as pair, T.serial(0, rest) as r, T.If(pair * 2 + 1 < blocks):
-            with T.Then():
-                pair_of_blocks(pair * 2, m - 1 - r)
-            with T.Else():
-                tile_of_block(pair * 2, m - 1 - r, 1)
+        with T.If(tirx.truncmod(blocks, 2) == 1), T.Then():  # the last one, shared by rows
+            last = blocks - 1
+            with T.parallel(0, whole) as tile:
+                one_block(last, tile * ROW_TILE, ROW_TILE)
+            with T.parallel(0, rest) as r:
+                one_block(last, m - 1 - r, 1)

@@ -1,6 +1,6 @@
 """Quantized linear layers: `y[m, n] = epilogue(sum_k a[m, k] * w[n, k])`, W4A8 to W8A8.
 
-Weights are in tile order (`edgec/ir/compressed.py`), activations from `quantize.py`. Per group of
+Weights are in tile order with blocks in turns (`codes.py`), activations from `quantize.py`. Per group of
 32 features the dot product of codes is exact,
 
     d = sum(a * q) - zero / (16 * unit) * sum(a)
@@ -31,7 +31,7 @@ from edgec.lower.wasm.kernels.builder import (
     splat,
     window,
 )
-from edgec.lower.wasm.kernels.codes import CodeFormat
+from edgec.lower.wasm.kernels.codes import CodeFormat, place_of_group
 from edgec.lower.wasm.kernels.dot import DotAccumulators, activation_element, lane
 from edgec.lower.wasm.kernels.epilogue import PLAIN, Epilogue, Finish, for_each_tile, padded
 from edgec.lower.wasm.kernels.experts import Pairs, for_each_pair
@@ -62,7 +62,8 @@ def linear(
     Without `rows` and `columns` one kernel serves all shapes (a network of many shapes compiles
     faster): after m it takes `outputs`, which is also the output stride, and `groups`.
 
-    With `pairs`, `rows` are one expert's, m counts pairs and the parameter before output is the chosen experts.
+    With `pairs`, `rows` are one expert's, m counts pairs and the parameter before output is the chosen experts;
+    the blocks of all experts together are an even number.
     """
     groups: int | Expr
     outputs: int | Expr
@@ -87,31 +88,36 @@ def linear(
             outputs = rows // 2 if epilogue.gated else rows
             stride = padded(outputs) if output_stride is None else output_stride
         blocks = tirx.truncdiv(outputs + (ROWS - 1), ROWS) if rows is None else -(-outputs // ROWS)
+        weight_blocks = None if epilogue.gated or pairs is not None else blocks
         finish = Finish(epilogue, bias, residual, output, outputs, stride)
 
         def dot_blocks(blocks: Sequence[Expr], row: Expr, tile: int) -> list[Registers]:
             """For each block, 8 weight rows x `tile` activation rows; register 2 * r + half."""
             sums = [Registers(tile * 2, "float32x4") for _ in blocks]
             dots = [DotAccumulators(isa, bits, tile * 2) for _ in blocks]
+            places = [place_of_group(weight_blocks, groups, block) for block in blocks]
             for some in sums:
                 some.fill(tile * 2, 0.0)
             with T.serial(0, groups) as group:
-                at = [bind(block * groups + group) for block in blocks]
+                at = [bind(place(group)) for place in places]
                 weights = [window(codes, place * form.words) for place in at]
                 here = activations.window(row, group, groups)
-                _accumulate_codes(dots, form, weights, here.codes, tile)
                 code_sums, factors = (_Repeated(buffer, tile) for buffer in (here.sums, here.scales))
-                for b, place in enumerate(at):
-                    scale = [bind(form.scaled(_scale(scales, place * ROWS + 4 * half))) for half in range(2)]
-                    zero = [bind(form.zero(load(zeros, place * ROWS + 4 * half))) for half in range(2)]
-                    for r in range(tile):
-                        code_sum, factor = code_sums(r), factors(r)
-                        for half in range(2):
-                            i = 2 * r + half
-                            exact = T.Cast("float32x4", dots[b].result(i)) - zero[half] * code_sum
-                            sums[b][i] = sums[b][i] + exact * scale[half] * factor
-                    for r in range(tile):
-                        _add_outliers(sums[b], 2 * r, here, r, form, weights[b], scale)
+                # Registers hold the integer sums of two blocks of one row, or of one block of four.
+                together = len(at) if tile == 1 else 1
+                for start in range(0, len(at), together):
+                    taken = range(start, start + together)
+                    _accumulate_codes([dots[b] for b in taken], form, [weights[b] for b in taken], here.codes, tile)
+                    for b in taken:
+                        first = at[b] * ROWS
+                        scale = [bind(form.scaled(_scale(scales, first + 4 * half))) for half in range(2)]
+                        zero = [bind(form.zero(load(zeros, first + 4 * half))) for half in range(2)]
+                        for r in range(tile):
+                            for half in range(2):
+                                i = 2 * r + half
+                                exact = T.Cast("float32x4", dots[b].result(i)) - zero[half] * code_sums(r)
+                                sums[b][i] = sums[b][i] + exact * scale[half] * factors(r)
+                        _add_outliers(sums[b], here, tile, form, weights[b], scale)
             return sums
 
         if pairs is not None:
@@ -129,9 +135,7 @@ class _Repeated:
         self._tile = tile
 
     def __call__(self, row: int) -> Expr:
-        if self._tile == 1:
-            return self._rows
-        return bind(lane(self._rows, row))
+        return self._rows if self._tile == 1 else lane(self._rows, row)
 
 
 def _accumulate_codes(
@@ -141,57 +145,60 @@ def _accumulate_codes(
     for some in dots:
         some.clear(tile * 2)
 
-    def step(t: int, codes: Sequence[Buffer], activations: Buffer) -> None:
+    def step(t: int, codes: Sequence[Buffer], activations: Buffer, halves: Sequence[int]) -> None:
         vectors = [form.vectors(block, t) for block in codes]
         for part in range(2):
             weights = [
-                [tuple(bind(w) for w in some.widen(vector)) for vector in block(part)]
+                {half: tuple(bind(w) for w in some.widen(block(part)[half])) for half in halves}
                 for some, block in zip(dots, vectors, strict=True)
             ]
             repeated = dots[0].repeated(activations, (t * 2 + part) * ROW_TILE, tile)
             for r in range(tile):
                 row = bind(repeated(r))
                 for some, block in zip(dots, weights, strict=True):
-                    for half in range(2):
+                    for half in halves:
                         some.add(2 * r + half, row, block[half])
 
     if tile == 1:
         for t in range(4):
-            step(t, codes, activations)
+            step(t, codes, activations, range(2))
         return
     # A loop, because LLVM would reorder the straight code until no register is left. The first step stands before it:
     # a loop that starts with zeros makes engines keep the sums in memory.
-    step(0, codes, activations)
-    with T.serial(1, 4) as t:
-        moved = [window(block, t * form.step_words) for block in codes]
-        step(0, moved, window(activations, t * (2 * ROW_TILE)))
+    import os
+
+    for halves in ([0], [1]) if os.environ.get("HALF") else ([0, 1],):
+        step(0, codes, activations, halves)
+        with T.serial(1, 4) as t:
+            moved = [window(block, t * form.step_words) for block in codes]
+            step(0, moved, window(activations, t * (2 * ROW_TILE)), halves)
 
 
 def _add_outliers(
-    sums: Registers,
-    first: int,
-    activations: QuantizedBuffers,
-    row: int,
-    form: CodeFormat,
-    codes: Buffer,
-    scale: Sequence[Expr],
+    sums: Registers, activations: QuantizedBuffers, tile: int, form: CodeFormat, codes: Buffer, scale: Sequence[Expr]
 ) -> None:
-    """The outliers of one group of a row of the window: registers `first` and `first + 1` of `sums`."""
-
+    """The outliers of one group of `tile` rows, which are at the window; most groups have none."""
     values, places = activations.outliers, activations.places
     if values is None or places is None:
         return
 
-    def one(number: int) -> None:
+    def one(row: int, number: int) -> None:
         place = bind(places[number * ROW_TILE + row])
         with T.If(place >= 0), T.Then():
             value = splat(values[number * ROW_TILE + row], "float32x4")
             for half in range(2):
-                sums[first + half] = sums[first + half] + form.feature(codes, place, half) * scale[half] * value
+                i = 2 * row + half
+                sums[i] = sums[i] + form.feature(codes, place, half) * scale[half] * value
             if number + 1 < OUTLIERS:
-                one(number + 1)
+                one(row, number + 1)
 
-    one(0)
+    if tile == 1:
+        one(0, 0)
+        return
+    negative = T.call_llvm_pure_intrin("int32", "llvm.wasm.bitmask.v4i32", load(places, 0))
+    with T.If(negative != 2**ROW_TILE - 1), T.Then():
+        for row in range(tile):
+            one(row, 0)
 
 
 def _scale(scales: Buffer, index: Expr) -> Expr:

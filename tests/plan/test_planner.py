@@ -11,6 +11,7 @@ import pytest
 from edgec.errors import DoesNotFitError, UsageError
 from edgec.ir.plan import VARIANTS, Plan
 from edgec.plan import Target, make_plan
+from edgec.plan.planner import PREFILL_CHUNK
 from edgec.profiles import load, names, query
 from tests.plan.models import convolutional, decoder, encoder, llama_1b
 
@@ -133,7 +134,7 @@ def test_context_is_what_fits() -> None:
 def test_asked_context_is_rounded_up_to_pages(asked: int, given: int) -> None:
     plan = make_plan(decoder(), load("laptop-8gb"), context_length=asked)
     assert plan.context_length == given
-    assert plan.prefill_chunk == min(64, given)
+    assert plan.prefill_chunk == min(PREFILL_CHUNK, given)
 
 
 def test_context_of_the_model_is_the_limit() -> None:

@@ -32,7 +32,7 @@ from edgec.lower.wasm.kernels.builder import (
     window,
 )
 from edgec.lower.wasm.kernels.dot import lane, signed_dot
-from edgec.lower.wasm.kernels.kv_cache import Block, CacheBuffers, PageLayout
+from edgec.lower.wasm.kernels.kv_cache import BLOCKS, Block, CacheBuffers, PageLayout
 from edgec.lower.wasm.kernels.quantize import QuantizedBuffers, quantize_group
 from edgec.lower.wasm.kernels.softcap import capped
 from edgec.lower.wasm.target import Isa
@@ -181,7 +181,7 @@ def _exponentials(scratch: Buffer, scores: Expr, blocks: Expr, largest: Expr) ->
 
 
 class _Ahead:
-    """Reads a line of memory here and there from the next block, all lines of it at once.
+    """Reads a line of memory here and there from all blocks of a head that follow each other, all lines at once.
 
     When a single token attends, the cache comes from memory, and the kernels themselves ask for one line after the
     other. WebAssembly has no prefetch; what is read must be used, so `finish` writes it where the scores were.
@@ -196,11 +196,15 @@ class _Ahead:
     def touch(self, codes: Buffer, block: Expr) -> None:
         layout = self._cache.layout
         line = _LINE_BYTES // layout.element
-        with T.If(self._wanted), T.Then():
-            following = tirx.min(self._first + block + 1, self._last)
-            start = bind(self._cache.block(following, self._kv_head).codes)
-            found = [_as_integer(codes[start + at]) for at in range(0, layout.head_dim * BLOCK_TOKENS, line)]
-            self._read[0] = self._read[0] + tree_sum(found)
+        number = self._first + block
+        inside = tirx.truncmod(number, BLOCKS)
+        with T.If(tirx.all(self._wanted, tirx.any(inside == 0, block == 0))), T.Then():
+            run = tirx.min(BLOCKS - inside, self._last + 1 - number)
+            start = bind(self._cache.block(number, self._kv_head).codes)
+            with T.serial(0, run) as i:
+                here = window(codes, start + i * (layout.head_dim * BLOCK_TOKENS))
+                found = [_as_integer(here[at]) for at in range(0, layout.head_dim * BLOCK_TOKENS, line)]
+                self._read[0] = self._read[0] + tree_sum(found)
 
     def finish(self, scratch: Buffer, place: Expr) -> None:
         with T.If(self._wanted), T.Then():

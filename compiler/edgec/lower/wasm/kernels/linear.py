@@ -145,33 +145,35 @@ def _accumulate_codes(
     for some in dots:
         some.clear(tile * 2)
 
-    def step(t: int, codes: Sequence[Buffer], activations: Buffer, halves: Sequence[int]) -> None:
-        vectors = [form.vectors(block, t) for block in codes]
-        for part in range(2):
+    def step(codes: Sequence[Buffer], activations: Buffer, parts: int) -> None:
+        vectors = [form.vectors(block, 0) for block in codes]
+        for part in range(parts):
             weights = [
-                {half: tuple(bind(w) for w in some.widen(block(part)[half])) for half in halves}
+                [tuple(bind(w) for w in some.widen(vector)) for vector in block(part)]
                 for some, block in zip(dots, vectors, strict=True)
             ]
-            repeated = dots[0].repeated(activations, (t * 2 + part) * ROW_TILE, tile)
+            repeated = dots[0].repeated(activations, part * ROW_TILE, tile)
             for r in range(tile):
                 row = bind(repeated(r))
                 for some, block in zip(dots, weights, strict=True):
-                    for half in halves:
+                    for half in range(2):
                         some.add(2 * r + half, row, block[half])
+
+    def at(number: Expr | int, parts: int) -> tuple[list[Buffer], Buffer]:
+        words = form.step_words * parts // 2
+        return [window(block, number * words) for block in codes], window(activations, number * (parts * ROW_TILE))
 
     if tile == 1:
         for t in range(4):
-            step(t, codes, activations, range(2))
+            step(*at(t, 2), 2)
         return
-    # A loop, because LLVM would reorder the straight code until no register is left. The first step stands before it:
-    # a loop that starts with zeros makes engines keep the sums in memory.
-    import os
-
-    for halves in ([0], [1]) if os.environ.get("HALF") else ([0, 1],):
-        step(0, codes, activations, halves)
-        with T.serial(1, 4) as t:
-            moved = [window(block, t * form.step_words) for block in codes]
-            step(0, moved, window(activations, t * (2 * ROW_TILE)), halves)
+    # A loop, because LLVM would reorder the straight code until no register is left; with relaxed dots even that of two
+    # parts, where codes need no unpacking. The first step stands before it: a loop that starts with zeros makes engines
+    # keep the sums in memory.
+    parts = 1 if form.bits != 4 and dots[0].isa.relaxed_dot else 2
+    step(codes, activations, parts)
+    with T.serial(1, 8 // parts) as number:
+        step(*at(number, parts), parts)
 
 
 def _add_outliers(

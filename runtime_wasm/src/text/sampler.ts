@@ -140,10 +140,13 @@ export class Sampler {
 
 function indexOfLargest(scores: Float32Array | Float64Array): number {
   let best = 0;
+  let largest = scores[0];
   for (let id = 0; id < scores.length; id++) {
     const score = scores[id];
-    if (score > scores[best]) best = id;
-    else if (score !== score) throw new EdgecError("trap", "the model computed a logit that is not a number");
+    if (score <= largest) continue; // false for what is not a number
+    if (score !== score) throw new EdgecError("trap", "the model computed a logit that is not a number");
+    best = id;
+    largest = score;
   }
   return best;
 }

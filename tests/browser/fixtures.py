@@ -137,7 +137,7 @@ def write(folder: Path) -> None:
     """Replaces `folder`."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for kind in ("decoder", "graph"):
+    for kind in ("decoder", "graph", "graphs"):
         write_fake_bundle(folder / kind, kind=kind)
     _dump(folder / "tokenizers.json", make_tokenizers())
     _dump(folder / "resizes.json", make_resizes())

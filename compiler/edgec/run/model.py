@@ -17,7 +17,7 @@ from edgec.run.chat import Message, render_chat
 from edgec.run.decoder import DecoderState, Logits
 from edgec.run.engine import Engine
 from edgec.run.generation import Generation
-from edgec.run.graph import Arrays, run_graph
+from edgec.run.graph import Arrays, Graph, open_graph
 from edgec.run.sampler import Sampling
 from edgec.run.tasks import embedding
 from edgec.run.tasks.classification import Classification, classifications
@@ -145,12 +145,16 @@ class Model:
 
     # graphs
 
-    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
-        """Run a graph: arrays by input name in, arrays by output name out."""
+    def run(self, inputs: Arrays, *, graph: str | None = None) -> dict[str, npt.NDArray[Any]]:
+        """Run a graph: arrays by input name in, arrays by output name out. `graph` names one of several."""
+        return self.graph(graph).run(inputs)
+
+    def graph(self, name: str | None = None) -> Graph:
+        """A graph of the model by its name, or its only one."""
         if self._state is not None:
             hint = "use `generate`, `chat` or `logits`"
             raise UnsupportedError(f"`{self.manifest.model.name}` is a language model", hint=hint)
-        return run_graph(self.engine, inputs)
+        return open_graph(self.engine, name)
 
     def embed(self, texts: str | Sequence[str]) -> npt.NDArray[np.float32]:
         """Vectors of texts, float32 [texts, width]."""

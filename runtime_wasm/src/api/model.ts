@@ -54,12 +54,12 @@ export class Model {
     }, signal);
   }
 
-  /** Runs a graph: tensors by name in, tensors by name out. */
+  /** Runs a graph: tensors by name in, tensors by name out. `graph` names one of several. */
   async run(
     inputs: Readonly<Record<string, TensorInput>>,
-    { signal }: Abortable = {},
+    { graph, signal }: Abortable & { graph?: string } = {},
   ): Promise<Record<string, Tensor>> {
-    return (await this.backend.call("run", [inputs], { signal })) as Record<string, Tensor>;
+    return (await this.backend.call("run", [inputs, graph], { signal })) as Record<string, Tensor>;
   }
 
   /** One vector per text. */

@@ -34,7 +34,7 @@ type Handler = (session: Session, args: never[], context: CallContext) => unknow
 
 const HANDLERS = {
   generate: (session, [prompt, options], { signal, emit }) => session.generate(prompt, options, emit, signal),
-  run: (session, [inputs], { signal }) => session.run(inputs, signal),
+  run: (session, [inputs, graph], { signal }) => session.run(inputs, graph, signal),
   embed: (session, [texts], { signal }) => session.embed(texts, signal),
   classify: (session, [image, topK], { signal }) => session.classify(image, topK, signal),
   detect: (session, [image, thresholds], { signal }) => session.detect(image, thresholds, signal),

@@ -2,26 +2,25 @@
 
 import type { EmbeddingTask } from "../bundle/task.js";
 import type { Slot } from "../bundle/manifest.js";
-import type { Engine } from "../engine/engine.js";
 import { EdgecError } from "../errors.js";
 import type { Tokenizer } from "../text/tokenizer.js";
-import { type Tensor, runGraph } from "./graph.js";
+import { type Graph, type Tensor, runGraph } from "./graph.js";
 
-export function embedText(engine: Engine, tokenizer: Tokenizer, task: EmbeddingTask, text: string): Float32Array {
-  const ids = engine.manifest.inputs.find((slot) => slot.name === "input_ids");
+export function embedText(graph: Graph, tokenizer: Tokenizer, task: EmbeddingTask, text: string): Float32Array {
+  const ids = graph.inputs.find((slot) => slot.name === "input_ids");
   if (!ids || ids.shape.length !== 2)
     throw new EdgecError("unsupported", "the model has no input `input_ids` of two dimensions");
   const length = ids.shape[1];
-  const bound = typeof length === "number" ? length : (engine.manifest.dims[length] ?? Infinity);
+  const bound = typeof length === "number" ? length : (graph.dims[length] ?? Infinity);
   const tokens = truncated(tokenizer, text, Math.min(task.max_length, bound));
   const padded = typeof length === "number" ? length : tokens.length;
   const inputs = Object.fromEntries(
-    engine.manifest.inputs.map((slot) => [
+    graph.inputs.map((slot) => [
       slot.name,
-      { data: inputValues(slot, tokens, padded, engine.manifest.tokenizer?.pad_token_id ?? 0), shape: [1, padded] },
+      { data: inputValues(slot, tokens, padded, graph.engine.manifest.tokenizer?.pad_token_id ?? 0), shape: [1, padded] },
     ]),
   );
-  return pool(Object.values(runGraph(engine, inputs)), tokens.length, task);
+  return pool(Object.values(runGraph(graph, inputs)), tokens.length, task);
 }
 
 /** The ids with the tokenizer's special tokens; too long a text loses its end, not the special tokens. */

@@ -13,7 +13,7 @@ import type { Classification, Detection } from "../vision/results.js";
 import { DecoderState } from "./decoder.js";
 import { embedText } from "./embedding.js";
 import { type Generation, type GenerationOptions, type PieceData, generate } from "./generation.js";
-import { type Tensor, type TensorInput, runGraph } from "./graph.js";
+import { type Graph, type Tensor, type TensorInput, openGraph, runGraph } from "./graph.js";
 import { classifyImage, detectObjects } from "./vision.js";
 
 export interface SessionOptions extends LoaderOptions {
@@ -28,6 +28,7 @@ export type ModelInfo = Pick<
   | "dims"
   | "inputs"
   | "outputs"
+  | "graphs"
   | "context_length"
   | "prefill_chunk"
   | "generation"
@@ -90,6 +91,7 @@ export class Session {
       dims,
       inputs,
       outputs,
+      graphs,
       context_length,
       prefill_chunk,
       generation,
@@ -105,6 +107,7 @@ export class Session {
       dims,
       inputs,
       outputs,
+      graphs,
       context_length,
       prefill_chunk,
       generation,
@@ -139,11 +142,12 @@ export class Session {
     });
   }
 
-  run(inputs: Readonly<Record<string, TensorInput>>, signal?: AbortSignal): Promise<Record<string, Tensor>> {
-    return this.exclusive(signal, async () => {
-      this.requireGraph();
-      return runGraph(this.loaded.engine, inputs);
-    });
+  run(
+    inputs: Readonly<Record<string, TensorInput>>,
+    graph: string | undefined,
+    signal?: AbortSignal,
+  ): Promise<Record<string, Tensor>> {
+    return this.exclusive(signal, async () => runGraph(this.graph(graph), inputs));
   }
 
   embed(texts: readonly string[], signal?: AbortSignal): Promise<Float32Array[]> {
@@ -154,7 +158,7 @@ export class Session {
       for (const text of texts) {
         if (typeof text !== "string") throw new EdgecError("invalid-argument", "`embed` takes texts");
         throwIfAborted(signal);
-        vectors.push(embedText(this.loaded.engine, tokenizer, task, text));
+        vectors.push(embedText(this.graph(), tokenizer, task, text));
       }
       return vectors;
     });
@@ -163,7 +167,7 @@ export class Session {
   classify(image: ImageInput, topK: number, signal?: AbortSignal): Promise<Classification[]> {
     return this.exclusive(signal, async () => {
       const task = this.requireTask("image-classification");
-      return classifyImage(this.loaded.engine, task, await decodeImage(image, signal), topK);
+      return classifyImage(this.graph(), task, await decodeImage(image, signal), topK);
     });
   }
 
@@ -176,7 +180,7 @@ export class Session {
       const task = this.requireTask("object-detection");
       const { scoreThreshold = task.score_threshold, iouThreshold = task.iou_threshold } = thresholds;
       const settings = { ...task, score_threshold: scoreThreshold, iou_threshold: iouThreshold };
-      return detectObjects(this.loaded.engine, settings, await decodeImage(image, signal));
+      return detectObjects(this.graph(), settings, await decodeImage(image, signal));
     });
   }
 
@@ -263,6 +267,11 @@ export class Session {
         hint: "use `run`",
       });
     return this.state;
+  }
+
+  private graph(name?: string): Graph {
+    this.requireGraph();
+    return openGraph(this.loaded.engine, name);
   }
 
   private requireGraph(): void {

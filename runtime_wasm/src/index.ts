@@ -62,7 +62,7 @@ export type {
 } from "./api/openai.js";
 export type { Dimension } from "./bundle/dims.js";
 export type { DType, Manifest, Slot, Variant } from "./bundle/manifest.js";
-export type { ClassificationTask, DetectionTask, EmbeddingTask, ImageSpec, Task } from "./bundle/task.js";
+export type { ClassificationTask, DetectionTask, EmbeddingTask, ImageSpec, SimilarityTask, Task } from "./bundle/task.js";
 export type { CacheKind } from "./load/cache.js";
 export type { RetryPolicy } from "./load/download.js";
 export type { LoadPhase, LoadProgress } from "./load/files.js";

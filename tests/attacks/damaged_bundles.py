@@ -460,6 +460,32 @@ field(
     ),
 )
 
+SIMILARITY = {
+    "type": "text-image-similarity",
+    "text": {"max_length": 8},
+    "image": IMAGE,
+    "scale": 10.5,
+    "bias": -1,
+    "scores": "sigmoid",
+    "normalize": False,
+}
+field("sound-similarity", None, "texts and images in one space", put("task", value=SIMILARITY))
+for _case, _name, _value, _why in [
+    ("length-missing", "text", {}, "texts have a longest length"),
+    ("length-zero", "text", {"max_length": 0}, "no room for a text"),
+    ("height-zero", "image", {**IMAGE, "height": 0}, "no room for a picture"),
+    ("scale-text", "scale", "10", "a scale is a number"),
+    ("bias-null", "bias", None, "a bias is a number"),
+    ("scores-unknown", "scores", "cosine", "softmax or sigmoid"),
+    ("normalize-number", "normalize", 1, "true or false"),
+]:
+    field(
+        f"task-similarity-{_case}",
+        "manifest-invalid",
+        _why,
+        put("task", value={**SIMILARITY, _name: _value}),
+    )
+
 # --- weights -----------------------------------------------------------------------------------------------
 
 field(

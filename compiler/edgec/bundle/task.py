@@ -30,6 +30,13 @@ def check_task(node: Node) -> None:
         for name in ("score_threshold", "iou_threshold"):
             if not 0 <= node[name].number() <= 1:
                 raise node[name].fail("is outside 0 to 1")
+    elif kind == "text-image-similarity":
+        node["text"]["max_length"].integer(1)
+        _check_image(node["image"])
+        for name in ("scale", "bias"):
+            node[name].number()
+        node["scores"].choice(["softmax", "sigmoid"])
+        node["normalize"].boolean()
 
 
 def _check_image(node: Node) -> None:

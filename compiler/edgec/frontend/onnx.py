@@ -15,6 +15,7 @@ from edgec.frontend.onnx_external import check_external_data
 from edgec.frontend.onnx_ops import op_problems
 from edgec.frontend.onnx_opset import opset_of, upgrade
 from edgec.frontend.problems import Problem, refuse
+from edgec.frontend.towers import split_towers
 from edgec.ir.model import ModelFacts, ModelIR
 
 _FLOATS = (
@@ -61,7 +62,7 @@ def load(
         task=task,
     )
     ir.verify()
-    return ir
+    return split_towers(ir)
 
 
 def _read(path: Path) -> onnx.ModelProto:

@@ -60,7 +60,7 @@ named as in Llama's checkpoints, whatever the source (i counts layers); those in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -163,7 +163,8 @@ class ModelIR:
                 known = {value.name for value in values}
                 for missing in [given for given in names if given not in known]:
                     raise ModelError(f"the part `{name}` of `{self.facts.name}` has no {side} `{missing}`")
-            foreign = _inputs_of(graph, part.outputs) - set(part.inputs)
+            outputs = [value for value in graph.outputs if value.name in part.outputs]
+            foreign = inputs_of(graph, outputs) - set(part.inputs)
             if foreign:
                 raise ModelError(f"the part `{name}` of `{self.facts.name}` also needs the input `{min(foreign)}`")
 
@@ -185,9 +186,9 @@ class ModelIR:
             raise ModelError(f"`{self.facts.name}` has windows of {len(decoder.windows)} layers, not {decoder.layers}")
 
 
-def _inputs_of(graph: onnx_ir.Graph, outputs: tuple[str, ...]) -> set[str]:
-    """Names of the graph inputs that `outputs` depend on."""
-    wanted = [value for value in graph.outputs if value.name in outputs]
+def inputs_of(graph: onnx_ir.Graph, values: Sequence[onnx_ir.Value]) -> set[str]:
+    """Names of the graph inputs that `values` depend on."""
+    wanted = list(values)
     seen: set[onnx_ir.Value] = set()
     while wanted:
         value = wanted.pop()

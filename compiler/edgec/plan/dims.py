@@ -57,10 +57,11 @@ def bounds(model: ModelIR, given: Mapping[str, int] | None) -> tuple[dict[str, i
 def _default(name: str, task: Mapping[str, Any], model: str) -> tuple[int, str]:
     kind = next((kind for pattern, kind in _PATTERNS if pattern.search(name)), None)
     image = task.get("image") or {}
+    longest = task.get("max_length") or (task.get("text") or {}).get("max_length")
     if kind == "batch":
         return 1, "one input at a time on a device"
-    if kind == "sequence" and task.get("max_length"):
-        return int(task["max_length"]), "the model's own longest input"
+    if kind == "sequence" and longest:
+        return int(longest), "the model's own longest input"
     if kind == "sequence":
         return _DEFAULT_SEQUENCE, "a page of text; `max_dims` changes it"
     if kind in ("height", "width") and image.get(kind):

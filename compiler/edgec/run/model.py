@@ -19,7 +19,7 @@ from edgec.run.engine import Engine
 from edgec.run.generation import Generation
 from edgec.run.graph import Arrays, Graph, open_graph
 from edgec.run.sampler import Sampling
-from edgec.run.tasks import embedding
+from edgec.run.tasks import embedding, similarity
 from edgec.run.tasks.classification import Classification, classifications
 from edgec.run.tasks.detection import Detection, detections
 from edgec.run.tasks.images import image_output
@@ -159,17 +159,33 @@ class Model:
     def embed(self, texts: str | Sequence[str]) -> npt.NDArray[np.float32]:
         """Vectors of texts, float32 [texts, width]."""
         task = self._require_task("embedding")
-        info = self.manifest.tokenizer
-        return embedding.embed(
-            self,
-            self._require_tokenizer(),
-            task,
-            [texts] if isinstance(texts, str) else list(texts),
-            pad_token_id=(info.pad_token_id if info else None) or 0,
+        return embedding.embed(self, self._require_tokenizer(), task, _listed(texts), pad_token_id=self._padding())
+
+    def embed_text(self, texts: str | Sequence[str]) -> npt.NDArray[np.float32]:
+        """Vectors of texts in the space of `embed_image`, float32 [texts, width]."""
+        task, graph = self._require_task(similarity.TASK), self.graph(similarity.TEXT_GRAPH)
+        return similarity.embed_texts(
+            graph, self._require_tokenizer(), task, _listed(texts), pad_token_id=self._padding()
         )
 
-    def classify(self, image: Any, *, top_k: int = 5) -> list[Classification]:
-        """The best classes of a picture: a path, a Pillow image or uint8 [height, width, 3]."""
+    def embed_image(self, images: Any) -> npt.NDArray[np.float32]:
+        """Vectors of one picture or a list of them in the space of `embed_text`, float32 [images, width]."""
+        task, graph = self._require_task(similarity.TASK), self.graph(similarity.IMAGE_GRAPH)
+        return similarity.embed_images(graph, task, images if isinstance(images, (list, tuple)) else [images])
+
+    def similarity(self, texts: str | Sequence[str], images: Any) -> npt.NDArray[np.float32]:
+        """The model's logit for every text with every picture, float32 [texts, images]; larger fits better."""
+        task = self._require_task(similarity.TASK)
+        return similarity.compare(task, self.embed_text(texts), self.embed_image(images))
+
+    def classify(self, image: Any, *, labels: Sequence[str] | None = None, top_k: int = 5) -> list[Classification]:
+        """The best classes of a picture: a path, a Pillow image or uint8 [height, width, 3].
+
+        A model of texts and images chooses among `labels`, which are any texts; other models know their own.
+        """
+        if labels is not None:
+            task = self._require_task(similarity.TASK)
+            return similarity.choose(task, labels, self.similarity(labels, [image]), top_k)
         task = self._require_task("image-classification")
         output, _ = image_output(self, task["image"], image)
         return classifications(output, task, top_k)
@@ -223,10 +239,19 @@ class Model:
             raise UnsupportedError(f"`{self.manifest.model.name}` is not a language model", hint=hint)
         return self._state
 
+    def _padding(self) -> int:
+        """The id that fills up texts."""
+        info = self.manifest.tokenizer
+        return (info.pad_token_id if info else None) or 0
+
     def _require_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
             raise UnsupportedError(f"`{self.manifest.model.name}` has no tokenizer", hint="give token ids")
         return self.tokenizer
+
+
+def _listed(texts: str | Sequence[str]) -> list[str]:
+    return [texts] if isinstance(texts, str) else list(texts)
 
 
 __all__ = ["Model", "load"]

@@ -64,17 +64,35 @@ export class Model {
 
   /** One vector per text. */
   async embed(texts: string | readonly string[], { signal }: Abortable = {}): Promise<Float32Array[]> {
-    return (await this.backend.call("embed", [typeof texts === "string" ? [texts] : texts], {
-      signal,
-    })) as Float32Array[];
+    return (await this.backend.call("embed", [listed(texts)], { signal })) as Float32Array[];
   }
 
-  /** The best `topK` (5) labels for an image. */
+  /** Vectors of texts in the space of `embedImage`. */
+  async embedText(texts: string | readonly string[], { signal }: Abortable = {}): Promise<Float32Array[]> {
+    return (await this.backend.call("embedTexts", [listed(texts)], { signal })) as Float32Array[];
+  }
+
+  /** Vectors of images in the space of `embedText`. */
+  async embedImage(images: ImageSource | readonly ImageSource[], { signal }: Abortable = {}): Promise<Float32Array[]> {
+    return (await this.backend.call("embedImages", [await portables(images)], { signal })) as Float32Array[];
+  }
+
+  /** The model's logit for every text with every image, a row per text; larger fits better. */
+  async similarity(
+    texts: string | readonly string[],
+    images: ImageSource | readonly ImageSource[],
+    { signal }: Abortable = {},
+  ): Promise<Float32Array[]> {
+    const args = [listed(texts), await portables(images)];
+    return (await this.backend.call("similarity", args, { signal })) as Float32Array[];
+  }
+
+  /** The best `topK` (5) labels for an image. Models of texts and images choose among `labels`, which are any texts. */
   async classify(
     image: ImageSource,
-    { topK = 5, signal }: Abortable & { topK?: number } = {},
+    { topK = 5, labels, signal }: Abortable & { topK?: number; labels?: readonly string[] } = {},
   ): Promise<Classification[]> {
-    return (await this.backend.call("classify", [await portable(image), topK], { signal })) as Classification[];
+    return (await this.backend.call("classify", [await portable(image), topK, labels], { signal })) as Classification[];
   }
 
   /** The objects in an image; the thresholds are the bundle's where they are left out. */
@@ -114,6 +132,11 @@ export class Model {
     return this.backend.dispose();
   }
 }
+
+const listed = (texts: string | readonly string[]): readonly string[] => (typeof texts === "string" ? [texts] : texts);
+
+const portables = (images: ImageSource | readonly ImageSource[]): Promise<ImageInput[]> =>
+  Promise.all((Array.isArray(images) ? (images as ImageSource[]) : [images as ImageSource]).map(portable));
 
 /** Elements of the page cannot go to a worker, their pixels can. Relative URLs mean the page's. */
 async function portable(image: ImageSource): Promise<ImageInput> {

@@ -41,7 +41,17 @@ export interface DetectionTask {
   iou_threshold: number;
 }
 
-export type KnownTask = EmbeddingTask | ClassificationTask | DetectionTask;
+export interface SimilarityTask {
+  type: "text-image-similarity";
+  text: { max_length: number };
+  image: ImageSpec;
+  scale: number;
+  bias: number;
+  scores: "softmax" | "sigmoid";
+  normalize: boolean;
+}
+
+export type KnownTask = EmbeddingTask | ClassificationTask | DetectionTask | SimilarityTask;
 export type Task = KnownTask | { type: string };
 
 /** Throws `manifest-invalid` for a known `type` with wrong fields; unknown types are fine. */
@@ -64,6 +74,13 @@ export function parseTask(field: Field): Task | null {
       field.at("decoder").choice(["yolox"]);
       for (const stride of field.at("strides").elements()) stride.integer(1, MAX_SIDE);
       for (const name of ["score_threshold", "iou_threshold"]) checkFraction(field.at(name));
+      break;
+    case "text-image-similarity":
+      field.at("text").at("max_length").integer(1);
+      checkImage(field.at("image"));
+      for (const name of ["scale", "bias"]) field.at(name).number();
+      field.at("scores").choice(["softmax", "sigmoid"]);
+      field.at("normalize").boolean();
       break;
   }
   return field.object() as unknown as Task;

@@ -14,6 +14,7 @@ import { DecoderState } from "./decoder.js";
 import { embedText } from "./embedding.js";
 import { type Generation, type GenerationOptions, type PieceData, generate } from "./generation.js";
 import { type Graph, type Tensor, type TensorInput, openGraph, runGraph } from "./graph.js";
+import { IMAGE_GRAPH, TEXT_GRAPH, choose, compare, imageVector, textVector } from "./similarity.js";
 import { classifyImage, detectObjects } from "./vision.js";
 
 export interface SessionOptions extends LoaderOptions {
@@ -164,8 +165,61 @@ export class Session {
     });
   }
 
-  classify(image: ImageInput, topK: number, signal?: AbortSignal): Promise<Classification[]> {
+  /** Vectors of texts in the space of `embedImages`. */
+  embedTexts(texts: readonly string[], signal?: AbortSignal): Promise<Float32Array[]> {
+    return this.exclusive(signal, async () => this.textVectors(texts, signal));
+  }
+
+  embedImages(images: readonly ImageInput[], signal?: AbortSignal): Promise<Float32Array[]> {
+    return this.exclusive(signal, () => this.imageVectors(images, signal));
+  }
+
+  /** The logit of every text with every image, a row per text. */
+  similarity(
+    texts: readonly string[],
+    images: readonly ImageInput[],
+    signal?: AbortSignal,
+  ): Promise<Float32Array[]> {
     return this.exclusive(signal, async () => {
+      const task = this.requireTask("text-image-similarity");
+      return compare(task, this.textVectors(texts, signal), await this.imageVectors(images, signal));
+    });
+  }
+
+  private textVectors(texts: readonly string[], signal?: AbortSignal): Float32Array[] {
+    const task = this.requireTask("text-image-similarity");
+    const [graph, tokenizer] = [this.graph(TEXT_GRAPH), this.requireTokenizer()];
+    return texts.map((text) => {
+      if (typeof text !== "string") throw new EdgecError("invalid-argument", "texts are needed");
+      throwIfAborted(signal);
+      return textVector(graph, tokenizer, task, text);
+    });
+  }
+
+  private async imageVectors(images: readonly ImageInput[], signal?: AbortSignal): Promise<Float32Array[]> {
+    const task = this.requireTask("text-image-similarity");
+    const graph = this.graph(IMAGE_GRAPH);
+    const vectors: Float32Array[] = [];
+    for (const image of images) {
+      throwIfAborted(signal);
+      vectors.push(imageVector(graph, task, await decodeImage(image, signal)));
+    }
+    return vectors;
+  }
+
+  /** `labels` are for models of texts and images, which choose among any texts. */
+  classify(
+    image: ImageInput,
+    topK: number,
+    labels: readonly string[] | undefined,
+    signal?: AbortSignal,
+  ): Promise<Classification[]> {
+    return this.exclusive(signal, async () => {
+      if (labels) {
+        const task = this.requireTask("text-image-similarity");
+        const rows = compare(task, this.textVectors(labels, signal), await this.imageVectors([image], signal));
+        return choose(task, labels, Float32Array.from(rows, ([logit]) => logit), topK);
+      }
       const task = this.requireTask("image-classification");
       return classifyImage(this.graph(), task, await decodeImage(image, signal), topK);
     });

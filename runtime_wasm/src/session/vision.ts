@@ -16,7 +16,8 @@ export function detectObjects(graph: Graph, task: DetectionTask, image: Pixels):
   return detections(output, task, placement, image);
 }
 
-function imageOutput(graph: Graph, spec: ImageSpec, image: Pixels): { output: Float32Array; placement: Placement } {
+/** The graph's first floating-point output for an image, and where that lies in the input. */
+export function imageOutput(graph: Graph, spec: ImageSpec, image: Pixels): { output: Float32Array; placement: Placement } {
   const [slot, ...others] = graph.inputs;
   if (!slot || others.length > 0) throw new EdgecError("unsupported", "the model does not have exactly one input");
   const { pixels, placement } = fitImage(image, spec);

@@ -118,8 +118,10 @@ def _crop_box(w: int, h: int, width: int, height: int, crop: float) -> tuple[int
 
 
 def _resize(image: Image, size: tuple[int, int], spec: Mapping[str, Any]) -> Image:
+    """Horizontally first; Pillow 13 would take the other order for pictures that are higher than wide."""
     resampling = _pillow().Resampling
-    return image.resize(size, resampling.BICUBIC if spec["interpolation"] == "bicubic" else resampling.BILINEAR)
+    kind = resampling.BICUBIC if spec["interpolation"] == "bicubic" else resampling.BILINEAR
+    return image.resize((size[0], image.height), kind).resize(size, kind)
 
 
 def to_tensor(pixels: npt.NDArray[np.uint8], spec: Mapping[str, Any], *, raw: bool) -> npt.NDArray[Any]:

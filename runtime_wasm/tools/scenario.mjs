@@ -3,7 +3,7 @@
 /**
  * Jobs: a text (answered as a chat, or continued where there is no chat template), or an object with one of
  *   prompt: text or ids · messages: [...] · inputs: {name: {shape, dtype, data}} (data in base64) · texts: [...] ·
- *   classify / detect: {width, height, data} (RGB or RGBA bytes in base64) · similarity: {texts, images}
+ *   classify / detect / ocr: {width, height, data} (RGB or RGBA bytes in base64) · similarity: {texts, images}
  * `inputs` may come with `graph`, the name of one of several, `classify` with `labels`,
  * and, for the first two, options of `generate`. Each is run `repeat` times; times are those of the last.
  */
@@ -59,6 +59,7 @@ export async function runJob(model, job, options, keepOutputs) {
   }
   if (job.classify)
     return { labels: await model.classify(toImage(job.classify), { labels: job.labels }), seconds: seconds() };
+  if (job.ocr) return { lines: await model.ocr(toImage(job.ocr)), seconds: seconds() };
   if (job.detect) return { objects: await model.detect(toImage(job.detect)), seconds: seconds() };
   const { prompt, messages, tools, ...own } = job;
   await model.reset(); // so that prefill times are those of the whole prompt

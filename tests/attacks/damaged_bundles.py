@@ -486,6 +486,26 @@ for _case, _name, _value, _why in [
         put("task", value={**SIMILARITY, _name: _value}),
     )
 
+_COLORS = {"channels": "RGB", "mean": [0, 0, 0], "std": [1, 1, 1]}
+_DETECT = {**_COLORS, "longest": 64, "threshold": 0.3, "box_threshold": 0.5, "unclip": 1.5, "shortest": 3}
+_RECOGNIZE = {**_COLORS, "height": 32, "least_width": 8, "characters": ["", "a"]}
+_OCR = {"type": "ocr", "min_score": 0, "detect": _DETECT, "recognize": _RECOGNIZE}
+field("sound-ocr", None, "text in pictures", put("task", value=_OCR))
+for _case, _part, _value, _why in [
+    ("score", "min_score", 2, "a probability"),
+    ("detect-missing", "detect", None, "two graphs, two settings"),
+    ("threshold", "detect", {**_DETECT, "threshold": -1}, "a probability"),
+    ("longest", "detect", {**_DETECT, "longest": 1 << 20}, "memory for a picture is bounded"),
+    ("unclip", "detect", {**_DETECT, "unclip": 1e9}, "boxes stay near the picture"),
+    ("shortest", "detect", {**_DETECT, "shortest": -1}, "a length"),
+    ("detect-std", "detect", {**_DETECT, "std": [0, 1, 1]}, "a division by zero"),
+    ("height", "recognize", {**_RECOGNIZE, "height": 0}, "no room for a line"),
+    ("least-width", "recognize", {**_RECOGNIZE, "least_width": 1 << 20}, "memory for a line is bounded"),
+    ("characters", "recognize", {**_RECOGNIZE, "characters": ["", 1]}, "characters are texts"),
+    ("channels", "recognize", {**_RECOGNIZE, "channels": "GRAY"}, "RGB or BGR"),
+]:
+    field(f"task-ocr-{_case}", "manifest-invalid", _why, put("task", value={**_OCR, _part: _value}))
+
 # --- weights -----------------------------------------------------------------------------------------------
 
 field(

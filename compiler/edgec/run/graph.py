@@ -17,7 +17,7 @@ from edgec.errors import RunError, UsageError
 from edgec.run.engine import Engine, numpy_dtype
 
 Arrays = Mapping[str, npt.ArrayLike]
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+_STEPS = re.compile(r"(?:([0-9]+)\*)?([A-Za-z_][A-Za-z0-9_.]*)")  # a dimension that a size tells: `name`, or `32*name`
 
 
 class Graph:
@@ -86,8 +86,9 @@ def _bind_dims(
         if len(shape) != len(slot.shape):
             raise UsageError(f"input `{name}` has {len(shape)} dimensions", hint=f"the model wants {_shown(slot)}")
         for dimension, size in zip(slot.shape, shape, strict=True):
-            if isinstance(dimension, str) and _NAME.fullmatch(dimension):
-                dims.setdefault(dimension, size)
+            steps = _STEPS.fullmatch(dimension) if isinstance(dimension, str) else None
+            if steps is not None:
+                dims.setdefault(steps[2], size // max(1, int(steps[1] or 1)))
     for name, size in dims.items():
         if not 1 <= size <= bounds[name]:
             hint = "use smaller inputs, or compile the model for larger ones"

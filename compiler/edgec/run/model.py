@@ -19,10 +19,11 @@ from edgec.run.engine import Engine
 from edgec.run.generation import Generation
 from edgec.run.graph import Arrays, Graph, open_graph
 from edgec.run.sampler import Sampling
-from edgec.run.tasks import embedding, similarity
+from edgec.run.tasks import embedding, ocr, similarity
 from edgec.run.tasks.classification import Classification, classifications
 from edgec.run.tasks.detection import Detection, detections
 from edgec.run.tasks.images import image_output
+from edgec.run.tasks.ocr import TextLine
 from edgec.run.tokenizer import Tokenizer
 
 
@@ -195,6 +196,11 @@ class Model:
         task = self._require_task("object-detection")
         output, placement = image_output(self, task["image"], image)
         return detections(output, task, placement)
+
+    def ocr(self, image: Any) -> list[TextLine]:
+        """The lines of text in a picture (a path, a Pillow image or uint8 [height, width, 3]), in reading order."""
+        task = self._require_task(ocr.TASK)
+        return ocr.read_text(self.graph(ocr.DETECT_GRAPH), self.graph(ocr.RECOGNIZE_GRAPH), task, image)
 
     @property
     def inputs(self) -> Sequence[Slot]:

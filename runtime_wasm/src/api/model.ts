@@ -3,6 +3,7 @@
 import { EdgecError } from "../errors.js";
 import type { GenerationOptions, Generation } from "../session/generation.js";
 import type { Tensor, TensorInput } from "../session/graph.js";
+import type { TextLine } from "../session/ocr.js";
 import type { ModelInfo, Prompt, Stats } from "../session/session.js";
 import type { ChatMessage } from "../text/chat.js";
 import type { ImageInput } from "../vision/decode.js";
@@ -102,6 +103,11 @@ export class Model {
   ): Promise<Detection[]> {
     const { signal, ...thresholds } = options;
     return (await this.backend.call("detect", [await portable(image), thresholds], { signal })) as Detection[];
+  }
+
+  /** The lines of text in an image, in reading order. */
+  async ocr(image: ImageSource, { signal }: Abortable = {}): Promise<TextLine[]> {
+    return (await this.backend.call("ocr", [await portable(image)], { signal })) as TextLine[];
   }
 
   /** The token ids that `generate` (a text) or `chat` (messages) would start from. */

@@ -41,6 +41,7 @@ const HANDLERS = {
   similarity: (session, [texts, images], { signal }) => session.similarity(texts, images, signal),
   classify: (session, [image, topK, labels], { signal }) => session.classify(image, topK, labels, signal),
   detect: (session, [image, thresholds], { signal }) => session.detect(image, thresholds, signal),
+  ocr: (session, [image], { signal }) => session.ocr(image, signal),
   encode: (session, [prompt]) => session.encode(prompt),
   decode: (session, [ids]) => session.decode(ids),
   reset: (session) => session.reset(),

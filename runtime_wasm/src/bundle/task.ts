@@ -4,17 +4,21 @@ import type { Field } from "./json.js";
 
 const MAX_SIDE = 8192;
 
-export interface ImageSpec {
+/** How pixels become numbers. */
+export interface Colors {
+  channels: "RGB" | "BGR";
+  mean: [number, number, number];
+  std: [number, number, number];
+}
+
+export interface ImageSpec extends Colors {
   width: number;
   height: number;
   layout: "NCHW" | "NHWC";
-  channels: "RGB" | "BGR";
   fit: "crop" | "letterbox" | "stretch";
   crop?: number;
   pad?: number;
   interpolation: "bicubic" | "bilinear";
-  mean: [number, number, number];
-  std: [number, number, number];
 }
 
 export interface EmbeddingTask {
@@ -51,7 +55,20 @@ export interface SimilarityTask {
   normalize: boolean;
 }
 
-export type KnownTask = EmbeddingTask | ClassificationTask | DetectionTask | SimilarityTask;
+export interface OcrTask {
+  type: "ocr";
+  detect: Colors & {
+    longest: number;
+    threshold: number;
+    box_threshold: number;
+    unclip: number;
+    shortest: number;
+  };
+  recognize: Colors & { height: number; least_width: number; characters: string[] };
+  min_score: number;
+}
+
+export type KnownTask = EmbeddingTask | ClassificationTask | DetectionTask | SimilarityTask | OcrTask;
 export type Task = KnownTask | { type: string };
 
 /** Throws `manifest-invalid` for a known `type` with wrong fields; unknown types are fine. */
@@ -82,8 +99,26 @@ export function parseTask(field: Field): Task | null {
       field.at("scores").choice(["softmax", "sigmoid"]);
       field.at("normalize").boolean();
       break;
+    case "ocr":
+      checkOcr(field);
+      break;
   }
   return field.object() as unknown as Task;
+}
+
+function checkOcr(field: Field): void {
+  const [detect, recognize] = [field.at("detect"), field.at("recognize")];
+  for (const part of [detect, recognize]) checkColors(part);
+  detect.at("longest").integer(1, MAX_SIDE);
+  recognize.at("height").integer(1, MAX_SIDE);
+  recognize.at("least_width").integer(1, MAX_SIDE);
+  recognize.at("characters").strings();
+  for (const fraction of [detect.at("threshold"), detect.at("box_threshold"), field.at("min_score")])
+    checkFraction(fraction);
+  for (const name of ["unclip", "shortest"]) {
+    const value = detect.at(name).number();
+    if (value < 0 || value > MAX_SIDE) throw detect.at(name).fail(`is outside 0 to ${MAX_SIDE}`);
+  }
 }
 
 function checkFraction(field: Field): void {
@@ -95,7 +130,6 @@ function checkImage(field: Field): void {
   field.at("width").integer(1, MAX_SIDE);
   field.at("height").integer(1, MAX_SIDE);
   field.at("layout").choice(["NCHW", "NHWC"]);
-  field.at("channels").choice(["RGB", "BGR"]);
   field.at("interpolation").choice(["bicubic", "bilinear"]);
   const fit = field.at("fit").choice(["crop", "letterbox", "stretch"]);
   const crop = field.find("crop");
@@ -107,6 +141,11 @@ function checkImage(field: Field): void {
   }
   if (fit === "letterbox" && !pad) throw field.fail("lacks `pad`");
   pad?.integer(0, 255);
+  checkColors(field);
+}
+
+function checkColors(field: Field): void {
+  field.at("channels").choice(["RGB", "BGR"]);
   for (const name of ["mean", "std"]) {
     const numbers = field
       .at(name)

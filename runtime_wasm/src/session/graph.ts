@@ -79,7 +79,8 @@ const RANGES: Partial<Record<DType, [bigint, bigint]>> = {
 const FLOATS: ReadonlySet<DType> = new Set(["float32", "float64", "float16", "bfloat16"]);
 /** Every element of their arrays is allowed. */
 const FREE: ReadonlySet<DType> = new Set(["int32", "int64", "uint8", "int8", "int16", "uint16", "uint32", "uint64"]);
-const NAME = /^[A-Za-z_][A-Za-z0-9_.]*$/;
+/** A dimension that a size tells: `name`, or `32*name`. */
+const STEPS = /^(?:([0-9]+)\*)?([A-Za-z_][A-Za-z0-9_.]*)$/;
 
 const wrong = (message: string, hint?: string): EdgecError => new EdgecError("invalid-argument", message, { hint });
 
@@ -181,7 +182,8 @@ function bindDims(bounds: Dims, tensors: { slot: Slot; shape: readonly number[] 
     if (shape.length !== slot.shape.length)
       throw wrong(`input \`${slot.name}\` has ${shape.length} dimensions`, `the model wants ${shown(slot)}`);
     slot.shape.forEach((dimension, i) => {
-      if (typeof dimension === "string" && NAME.test(dimension)) dims[dimension] ??= shape[i];
+      const steps = typeof dimension === "string" ? STEPS.exec(dimension) : null;
+      if (steps) dims[steps[2]] ??= Math.floor(shape[i] / Math.max(1, Number(steps[1] ?? 1)));
     });
   }
   for (const [name, bound] of Object.entries(bounds)) {

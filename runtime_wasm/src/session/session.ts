@@ -14,6 +14,7 @@ import { DecoderState } from "./decoder.js";
 import { embedText } from "./embedding.js";
 import { type Generation, type GenerationOptions, type PieceData, generate } from "./generation.js";
 import { type Graph, type Tensor, type TensorInput, openGraph, runGraph } from "./graph.js";
+import { DETECT_GRAPH, RECOGNIZE_GRAPH, type TextLine, readText } from "./ocr.js";
 import { IMAGE_GRAPH, TEXT_GRAPH, choose, compare, imageVector, textVector } from "./similarity.js";
 import { classifyImage, detectObjects } from "./vision.js";
 
@@ -235,6 +236,13 @@ export class Session {
       const { scoreThreshold = task.score_threshold, iouThreshold = task.iou_threshold } = thresholds;
       const settings = { ...task, score_threshold: scoreThreshold, iou_threshold: iouThreshold };
       return detectObjects(this.graph(), settings, await decodeImage(image, signal));
+    });
+  }
+
+  ocr(image: ImageInput, signal?: AbortSignal): Promise<TextLine[]> {
+    return this.exclusive(signal, async () => {
+      const task = this.requireTask("ocr");
+      return readText(this.graph(DETECT_GRAPH), this.graph(RECOGNIZE_GRAPH), task, await decodeImage(image, signal));
     });
   }
 

@@ -124,13 +124,29 @@ def _resize(image: Image, size: tuple[int, int], spec: Mapping[str, Any]) -> Ima
     return image.resize((size[0], image.height), kind).resize(size, kind)
 
 
+def pixels_of(image: Image) -> npt.NDArray[np.uint8]:
+    """uint8 [height, width, 3]."""
+    return np.asarray(image)
+
+
+def resized(pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """uint8 [height, width, 3] in another size (width, height), bilinear."""
+    return np.asarray(_resize(_pillow().fromarray(pixels), size, {"interpolation": "bilinear"}))
+
+
 def to_tensor(pixels: npt.NDArray[np.uint8], spec: Mapping[str, Any], *, raw: bool) -> npt.NDArray[Any]:
     """[1, 3, h, w] or [1, h, w, 3]: float32 `(v - mean) / std`, or uint8 pixels when `raw`."""
-    if spec["channels"] == "BGR":
-        pixels = pixels[..., ::-1]
-    values: npt.NDArray[Any] = pixels
-    if not raw:
-        values = ((pixels - np.array(spec["mean"], np.float64)) / np.array(spec["std"], np.float64)).astype(np.float32)
+    values: npt.NDArray[Any] = _ordered(pixels, spec) if raw else colors(pixels, spec)
     if spec["layout"] == "NCHW":
         values = values.transpose(2, 0, 1)
     return np.ascontiguousarray(values[np.newaxis])
+
+
+def colors(pixels: npt.NDArray[np.uint8], spec: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+    """float32 [height, width, 3]: `(v - mean) / std` in the order of `channels`."""
+    mean, std = (np.array(spec[name], np.float64) for name in ("mean", "std"))
+    return ((_ordered(pixels, spec) - mean) / std).astype(np.float32)
+
+
+def _ordered(pixels: npt.NDArray[np.uint8], spec: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
+    return pixels[..., ::-1] if spec["channels"] == "BGR" else pixels

@@ -19,6 +19,7 @@ from edgec.run.engine import Engine
 from edgec.run.generation import Generation
 from edgec.run.graph import Arrays, Graph, open_graph
 from edgec.run.sampler import Sampling
+from edgec.run.search import Match, index_folder
 from edgec.run.tasks import embedding, ocr, similarity
 from edgec.run.tasks.classification import Classification, classifications
 from edgec.run.tasks.detection import Detection, detections
@@ -178,6 +179,17 @@ class Model:
         """The model's logit for every text with every picture, float32 [texts, images]; larger fits better."""
         task = self._require_task(similarity.TASK)
         return similarity.compare(task, self.embed_text(texts), self.embed_image(images))
+
+    def similarity_task(self) -> Mapping[str, Any]:
+        """The task of a model of texts and images. Raises `UnsupportedError` for others."""
+        return self._require_task(similarity.TASK)
+
+    def search(self, folder: Path | str, text: str, *, top_k: int = 10, cache: Path | None = None) -> list[Match]:
+        """The pictures below a folder that fit a text best, best first; of animations some frames are looked at.
+
+        Vectors are kept in the file `cache`. `edgec.run.search.index_folder` also says what could not be read.
+        """
+        return index_folder(self, folder, cache=cache).search(self.embed_text(text), top_k=top_k)
 
     def classify(self, image: Any, *, labels: Sequence[str] | None = None, top_k: int = 5) -> list[Classification]:
         """The best classes of a picture: a path, a Pillow image or uint8 [height, width, 3].

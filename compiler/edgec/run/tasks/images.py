@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,15 +71,36 @@ def _pillow() -> Any:
 
 
 def _open(path: Path) -> Image:
-    pil = _pillow()
-    try:
-        with path.open("rb") as stream:
-            opened: Image = pil.open(stream)
+    with _reading(path), path.open("rb") as stream:
+        opened: Image = _pillow().open(stream)
+        opened.load()
+        return opened
+
+
+def frames_of(path: Path, content: bytes, most: int) -> Iterator[tuple[int | None, Image]]:
+    """The picture in a file of that `content` with the number None, or frames of an animation, spread evenly."""
+    with _reading(path):
+        opened: Any = _pillow().open(io.BytesIO(content))
+        count = getattr(opened, "n_frames", 1)
+        if count == 1:
             opened.load()
-            return opened
-    except pil.DecompressionBombError:
+            yield None, opened
+            return
+        for index in sorted(
+            {round(i * (count - 1) / (most - 1)) for i in range(most)} if count > most else range(count)
+        ):
+            opened.seek(index)
+            yield index, opened.copy()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Errors of Pillow in our words."""
+    try:
+        yield
+    except _pillow().DecompressionBombError:
         raise UsageError(f"the picture `{path}` is too large") from None
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a known format, or damaged"
         raise UsageError(f"the picture `{path}` cannot be read ({reason})") from error
 

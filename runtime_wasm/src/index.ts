@@ -62,13 +62,14 @@ export type {
 } from "./api/openai.js";
 export type { Dimension } from "./bundle/dims.js";
 export type { DType, Manifest, Slot, Variant } from "./bundle/manifest.js";
-export type { ClassificationTask, DetectionTask, EmbeddingTask, ImageSpec, Task } from "./bundle/task.js";
+export type { ClassificationTask, DetectionTask, EmbeddingTask, ImageSpec, OcrTask, SimilarityTask, Task } from "./bundle/task.js";
 export type { CacheKind } from "./load/cache.js";
 export type { RetryPolicy } from "./load/download.js";
 export type { LoadPhase, LoadProgress } from "./load/files.js";
 export type { BundleSource } from "./load/source.js";
 export type { Generation, GenerationOptions } from "./session/generation.js";
 export type { Tensor, TensorData, TensorInput } from "./session/graph.js";
+export type { TextLine } from "./session/ocr.js";
 export type { ModelInfo, Stats } from "./session/session.js";
 export type { ChatMessage } from "./text/chat.js";
 export type { SamplingOptions } from "./text/sampler.js";

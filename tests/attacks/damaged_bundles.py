@@ -29,6 +29,7 @@ class Case:
     why: str
     damage: Callable[[Path], None]
     disk_only: bool = False
+    kind: str = "decoder"  # of the bundle that is damaged, see `fake_module`
 
 
 CASES: list[Case] = []
@@ -44,7 +45,9 @@ def case(name: str, code: str | None, why: str, *, disk_only: bool = False) -> C
     return register
 
 
-def field(name: str, code: str | None, why: str, change: Callable[[Manifest], object]) -> None:
+def field(
+    name: str, code: str | None, why: str, change: Callable[[Manifest], object], *, kind: str = "decoder"
+) -> None:
     """Registers a change of the parsed manifest."""
 
     def damage(root: Path) -> None:
@@ -52,7 +55,7 @@ def field(name: str, code: str | None, why: str, change: Callable[[Manifest], ob
         change(manifest)
         (root / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
 
-    CASES.append(Case(name, code, why, damage))
+    CASES.append(Case(name, code, why, damage, kind=kind))
 
 
 def text(name: str, code: str | None, why: str, change: Callable[[str], str]) -> None:
@@ -309,6 +312,42 @@ field(
 field("entry-missing", "manifest-invalid", "a decoder decodes", drop("entry_points", "decode"))
 field("entry-parameters", "manifest-invalid", "the ABI fixes them", put("entry_points", "decode", value=[]))
 field("entry-name", "manifest-invalid", "export names are plain", put("entry_points", "a b", value=[]))
+
+
+def graphs(name: str, code: str | None, why: str, change: Callable[[Manifest], object]) -> None:
+    """Registers a change of the model with the graphs `run` and `total`."""
+    field(f"graphs-{name}", code, why, change, kind="graphs")
+
+
+graphs("sound", None, "two graphs in a bundle", lambda m: None)
+graphs(
+    "shared-slots",
+    None,
+    "graphs may share inputs and outputs",
+    put("graphs", "run", value={"inputs": ["x", "word"], "outputs": ["y", "z", "sum"]}),
+)
+graphs("empty", "manifest-invalid", "a model is at least one graph", put("graphs", value={}))
+graphs(
+    "missing",
+    "manifest-invalid",
+    "one graph is called `run`",
+    lambda m: (m.pop("graphs"), m["entry_points"].pop("run")),
+)
+graphs("list", "manifest-invalid", "an object", put("graphs", value=[]))
+graphs("null", "manifest-invalid", "it is left out, not null", put("graphs", value=None))
+graphs("without-entry", "manifest-invalid", "nothing to call", drop("entry_points", "total"))
+graphs("unknown-input", "manifest-invalid", "no slot of this name", put("graphs", "total", "inputs", value=["z"]))
+graphs("unknown-output", "manifest-invalid", "no slot of this name", put("graphs", "total", "outputs", value=["word"]))
+graphs("twice", "manifest-invalid", "a name once", put("graphs", "total", "inputs", value=["word", "word"]))
+graphs("unused-input", "manifest-invalid", "nothing would read it", put("graphs", "total", "inputs", value=[]))
+graphs("unused-output", "manifest-invalid", "nothing writes it", put("graphs", "run", "outputs", value=["y"]))
+graphs("no-output", "manifest-invalid", "it would be of no use", put("graphs", "total", "outputs", value=[]))
+graphs("field-unknown", "manifest-invalid", "nothing else is allowed", put("graphs", "total", "extra", value=1))
+graphs("field-missing", "manifest-invalid", "both are needed", drop("graphs", "total", "inputs"))
+graphs("parameter-unknown", "manifest-invalid", "a name of `dims`", put("entry_points", "total", value=["n"]))
+graphs("parameter-twice", "manifest-invalid", "each once", put("entry_points", "run", value=["batch", "batch"]))
+graphs("dimension-unbound", "manifest-invalid", "the shape of `x` needs it", put("entry_points", "run", value=[]))
+field("graphs-of-decoder", "manifest-invalid", "only graph models have them", put("graphs", value={}))
 field("dims-zero", "manifest-invalid", "a bound is at least 1", put("dims", "batch", value=0))
 field("dims-name", "manifest-invalid", "names are identifiers", put("dims", "a b", value=1))
 field("slot-outside", "manifest-invalid", "outputs are read from the workspace", put("outputs", 0, "offset", value=0))
@@ -420,6 +459,52 @@ field(
         value={"type": "image-classification", "image": {**IMAGE, "fit": "crop"}, "labels": None, "scores": "logits"},
     ),
 )
+
+SIMILARITY = {
+    "type": "text-image-similarity",
+    "text": {"max_length": 8},
+    "image": IMAGE,
+    "scale": 10.5,
+    "bias": -1,
+    "scores": "sigmoid",
+    "normalize": False,
+}
+field("sound-similarity", None, "texts and images in one space", put("task", value=SIMILARITY))
+for _case, _name, _value, _why in [
+    ("length-missing", "text", {}, "texts have a longest length"),
+    ("length-zero", "text", {"max_length": 0}, "no room for a text"),
+    ("height-zero", "image", {**IMAGE, "height": 0}, "no room for a picture"),
+    ("scale-text", "scale", "10", "a scale is a number"),
+    ("bias-null", "bias", None, "a bias is a number"),
+    ("scores-unknown", "scores", "cosine", "softmax or sigmoid"),
+    ("normalize-number", "normalize", 1, "true or false"),
+]:
+    field(
+        f"task-similarity-{_case}",
+        "manifest-invalid",
+        _why,
+        put("task", value={**SIMILARITY, _name: _value}),
+    )
+
+_COLORS = {"channels": "RGB", "mean": [0, 0, 0], "std": [1, 1, 1]}
+_DETECT = {**_COLORS, "longest": 64, "threshold": 0.3, "box_threshold": 0.5, "unclip": 1.5, "shortest": 3}
+_RECOGNIZE = {**_COLORS, "height": 32, "least_width": 8, "characters": ["", "a"]}
+_OCR = {"type": "ocr", "min_score": 0, "detect": _DETECT, "recognize": _RECOGNIZE}
+field("sound-ocr", None, "text in pictures", put("task", value=_OCR))
+for _case, _part, _value, _why in [
+    ("score", "min_score", 2, "a probability"),
+    ("detect-missing", "detect", None, "two graphs, two settings"),
+    ("threshold", "detect", {**_DETECT, "threshold": -1}, "a probability"),
+    ("longest", "detect", {**_DETECT, "longest": 1 << 20}, "memory for a picture is bounded"),
+    ("unclip", "detect", {**_DETECT, "unclip": 1e9}, "boxes stay near the picture"),
+    ("shortest", "detect", {**_DETECT, "shortest": -1}, "a length"),
+    ("detect-std", "detect", {**_DETECT, "std": [0, 1, 1]}, "a division by zero"),
+    ("height", "recognize", {**_RECOGNIZE, "height": 0}, "no room for a line"),
+    ("least-width", "recognize", {**_RECOGNIZE, "least_width": 1 << 20}, "memory for a line is bounded"),
+    ("characters", "recognize", {**_RECOGNIZE, "characters": ["", 1]}, "characters are texts"),
+    ("channels", "recognize", {**_RECOGNIZE, "channels": "GRAY"}, "RGB or BGR"),
+]:
+    field(f"task-ocr-{_case}", "manifest-invalid", _why, put("task", value={**_OCR, _part: _value}))
 
 # --- weights -----------------------------------------------------------------------------------------------
 
@@ -672,7 +757,7 @@ def _(root: Path) -> None:
 def write_case(case: Case, folder: Path) -> Path:
     """Write the bundle of one case and return its path."""
     root = folder / f"{case.name}.edgec"
-    write_fake_bundle(root)
+    write_fake_bundle(root, kind=case.kind)
     case.damage(root)
     return root
 

@@ -116,15 +116,17 @@ def make_tokenizers() -> dict[str, Any]:
 
 
 def make_resizes() -> list[dict[str, Any]]:
-    """Random pixels, resized by Pillow."""
+    """Random pixels, resized by Pillow, horizontally first."""
     random = np.random.default_rng(0)
     sizes = [(7, 5, 3, 4), (5, 7, 12, 9), (16, 16, 16, 7), (31, 9, 8, 9), (40, 30, 13, 11), (3, 3, 1, 1), (1, 1, 4, 4)]
+    sizes += [(9, 40, 4, 11)]  # Pillow by itself takes the other order
     cases = []
     for width, height, to_width, to_height in sizes:
         pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
         case = {"width": width, "height": height, "pixels": _base64(pixels), "to": [to_width, to_height]}
         for name, kind in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
-            case[name] = _base64(np.asarray(Image.fromarray(pixels).resize((to_width, to_height), kind)))
+            narrow = Image.fromarray(pixels).resize((to_width, height), kind)
+            case[name] = _base64(np.asarray(narrow.resize((to_width, to_height), kind)))
         cases.append(case)
     return cases
 
@@ -137,7 +139,7 @@ def write(folder: Path) -> None:
     """Replaces `folder`."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for kind in ("decoder", "graph"):
+    for kind in ("decoder", "graph", "graphs"):
         write_fake_bundle(folder / kind, kind=kind)
     _dump(folder / "tokenizers.json", make_tokenizers())
     _dump(folder / "resizes.json", make_resizes())

@@ -1,11 +1,13 @@
 """A complete bundle around a hand-written wasm module with trivial arithmetic.
 
 It obeys docs/runtime-abi.md in everything, so it tests loaders, samplers and sessions before and
-without a compiler. `python -m tests.run.fake_module DIR` writes `DIR/decoder.edgec`, `DIR/graph.edgec`.
+without a compiler. `python -m tests.run.fake_module DIR` writes `DIR/decoder.edgec`, `DIR/graph.edgec`,
+`DIR/graphs.edgec`.
 
 The decoder's state after the ids t[0..p] is h = fold(h * 31 + t + 7), its logits are
 scale[v] * ((h * (2v + 1) + 3 * high[v] + low[v]) & 1023), with the ids kept in a paged KV cache.
-The graph computes y[b, j] = 2 * x[b, j] + bias[j] and z[b] = b (int32).
+The graph computes y[b, j] = 2 * x[b, j] + bias[j] and z[b] = b (int32). The model of two graphs has that one as `run`
+and `total`, which computes sum = word[0] + word[1] + word[2] (int32).
 """
 
 from __future__ import annotations
@@ -59,6 +61,8 @@ LOGITS = HIDDEN + 64
 X = WORKSPACE
 Y = X + 256
 Z = Y + 256
+WORD = Z + 64
+SUM = WORD + 64
 WEIGHTS = WORKSPACE + WORKSPACE_BYTES
 SCALE = WEIGHTS
 HIGH = SCALE + 1088
@@ -187,6 +191,16 @@ _GRAPH = f"""
     BARRIER (i32.const 0))
 """
 
+_TOTAL = f"""
+  (func (export "total") (param $tid i32) (param $threads i32) (result i32)
+    (if (i32.eqz (local.get $tid)) (then
+      (i32.store (i32.const {SUM}) (i32.add (i32.load (i32.const {WORD}))
+        (i32.add (i32.load (i32.const {WORD + 4})) (i32.load (i32.const {WORD + 8})))))))
+    BARRIER (i32.const 0))
+"""
+
+_BODIES = {"decoder": _DECODER, "graph": _GRAPH, "graphs": _GRAPH + _TOTAL}
+
 
 def wasm(body: str, *, threads: bool) -> bytes:
     """Assemble one variant of a module."""
@@ -247,7 +261,7 @@ def _byte_alphabet() -> list[str]:
 
 
 def make_lowered(kind: str = "decoder", *, seed: int = 0, threads: bool = True) -> LoweredModule:
-    body = _DECODER if kind == "decoder" else _GRAPH
+    body = _BODIES[kind]
     plain = wasm(body, threads=False)
     bases = ("simd128", "relaxed", "relaxed16")
     variants = dict.fromkeys(bases, plain)
@@ -287,13 +301,18 @@ def make_lowered(kind: str = "decoder", *, seed: int = 0, threads: bool = True) 
             ),
             kv=KVLayout(16, PAGE_TOKENS, PAGE_BYTES, PAGES, CONTROL + 1024),
         )
+    several = kind == "graphs"
+    x, word = TensorSlot("x", "float32", ("batch", 4), X, 256), TensorSlot("word", "int32", (3,), WORD, 12)
+    y, z = TensorSlot("y", "float32", ("batch", 4), Y, 256), TensorSlot("z", "int32", ("batch",), Z, 64)
+    total = TensorSlot("sum", "int32", (1,), SUM, 4)
+    run = EntryPoint("run", ("batch",), ("x",), ("y", "z"))
     return LoweredModule(
         kind="graph",
         variants=variants,
         memory=memory,
-        entry_points=(EntryPoint("run", ("batch",)),),
-        inputs=(TensorSlot("x", "float32", ("batch", 4), X, 256),),
-        outputs=(TensorSlot("y", "float32", ("batch", 4), Y, 256), TensorSlot("z", "int32", ("batch",), Z, 64)),
+        entry_points=(run, EntryPoint("total", (), ("word",), ("sum",))) if several else (run,),
+        inputs=(x, word) if several else (x,),
+        outputs=(y, z, total) if several else (y, z),
         dims={"batch": 16},
         weights=(raw,),
     )
@@ -302,7 +321,7 @@ def make_lowered(kind: str = "decoder", *, seed: int = 0, threads: bool = True) 
 def make_model(kind: str = "decoder") -> ModelIR:
     graph = onnx_ir.Model(onnx_ir.Graph([], [], nodes=[], opset_imports={"": 23}, name="fake"), ir_version=10)
     facts = ModelFacts(f"fake-{kind}", "fake", "onnx", "0" * 64, 1024, "Apache-2.0")
-    if kind == "graph":
+    if kind != "decoder":
         return ModelIR(graph, "graph", facts)
     decoder = DecoderFacts(
         layers=1,
@@ -352,6 +371,6 @@ def write_fake_bundle(
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    for name in ("decoder", "graph"):
+    for name in _BODIES:
         written = write_fake_bundle(folder / f"{name}.edgec", kind=name)
         print(json.dumps({"path": str(written.path), "bytes": written.manifest.total_bytes()}))

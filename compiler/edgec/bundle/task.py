@@ -30,13 +30,38 @@ def check_task(node: Node) -> None:
         for name in ("score_threshold", "iou_threshold"):
             if not 0 <= node[name].number() <= 1:
                 raise node[name].fail("is outside 0 to 1")
+    elif kind == "text-image-similarity":
+        node["text"]["max_length"].integer(1)
+        _check_image(node["image"])
+        for name in ("scale", "bias"):
+            node[name].number()
+        node["scores"].choice(["softmax", "sigmoid"])
+        node["normalize"].boolean()
+    elif kind == "ocr":
+        _check_ocr(node)
+
+
+def _check_ocr(node: Node) -> None:
+    detect, recognize = node["detect"], node["recognize"]
+    for part in (detect, recognize):
+        _check_colors(part)
+    detect["longest"].integer(1, MAX_SIDE)
+    recognize["height"].integer(1, MAX_SIDE)
+    recognize["least_width"].integer(1, MAX_SIDE)
+    recognize["characters"].strings()
+    fractions = (detect["threshold"], detect["box_threshold"], node["min_score"])
+    for fraction in fractions:
+        if not 0 <= fraction.number() <= 1:
+            raise fraction.fail("is outside 0 to 1")
+    for name in ("unclip", "shortest"):
+        if not 0 <= detect[name].number() <= MAX_SIDE:
+            raise detect[name].fail(f"is outside 0 to {MAX_SIDE}")
 
 
 def _check_image(node: Node) -> None:
     node["width"].integer(1, MAX_SIDE)
     node["height"].integer(1, MAX_SIDE)
     node["layout"].choice(["NCHW", "NHWC"])
-    node["channels"].choice(["RGB", "BGR"])
     node["interpolation"].choice(["bicubic", "bilinear"])
     fit = node["fit"].choice(["crop", "letterbox", "stretch"])
     crop, pad = node.get("crop"), node.get("pad")
@@ -48,6 +73,11 @@ def _check_image(node: Node) -> None:
         raise node.fail("lacks `pad`")
     if pad is not None:
         pad.integer(0, 255)
+    _check_colors(node)
+
+
+def _check_colors(node: Node) -> None:
+    node["channels"].choice(["RGB", "BGR"])
     for name in ("mean", "std"):
         numbers = [element.number() for element in node[name].elements()]
         if len(numbers) != 3:

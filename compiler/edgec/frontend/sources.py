@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgec.errors import ModelError, UnsupportedError
-from edgec.frontend import gguf, hf, hub, onnx, task_model
+from edgec.frontend import gguf, hf, hub, ocr, onnx, task_model
 from edgec.frontend.families import FAMILIES
 from edgec.frontend.files import read_json
 from edgec.frontend.problems import Problem
@@ -23,7 +23,7 @@ _SUFFIXES: dict[str, Literal["gguf", "onnx"]] = {".gguf": "gguf", ".onnx": "onnx
 
 @dataclass(frozen=True)
 class _Source:
-    kind: Literal["decoder", "task", "gguf", "onnx"]
+    kind: Literal["decoder", "task", "gguf", "onnx", "ocr"]
     path: Path
     name: str | None = None  # where the path says nothing
 
@@ -45,9 +45,9 @@ def load(
     Raises `UnsupportedError` when `check` finds problems, and `ModelError` when the source makes no
     sense, both before any weight is read.
     """
-    found = _resolve(source)
-    name = name or found.name
     description, task = _task(task)
+    found = _resolve(source, description["type"] if description else task)
+    name = name or found.name
     match found.kind:
         case "decoder":
             return hf.load(found.path, name=name)
@@ -55,6 +55,8 @@ def load(
             return gguf.load(found.path, name=name)
         case "onnx":
             return onnx.load(found.path, name=name, task=description, supported_ops=supported_ops)
+        case "ocr":
+            return ocr.load(found.path, name=name, description=description, supported_ops=supported_ops)
         case "task":
             return task_model.load(
                 found.path, name=name, task=task, description=description, supported_ops=supported_ops
@@ -68,7 +70,8 @@ def check(
 
     Reads no weight, but downloads a hub id's files.
     """
-    found = _resolve(source)
+    description, task = _task(task)
+    found = _resolve(source, description["type"] if description else task)
     match found.kind:
         case "decoder":
             return hf.check(found.path)
@@ -76,8 +79,10 @@ def check(
             return gguf.check(found.path)
         case "onnx":
             return onnx.check(found.path, supported_ops=supported_ops)
+        case "ocr":
+            return ocr.check(found.path, supported_ops=supported_ops)
         case "task":
-            return task_model.check(found.path, task=_task(task)[1], supported_ops=supported_ops)
+            return task_model.check(found.path, task=task, supported_ops=supported_ops)
 
 
 def _task(task: str | None) -> tuple[dict[str, Any] | None, str | None]:
@@ -87,7 +92,7 @@ def _task(task: str | None) -> tuple[dict[str, Any] | None, str | None]:
     return None, task
 
 
-def _resolve(source: str | Path) -> _Source:
+def _resolve(source: str | Path, task: str | None) -> _Source:
     path = Path(source)
     try:
         exists = path.exists()
@@ -96,7 +101,7 @@ def _resolve(source: str | Path) -> _Source:
             raise ModelError(f"`{source}` cannot be read: {os.strerror(error.errno or 0)}") from error
         exists = False
     if exists:
-        return _local(path)
+        return _Source("ocr", path) if task == ocr.TASK and path.is_dir() else _local(path)
     hub_source = hub.parse(str(source)) if isinstance(source, str) else None
     if hub_source is None:
         raise ModelError(f"`{source}` does not exist", hint=f"a model is {_KNOWN}")

@@ -3,6 +3,7 @@
 import { EdgecError } from "../errors.js";
 import type { GenerationOptions, Generation } from "../session/generation.js";
 import type { Tensor, TensorInput } from "../session/graph.js";
+import type { TextLine } from "../session/ocr.js";
 import type { ModelInfo, Prompt, Stats } from "../session/session.js";
 import type { ChatMessage } from "../text/chat.js";
 import type { ImageInput } from "../vision/decode.js";
@@ -54,27 +55,45 @@ export class Model {
     }, signal);
   }
 
-  /** Runs a graph: tensors by name in, tensors by name out. */
+  /** Runs a graph: tensors by name in, tensors by name out. `graph` names one of several. */
   async run(
     inputs: Readonly<Record<string, TensorInput>>,
-    { signal }: Abortable = {},
+    { graph, signal }: Abortable & { graph?: string } = {},
   ): Promise<Record<string, Tensor>> {
-    return (await this.backend.call("run", [inputs], { signal })) as Record<string, Tensor>;
+    return (await this.backend.call("run", [inputs, graph], { signal })) as Record<string, Tensor>;
   }
 
   /** One vector per text. */
   async embed(texts: string | readonly string[], { signal }: Abortable = {}): Promise<Float32Array[]> {
-    return (await this.backend.call("embed", [typeof texts === "string" ? [texts] : texts], {
-      signal,
-    })) as Float32Array[];
+    return (await this.backend.call("embed", [listed(texts)], { signal })) as Float32Array[];
   }
 
-  /** The best `topK` (5) labels for an image. */
+  /** Vectors of texts in the space of `embedImage`. */
+  async embedText(texts: string | readonly string[], { signal }: Abortable = {}): Promise<Float32Array[]> {
+    return (await this.backend.call("embedTexts", [listed(texts)], { signal })) as Float32Array[];
+  }
+
+  /** Vectors of images in the space of `embedText`. */
+  async embedImage(images: ImageSource | readonly ImageSource[], { signal }: Abortable = {}): Promise<Float32Array[]> {
+    return (await this.backend.call("embedImages", [await portables(images)], { signal })) as Float32Array[];
+  }
+
+  /** The model's logit for every text with every image, a row per text; larger fits better. */
+  async similarity(
+    texts: string | readonly string[],
+    images: ImageSource | readonly ImageSource[],
+    { signal }: Abortable = {},
+  ): Promise<Float32Array[]> {
+    const args = [listed(texts), await portables(images)];
+    return (await this.backend.call("similarity", args, { signal })) as Float32Array[];
+  }
+
+  /** The best `topK` (5) labels for an image. Models of texts and images choose among `labels`, which are any texts. */
   async classify(
     image: ImageSource,
-    { topK = 5, signal }: Abortable & { topK?: number } = {},
+    { topK = 5, labels, signal }: Abortable & { topK?: number; labels?: readonly string[] } = {},
   ): Promise<Classification[]> {
-    return (await this.backend.call("classify", [await portable(image), topK], { signal })) as Classification[];
+    return (await this.backend.call("classify", [await portable(image), topK, labels], { signal })) as Classification[];
   }
 
   /** The objects in an image; the thresholds are the bundle's where they are left out. */
@@ -84,6 +103,11 @@ export class Model {
   ): Promise<Detection[]> {
     const { signal, ...thresholds } = options;
     return (await this.backend.call("detect", [await portable(image), thresholds], { signal })) as Detection[];
+  }
+
+  /** The lines of text in an image, in reading order. */
+  async ocr(image: ImageSource, { signal }: Abortable = {}): Promise<TextLine[]> {
+    return (await this.backend.call("ocr", [await portable(image)], { signal })) as TextLine[];
   }
 
   /** The token ids that `generate` (a text) or `chat` (messages) would start from. */
@@ -114,6 +138,11 @@ export class Model {
     return this.backend.dispose();
   }
 }
+
+const listed = (texts: string | readonly string[]): readonly string[] => (typeof texts === "string" ? [texts] : texts);
+
+const portables = (images: ImageSource | readonly ImageSource[]): Promise<ImageInput[]> =>
+  Promise.all((Array.isArray(images) ? (images as ImageSource[]) : [images as ImageSource]).map(portable));
 
 /** Elements of the page cannot go to a worker, their pixels can. Relative URLs mean the page's. */
 async function portable(image: ImageSource): Promise<ImageInput> {

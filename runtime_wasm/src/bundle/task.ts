@@ -4,17 +4,21 @@ import type { Field } from "./json.js";
 
 const MAX_SIDE = 8192;
 
-export interface ImageSpec {
+/** How pixels become numbers. */
+export interface Colors {
+  channels: "RGB" | "BGR";
+  mean: [number, number, number];
+  std: [number, number, number];
+}
+
+export interface ImageSpec extends Colors {
   width: number;
   height: number;
   layout: "NCHW" | "NHWC";
-  channels: "RGB" | "BGR";
   fit: "crop" | "letterbox" | "stretch";
   crop?: number;
   pad?: number;
   interpolation: "bicubic" | "bilinear";
-  mean: [number, number, number];
-  std: [number, number, number];
 }
 
 export interface EmbeddingTask {
@@ -41,7 +45,30 @@ export interface DetectionTask {
   iou_threshold: number;
 }
 
-export type KnownTask = EmbeddingTask | ClassificationTask | DetectionTask;
+export interface SimilarityTask {
+  type: "text-image-similarity";
+  text: { max_length: number };
+  image: ImageSpec;
+  scale: number;
+  bias: number;
+  scores: "softmax" | "sigmoid";
+  normalize: boolean;
+}
+
+export interface OcrTask {
+  type: "ocr";
+  detect: Colors & {
+    longest: number;
+    threshold: number;
+    box_threshold: number;
+    unclip: number;
+    shortest: number;
+  };
+  recognize: Colors & { height: number; least_width: number; characters: string[] };
+  min_score: number;
+}
+
+export type KnownTask = EmbeddingTask | ClassificationTask | DetectionTask | SimilarityTask | OcrTask;
 export type Task = KnownTask | { type: string };
 
 /** Throws `manifest-invalid` for a known `type` with wrong fields; unknown types are fine. */
@@ -65,8 +92,33 @@ export function parseTask(field: Field): Task | null {
       for (const stride of field.at("strides").elements()) stride.integer(1, MAX_SIDE);
       for (const name of ["score_threshold", "iou_threshold"]) checkFraction(field.at(name));
       break;
+    case "text-image-similarity":
+      field.at("text").at("max_length").integer(1);
+      checkImage(field.at("image"));
+      for (const name of ["scale", "bias"]) field.at(name).number();
+      field.at("scores").choice(["softmax", "sigmoid"]);
+      field.at("normalize").boolean();
+      break;
+    case "ocr":
+      checkOcr(field);
+      break;
   }
   return field.object() as unknown as Task;
+}
+
+function checkOcr(field: Field): void {
+  const [detect, recognize] = [field.at("detect"), field.at("recognize")];
+  for (const part of [detect, recognize]) checkColors(part);
+  detect.at("longest").integer(1, MAX_SIDE);
+  recognize.at("height").integer(1, MAX_SIDE);
+  recognize.at("least_width").integer(1, MAX_SIDE);
+  recognize.at("characters").strings();
+  for (const fraction of [detect.at("threshold"), detect.at("box_threshold"), field.at("min_score")])
+    checkFraction(fraction);
+  for (const name of ["unclip", "shortest"]) {
+    const value = detect.at(name).number();
+    if (value < 0 || value > MAX_SIDE) throw detect.at(name).fail(`is outside 0 to ${MAX_SIDE}`);
+  }
 }
 
 function checkFraction(field: Field): void {
@@ -78,7 +130,6 @@ function checkImage(field: Field): void {
   field.at("width").integer(1, MAX_SIDE);
   field.at("height").integer(1, MAX_SIDE);
   field.at("layout").choice(["NCHW", "NHWC"]);
-  field.at("channels").choice(["RGB", "BGR"]);
   field.at("interpolation").choice(["bicubic", "bilinear"]);
   const fit = field.at("fit").choice(["crop", "letterbox", "stretch"]);
   const crop = field.find("crop");
@@ -90,6 +141,11 @@ function checkImage(field: Field): void {
   }
   if (fit === "letterbox" && !pad) throw field.fail("lacks `pad`");
   pad?.integer(0, 255);
+  checkColors(field);
+}
+
+function checkColors(field: Field): void {
+  field.at("channels").choice(["RGB", "BGR"]);
   for (const name of ["mean", "std"]) {
     const numbers = field
       .at(name)

@@ -347,6 +347,113 @@ graphs("field-missing", "manifest-invalid", "both are needed", drop("graphs", "t
 graphs("parameter-unknown", "manifest-invalid", "a name of `dims`", put("entry_points", "total", value=["n"]))
 graphs("parameter-twice", "manifest-invalid", "each once", put("entry_points", "run", value=["batch", "batch"]))
 graphs("dimension-unbound", "manifest-invalid", "the shape of `x` needs it", put("entry_points", "run", value=[]))
+
+
+def speech(name: str, code: str | None, why: str, change: Callable[[Manifest], object]) -> None:
+    """Registers a change of the speech model."""
+    field(f"speech-{name}", code, why, change, kind="speech")
+
+
+speech("sound", None, "an encoder, a decoder and a tokenizer", lambda m: None)
+speech("other-task", None, "tensors in, tensors out", put("task", value={"type": "sing"}))
+for entry in ("encode", "decode"):
+    speech(
+        f"without-{entry}",
+        "manifest-invalid",
+        "a graph that transcribing calls",
+        lambda m, entry=entry: (  # type: ignore[misc]
+            m["graphs"].__setitem__("other", m["graphs"].pop(entry)),
+            m["entry_points"].__setitem__("other", m["entry_points"].pop(entry)),
+        ),
+    )
+speech(
+    "input-renamed",
+    "manifest-invalid",
+    "the encoder reads `audio`",
+    put("graphs", "encode", "inputs", value=["tokens"]),
+)
+speech("audio-type", "manifest-invalid", "samples are float32", put("inputs", 0, "dtype", value="int32"))
+speech("audio-fixed", "manifest-invalid", "as long as the sound", put("inputs", 0, "shape", value=[1, 8000]))
+speech("tokens-type", "manifest-invalid", "an int64 is written there", put("inputs", 1, "dtype", value="float64"))
+speech("tokens-many", "manifest-invalid", "one id at a time", put("inputs", 1, "shape", value=[1, "past"]))
+speech("logits-type", "manifest-invalid", "they are compared", put("outputs", 1, "dtype", value="int32"))
+speech("logits-rows", "manifest-invalid", "of one id", put("outputs", 1, "shape", value=[1, 2, 132]))
+speech("decode-parameters", "manifest-invalid", "the ids before", put("entry_points", "decode", value=["samples"]))
+speech(
+    "no-tokenizer",
+    "manifest-invalid",
+    "text is wanted",
+    lambda m: (m.update(tokenizer=None), m["files"].pop("tokenizer.json")),
+)
+speech("rate-zero", "manifest-invalid", "a division by zero", put("task", "sample_rate", value=0))
+speech("rate-fraction", "manifest-invalid", "an integer", put("task", "sample_rate", value=8000.5))
+speech("window-long", None, "longer than the input holds: it is shortened", put("task", "window_seconds", value=1.5))
+speech("window-huge", "manifest-invalid", "more than an hour", put("task", "window_seconds", value=1e9))
+speech("least-beyond-input", "manifest-invalid", "silence would overwrite memory", put("dims", "samples", value=799))
+speech("window-zero", "manifest-invalid", "it would never end", put("task", "window_seconds", value=0))
+speech("least-above-window", "manifest-invalid", "beyond the input's memory", put("task", "min_seconds", value=0.6))
+speech("least-negative", "manifest-invalid", "a time", put("task", "min_seconds", value=-1))
+speech("tokens-many-more", None, "more than the cache holds: fewer are said", put("task", "max_tokens", value=2500))
+speech("tokens-zero", "manifest-invalid", "nothing to say", put("task", "max_tokens", value=0))
+speech(
+    "rate-of-tokens-zero", "manifest-invalid", "nothing would be said", put("task", "max_tokens_per_second", value=0)
+)
+speech("start-empty", "manifest-invalid", "nothing to begin with", put("task", "start_ids", value=[]))
+speech("start-outside", "manifest-invalid", "beyond the vocabulary", put("task", "start_ids", value=[264]))
+speech("suppress-outside", "manifest-invalid", "beyond the vocabulary", put("task", "suppress_ids", value=[264]))
+speech("suppress-sound", None, "ids that are never said", put("task", "begin_suppress_ids", value=[97, 0]))
+speech("suppress-text", "manifest-invalid", "ids are integers", put("task", "suppress_ids", value=["a"]))
+
+
+def fixed_audio(manifest: Manifest) -> None:
+    manifest["inputs"][0]["shape"] = [1, 4000]
+    manifest["dims"] = {"past": 23}
+    manifest["entry_points"] = {"encode": [], "decode": ["past"]}
+
+
+speech("fixed-sound", None, "windows of one length", fixed_audio)
+speech(
+    "fixed-least",
+    "manifest-invalid",
+    "beyond the input's memory",
+    lambda m: (fixed_audio(m), m["task"].update(min_seconds=0.501, window_seconds=1)),
+)
+speech(
+    "fixed-parameters",
+    "manifest-invalid",
+    "no such dimension",
+    lambda m: (fixed_audio(m), m["entry_points"].update(encode=["past"])),
+)
+speech("start-too-long", "manifest-invalid", "no room for an answer", put("task", "start_ids", value=[1] * 24))
+speech(
+    "start-beyond-cache",
+    "manifest-invalid",
+    "beyond the cache's memory",
+    lambda m: (m["dims"].update(past=1), m["task"].update(start_ids=[1, 2])),
+)
+speech("field-missing", "manifest-invalid", "all are needed", drop("task", "start_ids"))
+
+
+def detector(name: str, code: str | None, why: str, change: Callable[[Manifest], object]) -> None:
+    """Registers a change of the model that says where somebody speaks."""
+    field(f"detector-{name}", code, why, change, kind="detector")
+
+
+detector("sound", None, "a stretch of sound and a state", lambda m: None)
+detector("context-longer", "manifest-invalid", "beyond the input", put("task", "context", value=17))
+detector("window-zero", "manifest-invalid", "it would never end", put("task", "window", value=0))
+detector("rate-zero", "manifest-invalid", "a division by zero", put("task", "sample_rate", value=0))
+detector("threshold-high", "manifest-invalid", "a probability", put("task", "threshold", value=1.5))
+detector("thresholds-swapped", "manifest-invalid", "speech ends below", put("task", "neg_threshold", value=0.75))
+detector("threshold-negative", "manifest-invalid", "a probability", put("task", "neg_threshold", value=-0.1))
+detector("pad-negative", "manifest-invalid", "a time", put("task", "speech_pad_ms", value=-1))
+detector("silence-text", "manifest-invalid", "a number", put("task", "min_silence_ms", value="long"))
+detector("field-missing", "manifest-invalid", "all are needed", drop("task", "min_speech_ms"))
+detector("state-type", "manifest-invalid", "it is written as floats", put("inputs", 1, "dtype", value="int32"))
+detector("state-shape", "manifest-invalid", "it comes back", put("outputs", 1, "shape", value=[1]))
+detector("chance-shape", "manifest-invalid", "one number", put("outputs", 0, "shape", value=[1]))
+detector("without-state", "manifest-invalid", "two inputs", lambda m: m["inputs"].pop())
+
 field("graphs-of-decoder", "manifest-invalid", "only graph models have them", put("graphs", value={}))
 field("dims-zero", "manifest-invalid", "a bound is at least 1", put("dims", "batch", value=0))
 field("dims-name", "manifest-invalid", "names are identifiers", put("dims", "a b", value=1))

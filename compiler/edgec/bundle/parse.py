@@ -39,6 +39,7 @@ from edgec.bundle.manifest import (
     WeightFile,
     default_graphs,
 )
+from edgec.bundle.speech import check_speech_detection, check_transcription
 from edgec.bundle.task import check_task
 from edgec.errors import BundleError
 
@@ -88,6 +89,11 @@ def parse_manifest(data: bytes) -> Manifest:
     _check_file_set(root["files"], files, modules, weights, tokenizer)
     _check_generation(root["generation"])
     check_task(root["task"])
+    kind = None if root["task"].is_null() else root["task"]["type"].string()
+    if kind == "transcription":
+        check_transcription(root, graphs, entry_points, inputs, outputs, dims)
+    elif kind == "speech-detection":
+        check_speech_detection(root, graphs, inputs, outputs)
     return Manifest(
         edgec=root["edgec"].string(),
         model=model,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from edgec.bundle.json_input import Node
 
 MAX_SIDE = 8192
+MAX_SAMPLE_RATE = 384_000
+MAX_WINDOW_SECONDS = 3600
 
 
 def check_task(node: Node) -> None:
@@ -39,6 +41,10 @@ def check_task(node: Node) -> None:
         node["normalize"].boolean()
     elif kind == "ocr":
         _check_ocr(node)
+    elif kind == "transcription":
+        _check_transcription(node)
+    elif kind == "speech-detection":
+        _check_speech_detection(node)
 
 
 def _check_ocr(node: Node) -> None:
@@ -56,6 +62,35 @@ def _check_ocr(node: Node) -> None:
     for name in ("unclip", "shortest"):
         if not 0 <= detect[name].number() <= MAX_SIDE:
             raise detect[name].fail(f"is outside 0 to {MAX_SIDE}")
+
+
+def _check_transcription(node: Node) -> None:
+    node["sample_rate"].integer(1, MAX_SAMPLE_RATE)
+    window, shortest = node["window_seconds"].number(), node["min_seconds"].number()
+    if not 0 < window <= MAX_WINDOW_SECONDS:
+        raise node["window_seconds"].fail(f"is outside 0 to {MAX_WINDOW_SECONDS}")
+    if not 0 <= shortest <= window:
+        raise node["min_seconds"].fail("is outside 0 to `window_seconds`")
+    longest = node["max_tokens"].integer(1)
+    if node["max_tokens_per_second"].number() <= 0:
+        raise node["max_tokens_per_second"].fail("is not above 0")
+    start = [element.integer(0) for element in node["start_ids"].elements()]
+    if not 0 < len(start) < longest:
+        raise node["start_ids"].fail("has no id, or as many as `max_tokens`")
+    for name in ("suppress_ids", "begin_suppress_ids"):
+        for element in node[name].elements():
+            element.integer(0)
+
+
+def _check_speech_detection(node: Node) -> None:
+    node["sample_rate"].integer(1, MAX_SAMPLE_RATE)
+    node["window"].integer(1, MAX_SAMPLE_RATE)
+    node["context"].integer(0, MAX_SAMPLE_RATE)
+    if not 0 <= node["neg_threshold"].number() <= node["threshold"].number() <= 1:
+        raise node.fail("has thresholds that are not 0 <= `neg_threshold` <= `threshold` <= 1")
+    for name in ("min_speech_ms", "min_silence_ms", "speech_pad_ms"):
+        if node[name].number() < 0:
+            raise node[name].fail("is negative")
 
 
 def _check_image(node: Node) -> None:

@@ -29,6 +29,7 @@ Examples:
   edgec run clip.edgec --search photos "a dog on the beach"
   edgec run ppocr.edgec --image page.png
   edgec run minilm.edgec "a cat" "a kitten" "the stock market"
+  edgec run moonshine.edgec --audio speech.wav
   edgec run model.edgec --input image=image.npy --output result.npz
 """
 
@@ -45,6 +46,7 @@ Examples:
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="With --search: how many.")
 @click.option("--no-cache", is_flag=True, help="With --search: keep no vectors of pictures for the next time.")
 @click.option("--graph", metavar="NAME", help="With --input: which one of several graphs.")
+@click.option("--audio", "sounds", multiple=True, type=click.Path(path_type=Path), help="A sound (WAV).")
 @click.option("--input", "inputs", multiple=True, metavar="NAME=FILE.npy", help="An input tensor.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), metavar="FILE.npz", help="Write output tensors there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -62,6 +64,7 @@ def command(
     top: int,
     no_cache: bool,
     graph: str | None,
+    sounds: tuple[Path, ...],
     inputs: tuple[str, ...],
     output: Path | None,
     as_json: bool,
@@ -74,19 +77,24 @@ def command(
     """Ask BUNDLE once, in Python, with the same WebAssembly that browsers run.
 
     A language model answers TEXT (or standard input), an encoder compares TEXTs, a vision model looks at --image, a
-    model of both tells which TEXT fits an --image, or which pictures of a folder fit a TEXT. Every other graph takes
-    tensors with --input.
+    model of both tells which TEXT fits an --image, or which pictures of a folder fit a TEXT. A speech model writes
+    down --audio, or says where somebody speaks in it. Every other graph takes tensors with --input.
     """
     with loading.load(bundle, variant=variant, threads=threads, quiet=quiet or as_json) as model:
         if model.manifest.model.kind == "decoder":
-            if images or inputs or search:
-                raise UsageError("a language model takes a text", hint="leave out `--image`, `--search` and `--input`")
+            if images or sounds or inputs or search:
+                hint = "leave out `--image`, `--search`, `--audio` and `--input`"
+                raise UsageError("a language model takes a text", hint=hint)
             prompt = " ".join(texts) if texts else _standard_input()
             answer(model, prompt, raw, system, loading.given(options), as_json, hash_logits, quiet)
         elif search:
             searching.search(model, search, texts, top=top, use_cache=not no_cache, as_json=as_json, quiet=quiet)
         elif images:
             _look(model, images, texts, as_json)
+        elif sounds and (model.manifest.task or {}).get("type") == "speech-detection":
+            _find_speech(model, sounds, as_json)
+        elif sounds:
+            _listen(model, sounds, as_json, quiet)
         elif texts:
             _compare(model, texts, as_json)
         else:
@@ -210,6 +218,45 @@ def _look(model: Model, images: tuple[Path, ...], labels: tuple[str, ...], as_js
             click.echo(click.style(image, bold=True))
         for entry in entries:
             click.echo(f"{100 * entry.score:5.1f} %  {entry}")
+
+
+def _find_speech(model: Model, sounds: tuple[Path, ...], as_json: bool) -> None:
+    from edgec.cli import console
+
+    found = {str(sound): model.detect_speech(sound) for sound in sounds}
+    if as_json:
+        console.print_json({sound: [segment.to_json() for segment in segments] for sound, segments in found.items()})
+        return
+    for sound, segments in found.items():
+        if len(found) > 1:
+            click.echo(click.style(sound, bold=True))
+        for segment in segments:
+            click.echo(str(segment))
+
+
+def _listen(model: Model, sounds: tuple[Path, ...], as_json: bool, quiet: bool) -> None:
+    """Print what is said as it comes."""
+    from edgec.cli import console
+
+    documents = {}
+    for sound in sounds:
+        transcription = model.transcribe(sound)
+        if as_json:
+            text = transcription.text()
+            segments = [segment.to_json() for segment in transcription.segments]
+            documents[str(sound)] = {"text": text, "ids": transcription.ids, "segments": segments}
+            continue
+        if len(sounds) > 1:
+            click.echo(click.style(str(sound), bold=True))
+        for piece in transcription:
+            click.echo(piece, nl=False)
+        click.echo()
+        if not quiet and sys.stderr.isatty():
+            seconds = transcription.encode_seconds + transcription.decode_seconds
+            note = f"{transcription.audio_seconds:.1f} s of sound in {seconds:.2f} s"
+            click.echo(click.style(note, dim=True), err=True)
+    if as_json:
+        console.print_json(documents)
 
 
 def _compare(model: Model, texts: tuple[str, ...], as_json: bool) -> None:

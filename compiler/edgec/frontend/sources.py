@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgec.errors import ModelError, UnsupportedError
-from edgec.frontend import gguf, hf, hub, ocr, onnx, task_model
+from edgec.frontend import encoder_decoder, gguf, hf, hub, ocr, onnx, speech, task_model
 from edgec.frontend.families import FAMILIES
 from edgec.frontend.files import read_json
 from edgec.frontend.problems import Problem
+from edgec.frontend.signatures import recognized
 from edgec.frontend.tasks import read_task
 from edgec.ir.model import ModelIR
 
@@ -23,7 +24,7 @@ _SUFFIXES: dict[str, Literal["gguf", "onnx"]] = {".gguf": "gguf", ".onnx": "onnx
 
 @dataclass(frozen=True)
 class _Source:
-    kind: Literal["decoder", "task", "gguf", "onnx", "ocr"]
+    kind: Literal["decoder", "task", "gguf", "onnx", "ocr", "speech"]
     path: Path
     name: str | None = None  # where the path says nothing
 
@@ -54,9 +55,14 @@ def load(
         case "gguf":
             return gguf.load(found.path, name=name)
         case "onnx":
-            return onnx.load(found.path, name=name, task=description, supported_ops=supported_ops)
+            model = onnx.load(found.path, name=name, task=description, supported_ops=supported_ops)
+            return recognized(model) if model.task is None else model
         case "ocr":
             return ocr.load(found.path, name=name, description=description, supported_ops=supported_ops)
+        case "speech":
+            files = encoder_decoder.find(found.path)
+            assert files is not None
+            return speech.load(found.path, files, name=name, description=description, supported_ops=supported_ops)
         case "task":
             return task_model.load(
                 found.path, name=name, task=task, description=description, supported_ops=supported_ops
@@ -81,6 +87,10 @@ def check(
             return onnx.check(found.path, supported_ops=supported_ops)
         case "ocr":
             return ocr.check(found.path, supported_ops=supported_ops)
+        case "speech":
+            files = encoder_decoder.find(found.path)
+            assert files is not None
+            return speech.check(files, supported_ops=supported_ops)
         case "task":
             return task_model.check(found.path, task=task, supported_ops=supported_ops)
 
@@ -122,6 +132,8 @@ def _local(path: Path) -> _Source:
 
 
 def _directory(path: Path) -> _Source:
+    if encoder_decoder.find(path) is not None:
+        return _Source("speech", path)
     if (path / "config.json").is_file():
         config = read_json(path / "config.json")
         bare_family = not config.get("architectures") and config.get("model_type") in FAMILIES

@@ -115,11 +115,15 @@ class TokenizerAssets:
 class GraphPart:
     """One of several graphs in a model: what a call gives and wants, by names of the ONNX graph's inputs and outputs.
 
-    The nodes between belong to it; parts share what they have in common, weights above all.
+    The nodes between belong to it; parts share what they have in common, weights above all. What follows from the
+    inputs of the part that it `follows` alone is computed by that part and kept in memory. `state` are tensors that
+    stay in memory too: an output and the input that it is in the next call, longer by what the call appended.
     """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    follows: str | None = field(default=None, kw_only=True)
+    state: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -138,8 +142,8 @@ class ModelIR:
     def graph_parts(self) -> Mapping[str, GraphPart]:
         """`parts`, or the one that is the whole graph."""
         graph = self.model.graph
-        whole = GraphPart(*(tuple(value.name or "" for value in side) for side in (graph.inputs, graph.outputs)))
-        return self.parts or {"run": whole}
+        inputs, outputs = (tuple(value.name or "" for value in side) for side in (graph.inputs, graph.outputs))
+        return self.parts or {"run": GraphPart(inputs, outputs)}
 
     def verify(self) -> None:
         from edgec.errors import ModelError
@@ -159,12 +163,15 @@ class ModelIR:
 
         graph = self.model.graph
         for name, part in self.parts.items():
-            for side, names, values in (("input", part.inputs, graph.inputs), ("output", part.outputs, graph.outputs)):
+            inputs, outputs = (*part.inputs, *part.state.values()), (*part.outputs, *part.state)
+            for side, names, values in (("input", inputs, graph.inputs), ("output", outputs, graph.outputs)):
                 known = {value.name for value in values}
                 for missing in [given for given in names if given not in known]:
                     raise ModelError(f"the part `{name}` of `{self.facts.name}` has no {side} `{missing}`")
-            outputs = [value for value in graph.outputs if value.name in part.outputs]
-            foreign = inputs_of(graph, outputs) - set(part.inputs)
+            if part.follows is not None and part.follows not in self.parts:
+                raise ModelError(f"the part `{name}` of `{self.facts.name}` follows `{part.follows}`, which is none")
+            before = self.parts[part.follows].inputs if part.follows is not None else ()
+            foreign = inputs_of(graph, [value for value in graph.outputs if value.name in outputs]) - {*inputs, *before}
             if foreign:
                 raise ModelError(f"the part `{name}` of `{self.facts.name}` also needs the input `{min(foreign)}`")
 
@@ -210,5 +217,5 @@ def _read_by(node: onnx_ir.Node) -> list[onnx_ir.Value]:
             for body in bodies:
                 for inner in body:
                     values += _read_by(inner)
-                values += body.outputs
+                values += list(body.outputs)
     return values

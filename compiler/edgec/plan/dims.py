@@ -15,6 +15,8 @@ _DEFAULT_LINE = 160  # steps of 8 pixels: a line of some 80 letters
 _PATTERNS = (
     (re.compile(r"^det_(rows|columns)$"), "steps"),
     (re.compile(r"^rec_columns$"), "line"),
+    (re.compile(r"^samples$"), "samples"),
+    (re.compile(r"^past$"), "past"),
     (re.compile(r"batch|^n$", re.I), "batch"),
     (re.compile(r"seq|length|token|past|^s$|^l$", re.I), "sequence"),
     (re.compile(r"height|^h$", re.I), "height"),
@@ -67,9 +69,13 @@ def _default(name: str, task: Mapping[str, Any], model: str) -> tuple[int, str]:
         return -(-int(task["detect"]["longest"]) // 32), "the longest side in steps of 32 pixels"
     if kind == "line":
         return _DEFAULT_LINE, "a line of text in steps of 8 pixels; `max_dims` changes it"
-    if kind == "sequence" and longest:
+    if kind == "samples" and task.get("window_seconds"):
+        return int(task["window_seconds"] * task["sample_rate"]), f"{task['window_seconds']} seconds at a time"
+    if kind == "past" and task.get("max_tokens"):
+        return int(task["max_tokens"]) - 1, "the model's own longest answer"
+    if kind in ("sequence", "samples", "past") and longest:
         return int(longest), "the model's own longest input"
-    if kind == "sequence":
+    if kind in ("sequence", "samples", "past"):
         return _DEFAULT_SEQUENCE, "a page of text; `max_dims` changes it"
     if kind in ("height", "width") and image.get(kind):
         return int(image[kind]), "the model's own image size"

@@ -21,10 +21,13 @@ from edgec.run.graph import Arrays, Graph, open_graph
 from edgec.run.sampler import Sampling
 from edgec.run.search import Match, index_folder
 from edgec.run.tasks import embedding, ocr, similarity
+from edgec.run.tasks.audio import read_audio
 from edgec.run.tasks.classification import Classification, classifications
 from edgec.run.tasks.detection import Detection, detections
 from edgec.run.tasks.images import image_output
 from edgec.run.tasks.ocr import TextLine
+from edgec.run.tasks.speech_detection import SpeechSegment, detect_speech
+from edgec.run.tasks.transcription import Transcription
 from edgec.run.tokenizer import Tokenizer
 
 
@@ -53,7 +56,7 @@ class Model:
         self.manifest = engine.manifest
         self.tokenizer = Tokenizer.of(engine.bundle)
         self._state = DecoderState(engine) if self.manifest.model.kind == "decoder" else None
-        self._current: Generation | None = None
+        self._current: Generation | Transcription | None = None
 
     def __enter__(self) -> Model:
         return self
@@ -140,7 +143,7 @@ class Model:
         self._take_over(generation)
         return generation
 
-    def _take_over(self, generation: Generation | None) -> None:
+    def _take_over(self, generation: Generation | Transcription | None) -> None:
         if self._current is not None:
             self._current.superseded = True
         self._current = generation
@@ -213,6 +216,27 @@ class Model:
         """The lines of text in a picture (a path, a Pillow image or uint8 [height, width, 3]), in reading order."""
         task = self._require_task(ocr.TASK)
         return ocr.read_text(self.graph(ocr.DETECT_GRAPH), self.graph(ocr.RECOGNIZE_GRAPH), task, image)
+
+    def transcribe(self, audio: Any, *, sample_rate: int | None = None) -> Transcription:
+        """What is said in `audio`; iterate over the result for pieces of text as they come.
+
+        `audio` is the path of a WAV file, its bytes, or floats from -1 to 1, [samples] or [samples, channels], with
+        `sample_rate` samples a second (the model's own rate if that is not given).
+        """
+        task = self._require_task("transcription")
+        if self.engine.closed:
+            raise RunError("the model is closed")
+        info = self.manifest.tokenizer
+        samples = read_audio(audio, int(task["sample_rate"]), sample_rate)
+        ends = info.eos_token_ids if info else ()
+        transcription = Transcription(self.engine, self._require_tokenizer(), task, ends, samples)
+        self._take_over(transcription)
+        return transcription
+
+    def detect_speech(self, audio: Any, *, sample_rate: int | None = None) -> list[SpeechSegment]:
+        """The stretches of a sound in which somebody speaks; `audio` as for `transcribe`."""
+        task = self._require_task("speech-detection")
+        return detect_speech(self, task, read_audio(audio, int(task["sample_rate"]), sample_rate))
 
     @property
     def inputs(self) -> Sequence[Slot]:

@@ -5,6 +5,9 @@ import type { GenerationOptions, Generation } from "../session/generation.js";
 import type { Tensor, TensorInput } from "../session/graph.js";
 import type { TextLine } from "../session/ocr.js";
 import type { ModelInfo, Prompt, Stats } from "../session/session.js";
+import type { Transcription } from "../session/speech.js";
+import type { SpeechSegment } from "../session/speech_detection.js";
+import type { AudioInput, RawAudio } from "../audio/samples.js";
 import type { ChatMessage } from "../text/chat.js";
 import type { ImageInput } from "../vision/decode.js";
 import type { Classification, Detection } from "../vision/results.js";
@@ -25,6 +28,9 @@ export interface ChatOptions extends GenerateOptions {
 
 /** What `classify` and `detect` take: also elements of the page, in browsers. */
 export type ImageSource = ImageInput | HTMLImageElement | HTMLCanvasElement | HTMLVideoElement;
+
+/** What `transcribe` takes: samples from -1 to 1, an `AudioBuffer`, or the bytes of a WAV file. */
+export type AudioSource = Float32Array | RawAudio | AudioBuffer | Uint8Array | ArrayBuffer | Blob;
 
 export class Model {
   /** Facts about the bundle. */
@@ -110,6 +116,32 @@ export class Model {
     return (await this.backend.call("ocr", [await portable(image)], { signal })) as TextLine[];
   }
 
+  /** What is said in a sound. A bare `Float32Array` has `sampleRate` samples a second, the model's own rate if left out. */
+  transcribe(
+    audio: AudioSource,
+    { sampleRate, signal }: Abortable & { sampleRate?: number } = {},
+  ): GenerationStream<Transcription> {
+    return new GenerationStream(async (onPiece, inner) => {
+      const call = { signal: inner, onEvent: onPiece as CallOptions["onEvent"] };
+      return (await this.backend.call("transcribe", [this.portableAudio(audio, sampleRate)], call)) as Transcription;
+    }, signal);
+  }
+
+  /** The stretches of a sound in which somebody speaks; `audio` as for `transcribe`. */
+  async detectSpeech(
+    audio: AudioSource,
+    { sampleRate, signal }: Abortable & { sampleRate?: number } = {},
+  ): Promise<SpeechSegment[]> {
+    return (await this.backend.call("detectSpeech", [this.portableAudio(audio, sampleRate)], {
+      signal,
+    })) as SpeechSegment[];
+  }
+
+  private portableAudio(audio: AudioSource, sampleRate: number | undefined): AudioInput {
+    const task = this.info.task as { sample_rate?: number } | null;
+    return portableAudio(audio, sampleRate ?? task?.sample_rate ?? 0);
+  }
+
   /** The token ids that `generate` (a text) or `chat` (messages) would start from. */
   async encode(prompt: string | readonly ChatMessage[]): Promise<number[]> {
     const form: Prompt = typeof prompt === "string" ? { prompt } : { messages: prompt };
@@ -143,6 +175,15 @@ const listed = (texts: string | readonly string[]): readonly string[] => (typeof
 
 const portables = (images: ImageSource | readonly ImageSource[]): Promise<ImageInput[]> =>
   Promise.all((Array.isArray(images) ? (images as ImageSource[]) : [images as ImageSource]).map(portable));
+
+/** An `AudioBuffer` cannot go to a worker, its samples can. */
+function portableAudio(audio: AudioSource, sampleRate: number): AudioInput {
+  if (audio instanceof Float32Array) return { channels: [audio], sampleRate };
+  if (typeof audio !== "object" || audio === null) throw new EdgecError("invalid-argument", "a sound is needed");
+  if (!("getChannelData" in audio)) return audio;
+  const channels = Array.from({ length: audio.numberOfChannels }, (_, channel) => audio.getChannelData(channel));
+  return { channels, sampleRate: audio.sampleRate };
+}
 
 /** Elements of the page cannot go to a worker, their pixels can. Relative URLs mean the page's. */
 async function portable(image: ImageSource): Promise<ImageInput> {

@@ -29,7 +29,8 @@ import {
   VERSION,
   type WeightFile,
 } from "./manifest.js";
-import { parseTask } from "./task.js";
+import { checkSpeechDetection, checkTranscription } from "./speech.js";
+import { type SpeechDetectionTask, type TranscriptionTask, parseTask } from "./task.js";
 
 const SHA256 = /^[0-9a-f]{64}$/;
 const FILE_NAME = /^[a-z0-9._/-]+$/;
@@ -94,6 +95,11 @@ export function parseManifest(data: Uint8Array): Manifest {
   ]);
   checkWeightNames(root.at("files"), files, weights);
   checkGeneration(root.at("generation"));
+  const task = parseTask(root.at("task"));
+  if (task?.type === "transcription")
+    checkTranscription(root, task as TranscriptionTask, { graphs, entry_points, inputs, outputs, dims });
+  if (task?.type === "speech-detection")
+    checkSpeechDetection(root, task as SpeechDetectionTask, { graphs, inputs, outputs });
   return {
     edgec: root.at("edgec").string(),
     model,
@@ -113,7 +119,7 @@ export function parseManifest(data: Uint8Array): Manifest {
     files,
     tokenizer,
     generation: root.at("generation").object(),
-    task: parseTask(root.at("task")),
+    task,
     accuracy: root.at("accuracy").object(),
   };
 }

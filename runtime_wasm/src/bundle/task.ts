@@ -3,6 +3,8 @@
 import type { Field } from "./json.js";
 
 const MAX_SIDE = 8192;
+const MAX_SAMPLE_RATE = 384_000;
+const MAX_WINDOW_SECONDS = 3600;
 
 /** How pixels become numbers. */
 export interface Colors {
@@ -68,7 +70,38 @@ export interface OcrTask {
   min_score: number;
 }
 
-export type KnownTask = EmbeddingTask | ClassificationTask | DetectionTask | SimilarityTask | OcrTask;
+export interface TranscriptionTask {
+  type: "transcription";
+  sample_rate: number;
+  window_seconds: number;
+  min_seconds: number;
+  max_tokens: number;
+  max_tokens_per_second: number;
+  start_ids: number[];
+  suppress_ids: number[];
+  begin_suppress_ids: number[];
+}
+
+export interface SpeechDetectionTask {
+  type: "speech-detection";
+  sample_rate: number;
+  window: number;
+  context: number;
+  threshold: number;
+  neg_threshold: number;
+  min_speech_ms: number;
+  min_silence_ms: number;
+  speech_pad_ms: number;
+}
+
+export type KnownTask =
+  | EmbeddingTask
+  | ClassificationTask
+  | DetectionTask
+  | SimilarityTask
+  | OcrTask
+  | TranscriptionTask
+  | SpeechDetectionTask;
 export type Task = KnownTask | { type: string };
 
 /** Throws `manifest-invalid` for a known `type` with wrong fields; unknown types are fine. */
@@ -102,6 +135,12 @@ export function parseTask(field: Field): Task | null {
     case "ocr":
       checkOcr(field);
       break;
+    case "transcription":
+      checkTranscription(field);
+      break;
+    case "speech-detection":
+      checkSpeechDetection(field);
+      break;
   }
   return field.object() as unknown as Task;
 }
@@ -119,6 +158,35 @@ function checkOcr(field: Field): void {
     const value = detect.at(name).number();
     if (value < 0 || value > MAX_SIDE) throw detect.at(name).fail(`is outside 0 to ${MAX_SIDE}`);
   }
+}
+
+function checkTranscription(field: Field): void {
+  field.at("sample_rate").integer(1, MAX_SAMPLE_RATE);
+  const longest = field.at("window_seconds").number();
+  const shortest = field.at("min_seconds").number();
+  if (longest <= 0 || longest > MAX_WINDOW_SECONDS)
+    throw field.at("window_seconds").fail(`is outside 0 to ${MAX_WINDOW_SECONDS}`);
+  if (shortest < 0 || shortest > longest) throw field.at("min_seconds").fail("is outside 0 to `window_seconds`");
+  const tokens = field.at("max_tokens").integer(1);
+  if (field.at("max_tokens_per_second").number() <= 0) throw field.at("max_tokens_per_second").fail("is not above 0");
+  const start = field.at("start_ids").elements();
+  for (const id of start) id.integer(0);
+  if (start.length === 0 || start.length >= tokens)
+    throw field.at("start_ids").fail("has no id, or as many as `max_tokens`");
+  for (const name of ["suppress_ids", "begin_suppress_ids"])
+    for (const id of field.at(name).elements()) id.integer(0);
+}
+
+function checkSpeechDetection(field: Field): void {
+  field.at("sample_rate").integer(1, MAX_SAMPLE_RATE);
+  field.at("window").integer(1, MAX_SAMPLE_RATE);
+  field.at("context").integer(0, MAX_SAMPLE_RATE);
+  const low = field.at("neg_threshold").number();
+  const high = field.at("threshold").number();
+  if (low < 0 || low > high || high > 1)
+    throw field.fail("has thresholds that are not 0 <= `neg_threshold` <= `threshold` <= 1");
+  for (const name of ["min_speech_ms", "min_silence_ms", "speech_pad_ms"])
+    if (field.at(name).number() < 0) throw field.at(name).fail("is negative");
 }
 
 function checkFraction(field: Field): void {

@@ -8,8 +8,11 @@ import { type Loaded, type LoaderOptions, load } from "../load/loader.js";
 import type { Source } from "../load/source.js";
 import type { ChatMessage } from "../text/chat.js";
 import type { Tokenizer } from "../text/tokenizer.js";
+import { type AudioInput, readAudio } from "../audio/samples.js";
 import { type ImageInput, decodeImage } from "../vision/decode.js";
 import type { Classification, Detection } from "../vision/results.js";
+import { type Transcription, transcribe } from "./speech.js";
+import { type SpeechSegment, detectSpeech } from "./speech_detection.js";
 import { DecoderState } from "./decoder.js";
 import { embedText } from "./embedding.js";
 import { type Generation, type GenerationOptions, type PieceData, generate } from "./generation.js";
@@ -243,6 +246,32 @@ export class Session {
     return this.exclusive(signal, async () => {
       const task = this.requireTask("ocr");
       return readText(this.graph(DETECT_GRAPH), this.graph(RECOGNIZE_GRAPH), task, await decodeImage(image, signal));
+    });
+  }
+
+  transcribe(
+    audio: AudioInput,
+    onPiece: (piece: PieceData) => void,
+    signal?: AbortSignal,
+  ): Promise<Transcription> {
+    return this.exclusive(signal, async () => {
+      const task = this.requireTask("transcription");
+      const tokenizer = this.requireTokenizer();
+      return transcribe(await readAudio(audio, task.sample_rate), {
+        engine: this.loaded.engine,
+        task,
+        eosTokenIds: this.manifest.tokenizer?.eos_token_ids ?? [],
+        decode: (ids) => tokenizer.decode(ids),
+        onPiece,
+        signal,
+      });
+    });
+  }
+
+  detectSpeech(audio: AudioInput, signal?: AbortSignal): Promise<SpeechSegment[]> {
+    return this.exclusive(signal, async () => {
+      const task = this.requireTask("speech-detection");
+      return detectSpeech(this.graph(), task, await readAudio(audio, task.sample_rate), signal);
     });
   }
 

@@ -78,7 +78,7 @@ class WasmGraph:
         assert [(item.module, item.name) for item in compiled.imports] == [("env", "memory")]
         pages = module.memory.maximum_bytes // 65536
         self.memory = wasmtime.Memory(self.store, wasmtime.MemoryType(wasmtime.Limits(pages, pages)))
-        exports = wasmtime.Instance(self.store, compiled, [self.memory]).exports(self.store)
+        self.exports = exports = wasmtime.Instance(self.store, compiled, [self.memory]).exports(self.store)
         pointer, self.entry = exports["__stack_pointer"], exports[entry]
         assert isinstance(pointer, wasmtime.Global) and isinstance(self.entry, wasmtime.Func)
         pointer.set_value(self.store, module.memory.stacks.offset + module.memory.stack_bytes)

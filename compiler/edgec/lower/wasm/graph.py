@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -10,10 +12,19 @@ from edgec.errors import ModelError, UnsupportedError
 from edgec.ir.compressed import CompressedModel
 from edgec.ir.lowered import Dimension
 from edgec.lower.wasm.graph_context import GraphConstants, GraphContext, label
-from edgec.lower.wasm.graph_dims import symbols, upper_bound
-from edgec.lower.wasm.graph_fusion import Group, find_groups, weight_of_matmul
-from edgec.lower.wasm.graph_operands import DECIDING, check_operands
-from edgec.lower.wasm.graph_values import ITEM_BYTES, TensorView, dtype_of, slot_dtype, small_float, small_integer_bits
+from edgec.lower.wasm.graph_dims import fold, symbols, upper_bound
+from edgec.lower.wasm.graph_fusion import Group, find_groups
+from edgec.lower.wasm.graph_operands import check_operands
+from edgec.lower.wasm.graph_parts import kept_values, needed_nodes, states_of
+from edgec.lower.wasm.graph_values import (
+    ITEM_BYTES,
+    TensorView,
+    contiguous_strides,
+    dtype_of,
+    slot_dtype,
+    small_float,
+    small_integer_bits,
+)
 from edgec.lower.wasm.kernels.small_floats import FORMATS
 from edgec.lower.wasm.ops import (
     algebra,
@@ -42,7 +53,7 @@ from edgec.lower.wasm.program import Program
 from edgec.passes import dims as d
 from edgec.passes.base import is_read
 from edgec.passes.dims import Dim
-from edgec.passes.infer_shapes import content_of, infer
+from edgec.passes.infer_shapes import infer
 
 Emitter = Callable[[GraphContext, ir.Node], None]
 
@@ -105,12 +116,26 @@ def lower_graph(compressed: CompressedModel) -> Program:
     constants = GraphConstants(program, compressed)
     slots = _Slots(program, bounds)
     groups = find_groups(graph)
-    for name, part in compressed.model.graph_parts().items():
+    parts = compressed.model.graph_parts()
+    kept = {name: kept_values(graph, groups, parts, name) for name in parts}
+    for name, part in parts.items():
         inputs = [value for value in graph.inputs if value.name in part.inputs]
         outputs = [value for value in graph.outputs if value.name in part.outputs]
-        entry = program.entry(name, *_symbols(inputs))
+        states = states_of(graph, part)
+        before = parts[part.follows].inputs if part.follows is not None else ()
+        reached = [value for value in graph.inputs if value.name in (*part.inputs, *part.state.values(), *before)]
+        entry = program.entry(name, *_symbols(reached))
         entry.inputs, entry.outputs = part.inputs, part.outputs
-        _lower_part(GraphContext(constants, entry), graph, groups, slots, inputs, outputs)
+        context = GraphContext(constants, entry)
+        for value in kept[name]:
+            context.define(value, slots.kept(value))
+        for value, following in states:
+            context.define(value, slots.state(value, following, is_input=True))
+            context.outputs[following] = slots.state(value, following, is_input=False)
+        handed_on = [value for other, after in parts.items() if after.follows == name for value in kept[other]]
+        context.outputs |= {value: slots.kept(value) for value in handed_on}
+        wanted = [*outputs, *(following for _, following in states), *handed_on]
+        _lower_part(context, graph, groups, slots, inputs, outputs, needed_nodes(wanted, kept[name]))
     return program
 
 
@@ -131,6 +156,31 @@ class _Slots:
             self._views[value, is_input] = self._declare(value, dtype, is_input)
         return self._views[value, is_input]
 
+    def kept(self, value: ir.Value) -> TensorView:
+        """Memory between parts for what one computes and the next reads."""
+        if value.is_graph_output() and small_float(value) is None:
+            return self.get(value, dtype_of(value), is_input=False)
+        if (value, False) not in self._views:
+            assert value.shape is not None
+            shape, dtype = tuple(value.shape.dims), dtype_of(value)
+            size = upper_bound(d.product(shape), self._bounds) * ITEM_BYTES[dtype]
+            storage = self._program.workspace(value.name or "", size, persistent=True)
+            self._views[value, False] = TensorView.whole(storage, dtype, shape)
+        return self._views[value, False]
+
+    def state(self, value: ir.Value, following: ir.Value, *, is_input: bool) -> TensorView:
+        """One memory for the input `value` and the output `following`, with room for the longest."""
+        key = (value, True)
+        if key not in self._views:
+            assert value.shape is not None and following.shape is not None
+            room = [upper_bound(dim, self._bounds) for dim in following.shape.dims]
+            dtype = dtype_of(value)
+            storage = self._program.workspace(value.name or "", math.prod(room) * ITEM_BYTES[dtype], persistent=True)
+            self._views[key] = TensorView(storage, dtype, tuple(value.shape.dims), contiguous_strides(room))
+        view = self._views[key]
+        assert following.shape is not None
+        return view if is_input else dataclasses.replace(view, shape=tuple(following.shape.dims))
+
     def _declare(self, value: ir.Value, dtype: str, is_input: bool) -> TensorView:
         assert value.shape is not None
         shape = tuple(value.shape.dims)
@@ -148,6 +198,7 @@ def _lower_part(
     slots: _Slots,
     inputs: Sequence[ir.Value],
     outputs: Sequence[ir.Value],
+    nodes: Collection[ir.Node],
 ) -> None:
     for value in inputs:
         _define_input(context, slots, value)
@@ -158,7 +209,7 @@ def _lower_part(
             context.outputs[value] = slots.get(value, dtype_of(value), is_input=False)
         else:
             encoded[value] = slots.get(value, FORMATS[small].memory, is_input=False)
-    _emit(context, graph, groups, outputs)
+    _emit(context, graph, groups, nodes)
     for value, target in context.outputs.items():
         _finish(context, value, target)
     for value, target in encoded.items():
@@ -166,10 +217,9 @@ def _lower_part(
         context.compute_into(float_encoded(small_float(value) or "", expression), target)
 
 
-def _emit(context: GraphContext, graph: ir.Graph, groups: Mapping[ir.Node, Group], outputs: Sequence[ir.Value]) -> None:
+def _emit(context: GraphContext, graph: ir.Graph, groups: Mapping[ir.Node, Group], needed: Collection[ir.Node]) -> None:
     absorbed = {node for group in groups.values() for node in group.nodes}
     last = {group.nodes[-1]: group for group in groups.values()}
-    needed = _needed(outputs)
     for node in graph:
         if node not in needed:
             continue
@@ -218,30 +268,14 @@ def _define_input(context: GraphContext, slots: _Slots, value: ir.Value) -> None
 
 
 def _dimension(dim: Dim) -> Dimension:
-    return dim if isinstance(dim, int) else str(dim)
-
-
-def _needed(outputs: Sequence[ir.Value]) -> set[ir.Node]:
-    """Nodes whose results are read as tensors; shapes that are known while compiling need none."""
-    needed: set[ir.Node] = set()
-    wanted = list(outputs)
-    while wanted:
-        value = wanted.pop()
-        node = value.producer()
-        if node is None or node in needed or content_of(value) is not None:
-            continue
-        needed.add(node)
-        wanted += [
-            source for index, source in enumerate(node.inputs) if source is not None and not _is_shape(node, index)
-        ]
-    return needed
-
-
-def _is_shape(node: ir.Node, index: int) -> bool:
-    """Also weights of linear layers, which `ops/linear.py` brings into another order."""
-    if node.op_type == "MatMul" and index == 1:
-        return weight_of_matmul(node) is not None
-    return any(index == deciding for deciding, _ in DECIDING.get(node.op_type, ()))
+    """A number, or an expression as docs/bundle-format.md writes them."""
+    if isinstance(dim, int):
+        return dim
+    text = str(dim)
+    if "floor" not in text:
+        return text
+    result: str = fold(dim, str, str, lambda operator, left, right: f"({left} {operator} {right})")
+    return result.removeprefix("(").removesuffix(")")
 
 
 def _finish(context: GraphContext, value: ir.Value, target: TensorView) -> None:

@@ -1,0 +1,177 @@
+"""The mix that loses least in a number of bytes.
+
+Every mix leaves a number of bytes for the matrices that stay; bits are allocated to them as for any target,
+and the loss of the result is measured. From several starting points the search goes to the best neighbour
+(one part of the mix a level more or less) until none is better.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from edgec.compress import Sample, sensitivities
+from edgec.errors import DoesNotFitError
+from edgec.ir.model import ModelIR
+from edgec.ir.plan import WEIGHT_BITS, SlimTrial
+from edgec.ir.weight_use import weight_uses
+from edgec.plan import allocate, quantizable
+from edgec.plan.memory import matrix_bytes
+from edgec.slim.measure import Judge, rounded
+from edgec.slim.mix import Levels, Mix, Slimmed, Slimmer
+
+_STARTS = 4
+_MOST_TRIALS = 24
+Place = tuple[int, ...]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Found:
+    mix: Mix
+    slimmed: Slimmed
+    trials: tuple[SlimTrial, ...]  # all that were measured, the best first
+
+
+def search(
+    slimmer: Slimmer,
+    levels: Levels,
+    judge: Judge,
+    budget: int,
+    kept: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> Found:
+    """The best of `levels` whose weights take at most `budget` bytes as stored; `kept` are tokens chosen already.
+
+    Raises `DoesNotFitError` when even the smallest mix is too large.
+    """
+    return _Search(slimmer, levels, judge, budget, kept, progress).run()
+
+
+class _Search:
+    def __init__(
+        self,
+        slimmer: Slimmer,
+        levels: Levels,
+        judge: Judge,
+        budget: int,
+        kept: Sequence[int] | None,
+        progress: Progress | None,
+    ) -> None:
+        self._slimmer, self._levels, self._judge, self._budget, self._kept = slimmer, levels, judge, budget, kept
+        self._progress = progress
+        self._trials: dict[Place, SlimTrial] = {}
+        model = slimmer.model
+        self._losses = sensitivities(model, quantizable(model), slimmer.samples)
+
+    def run(self) -> Found:
+        fitting = self._fitting()
+        best: Place | None = None
+        for start in _starts(fitting, self._levels):
+            at = start
+            self._try(at)
+            while len(self._trials) < _MOST_TRIALS:
+                near = [place for place in _neighbours(at, self._levels) if place in fitting]
+                for place in near:
+                    self._try(place)
+                better = min([at, *near], key=self._loss)
+                if better == at:
+                    break
+                at = better
+            best = at if best is None else min(best, at, key=self._loss)
+        assert best is not None
+        if self._progress is not None:
+            self._progress("", _MOST_TRIALS, _MOST_TRIALS)
+        mix = self._levels.mix(best)
+        trials = tuple(self._trials[place] for place in sorted(self._trials, key=self._loss))
+        return Found(mix, self._slimmer.apply(mix, self._kept), trials)
+
+    def _loss(self, place: Place) -> tuple[float, Place]:
+        return self._trials[place].loss if place in self._trials else float("inf"), place
+
+    def _fitting(self) -> dict[Place, float]:
+        """Bits per weight that each mix leaves room for, at least the fewest that there are."""
+        found: dict[Place, float] = {}
+        smallest = 0
+        for place in itertools.product(*(range(count) for count in self._levels.counts)):
+            model = self._slimmer.apply(self._levels.mix(place), self._kept).model
+            least, elements = _least_bytes(model)
+            smallest = least if not smallest else min(smallest, least)
+            if least <= self._budget:
+                found[place] = 8 * self._budget / elements
+        if not found:
+            raise DoesNotFitError(
+                f"`{self._slimmer.model.facts.name}` has {smallest / 1e6:,.1f} MB of weights at the least, "
+                f"{self._budget / 1e6:,.1f} MB were asked for",
+                hint="ask for less slimming",
+            )
+        return found
+
+    def _try(self, place: Place) -> None:
+        if place in self._trials:
+            return
+        mix = self._levels.mix(place)
+        if self._progress is not None:
+            self._progress(f"mix {len(self._trials) + 1}", len(self._trials), _MOST_TRIALS)
+        slimmed = self._slimmer.apply(mix, self._kept)
+        bits = allocated_bits(slimmed.model, self._losses, self._budget)
+        samples: Sequence[Sample] = self._slimmer.samples_of(slimmed.model)
+        loss = self._judge.loss(slimmed.model, rounded(slimmed.model, bits, samples))
+        uses = weight_uses(slimmed.model.model)
+        mean = sum(uses[name].elements * count for name, count in bits.items()) / sum(uses[n].elements for n in bits)
+        self._trials[place] = SlimTrial(
+            mix.vocabulary, mix.removed_blocks, mix.mlp_share, mix.head_groups, round(mean, 3), round(loss, 6)
+        )
+
+
+def allocated_bits(model: ModelIR, losses: Mapping[str, float], budget: int) -> dict[str, int]:
+    """Bits of the matrices of a slimmed model; `losses` are the whole model's."""
+    uses = weight_uses(model.model)
+    names = quantizable(model)
+    choices = allocate(model.facts.name, uses, {n: losses[n] for n in names}, budget - _float_bytes(model, names))
+    return {name: choice.bits for name, choice in choices.items()}
+
+
+def _least_bytes(model: ModelIR) -> tuple[int, int]:
+    """(bytes of all weights at the fewest bits, elements of the matrices)."""
+    uses, names = weight_uses(model.model), quantizable(model)
+    least = sum(matrix_bytes(uses[name], WEIGHT_BITS[0], stored=True) for name in names)
+    return least + _float_bytes(model, names), sum(uses[name].elements for name in names)
+
+
+def _float_bytes(model: ModelIR, matrices: Sequence[str]) -> int:
+    some = set(matrices)
+    return sum(
+        int(value.const_value.nbytes)
+        for name, value in model.model.graph.initializers.items()
+        if value.const_value is not None and name not in some
+    )
+
+
+def _neighbours(at: Place, levels: Levels) -> list[Place]:
+    near = []
+    for axis, count in enumerate(levels.counts):
+        for step in (-1, 1):
+            if 0 <= at[axis] + step < count:
+                near.append((*at[:axis], at[axis] + step, *at[axis + 1 :]))
+    return near
+
+
+def _starts(fitting: Mapping[Place, float], levels: Levels) -> list[Place]:
+    """The mixes that take least away of those that fit, and those that leave about 3 and 4 bits."""
+
+    def taken(place: Place) -> float:
+        return sum(index / max(count - 1, 1) for index, count in zip(place, levels.counts, strict=True))
+
+    chosen: list[Place] = []
+    for bits in (2.75, 3.5, 4.5, 5.5):
+        enough = [place for place, left in fitting.items() if left >= bits]
+        if enough:
+            start = min(enough, key=lambda place: (taken(place), place))
+            if start not in chosen:
+                chosen.append(start)
+    return chosen[:_STARTS] or [min(fitting, key=lambda place: (taken(place), place))]
+
+
+__all__ = ["Found", "allocated_bits", "search"]

@@ -19,11 +19,12 @@ from edgec.compress.calibration.samples import whole_samples
 from edgec.compress.calibration.session import Session
 from edgec.compress.calibration.sites import schedule
 from edgec.compress.calibration.walk import Walk
-from edgec.compress.quantize import QUANTIZERS
+from edgec.compress.quantize import QUANTIZERS, InputStatistics
 from edgec.ir.model import ModelIR
-from edgec.ir.weight_use import weight_uses
+from edgec.ir.weight_use import WeightUse, weight_uses
 
 Array = npt.NDArray[Any]
+_STATISTICS = 4  # samples from which mean squares are taken
 
 
 class Judge:
@@ -70,25 +71,50 @@ class Judge:
         return np.concatenate(floats)
 
 
-def rounded(model: ModelIR, bits: Mapping[str, int], samples: Sequence[Sample]) -> dict[str, Array]:
-    """The matrices in `bits`, rounded for the inputs that they meet in the float model."""
-    uses = weight_uses(model.model)
-    multiplied = [name for name in bits if uses[name].uses_per_run]
-    plan = schedule(model.model.graph, uses, multiplied)
-    power = {}
-    with threadpool_limits(1, "blas"):
-        for wave, statistics in Walk(model, plan, samples):
-            power.update({name: statistics[name] for name in wave.weights})
-        changed = {}
-        for name, count in bits.items():
-            value = model.model.graph.initializers[name].const_value
-            assert value is not None
-            array = value.numpy()
-            matrix = np.ascontiguousarray(uses[name].to_matrix(array), np.float32)
-            quantizer = QUANTIZERS["irtn" if name in power else "rtn"](count, power.get(name))
-            values = quantizer.quantize(matrix).values()
-            changed[name] = uses[name].from_matrix(values).astype(array.dtype, copy=False)
-    return changed
+class Rounder:
+    """Rounds matrices for the inputs that they meet in the float model.
+
+    What was rounded once is kept, up to 1 GiB: of the models that one `Slimmer` makes, matrices of the same name and
+    shape are the same.
+    """
+
+    def __init__(self) -> None:
+        self._done: dict[tuple[str, tuple[int, ...], int], Array] = {}
+        self._power: dict[tuple[str, int], InputStatistics] = {}
+        self._left = 1 << 30
+
+    def __call__(self, model: ModelIR, bits: Mapping[str, int], samples: Sequence[Sample]) -> dict[str, Array]:
+        """The matrices in `bits`; `samples` are in the model's own ids."""
+        uses = weight_uses(model.model)
+        with threadpool_limits(1, "blas"):
+            self._measure(model, [uses[name] for name in bits if uses[name].uses_per_run], samples)
+            return {name: self._rounded(model, uses[name], count) for name, count in bits.items()}
+
+    def _measure(self, model: ModelIR, uses: Sequence[WeightUse], samples: Sequence[Sample]) -> None:
+        """Mean squares of the inputs that are not known yet."""
+        missing = [use.name for use in uses if (use.name, use.columns) not in self._power]
+        if not missing:
+            return
+        plan = schedule(model.model.graph, {use.name: use for use in uses}, missing)
+        for wave, statistics in Walk(model, plan, samples[:_STATISTICS]):
+            for name in wave.weights:
+                self._power[name, statistics[name].power.size] = statistics[name]
+
+    def _rounded(self, model: ModelIR, use: WeightUse, bits: int) -> Array:
+        key = (use.name, use.shape, bits)
+        if key in self._done:
+            return self._done[key]
+        value = model.model.graph.initializers[use.name].const_value
+        assert value is not None
+        array = value.numpy()
+        power = self._power.get((use.name, use.columns))
+        quantizer = QUANTIZERS["rtn" if power is None else "irtn"](bits, power)
+        values = quantizer.quantize(np.ascontiguousarray(use.to_matrix(array), np.float32)).values()
+        result = use.from_matrix(values).astype(array.dtype, copy=False)
+        if result.nbytes <= self._left:
+            self._left -= result.nbytes
+            self._done[key] = result
+        return result
 
 
-__all__ = ["Judge", "rounded"]
+__all__ = ["Judge", "Rounder"]

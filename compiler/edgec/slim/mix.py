@@ -11,9 +11,10 @@ from edgec.compress.calibration.samples import whole_samples
 from edgec.compress.prune.blocks import blocks
 from edgec.compress.prune.depth import block_influence, remove_blocks
 from edgec.compress.prune.token_choice import Vocabulary, most_useful_ids, smallest_vocabulary
+from edgec.compress.prune.tokenizer import prune_tokenizer
 from edgec.compress.prune.vocabulary import prune_vocabulary, vocabulary_size
 from edgec.compress.prune.width import Scores, attentions, feature_scores, fewer_heads, mlps, narrow_mlps
-from edgec.ir.model import ModelIR
+from edgec.ir.model import ModelIR, TokenizerAssets
 from edgec.slim.texts import some
 
 
@@ -45,6 +46,8 @@ class Slimmer:
     _influence: list[float] = field(default_factory=list)
     _scores: tuple[list[Scores], list[Scores]] | None = None
     _kept: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    _tokenizers: dict[tuple[int, ...], TokenizerAssets] = field(default_factory=dict)
+    _structures: dict[tuple[float, int, tuple[int, ...]], ModelIR] = field(default_factory=dict)
 
     def samples_of(self, model: ModelIR) -> Sequence[Sample]:
         """Those of a slimmed model, in its own ids."""
@@ -71,22 +74,33 @@ class Slimmer:
 
     def apply(self, mix: Mix, kept: Sequence[int] | None = None, removed: Sequence[int] | None = None) -> Slimmed:
         """The model of this mix; `kept` replaces its choice of tokens, `removed` that of blocks."""
-        model = self.model
-        if mix.mlp_share < 1 or mix.head_groups:
-            if self._scores is None:
-                self._scores = feature_scores(model, self.samples)
-            features, groups = self._scores
-            if mix.mlp_share < 1:
-                model = narrow_mlps(model, features, mix.mlp_share)
-            if mix.head_groups:
-                model = fewer_heads(model, groups, mix.head_groups)
-        if mix.removed_blocks:
-            model = remove_blocks(model, self.removed(mix.removed_blocks) if removed is None else removed)
+        removed = self.removed(mix.removed_blocks) if removed is None else removed
+        model = self._structure(mix.mlp_share, mix.head_groups, tuple(removed))
         if kept is None and mix.vocabulary:
             kept = self.kept(mix.vocabulary)
-        if kept is not None:
-            model = prune_vocabulary(model, kept)
-        return Slimmed(model, None if kept is None else tuple(kept))
+        if kept is None:
+            return Slimmed(model)
+        chosen = tuple(kept)
+        if chosen not in self._tokenizers:
+            assert model.tokenizer is not None
+            self._tokenizers[chosen] = prune_tokenizer(model.tokenizer, chosen)
+        return Slimmed(prune_vocabulary(model, chosen, self._tokenizers[chosen]), chosen)
+
+    def _structure(self, mlp_share: float, head_groups: int, removed: tuple[int, ...]) -> ModelIR:
+        """All but the vocabulary; searches come back to the same ones."""
+        key = (mlp_share, head_groups, removed)
+        if key not in self._structures:
+            model = self.model
+            if mlp_share < 1 or head_groups:
+                if self._scores is None:
+                    self._scores = feature_scores(model, self.samples)
+                features, groups = self._scores
+                if mlp_share < 1:
+                    model = narrow_mlps(model, features, mlp_share)
+                if head_groups:
+                    model = fewer_heads(model, groups, head_groups)
+            self._structures[key] = remove_blocks(model, removed) if removed else model
+        return self._structures[key]
 
 
 @dataclass(frozen=True)

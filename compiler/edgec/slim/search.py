@@ -18,7 +18,7 @@ from edgec.ir.plan import WEIGHT_BITS, SlimTrial
 from edgec.ir.weight_use import weight_uses
 from edgec.plan import allocate, quantizable
 from edgec.plan.memory import matrix_bytes
-from edgec.slim.measure import Judge, rounded
+from edgec.slim.measure import Judge, Rounder
 from edgec.slim.mix import Levels, Mix, Slimmed, Slimmer
 
 _STARTS = 4
@@ -61,6 +61,7 @@ class _Search:
     ) -> None:
         self._slimmer, self._levels, self._judge, self._budget, self._kept = slimmer, levels, judge, budget, kept
         self._progress = progress
+        self._round = Rounder()
         self._trials: dict[Place, SlimTrial] = {}
         model = slimmer.model
         self._losses = sensitivities(model, quantizable(model), slimmer.samples)
@@ -117,7 +118,7 @@ class _Search:
         slimmed = self._slimmer.apply(mix, self._kept)
         bits = allocated_bits(slimmed.model, self._losses, self._budget)
         samples: Sequence[Sample] = self._slimmer.samples_of(slimmed.model)
-        loss = self._judge.loss(slimmed.model, rounded(slimmed.model, bits, samples))
+        loss = self._judge.loss(slimmed.model, self._round(slimmed.model, bits, samples))
         uses = weight_uses(slimmed.model.model)
         mean = sum(uses[name].elements * count for name, count in bits.items()) / sum(uses[n].elements for n in bits)
         self._trials[place] = SlimTrial(

@@ -53,8 +53,10 @@ def vocabulary_size(model: ModelIR) -> int | None:
     return _rows(table)
 
 
-def prune_vocabulary(model: ModelIR, kept: Sequence[int]) -> ModelIR:
+def prune_vocabulary(model: ModelIR, kept: Sequence[int], pruned: TokenizerAssets | None = None) -> ModelIR:
     """The token `kept[i]` (ascending) becomes token `i`; `model` is not changed, large weights are not read.
+
+    `pruned` is the tokenizer that knows `kept`, where it was made before.
 
     Raises `UnsupportedError` for a graph that does more with ids than look them up in a table.
     """
@@ -79,7 +81,7 @@ def prune_vocabulary(model: ModelIR, kept: Sequence[int]) -> ModelIR:
             model.facts, parameters=model.facts.parameters - elements + initializer_elements(graph)
         ),
         decoder=None if model.decoder is None else dataclasses.replace(model.decoder, vocabulary=len(kept)),
-        tokenizer=prune_tokenizer(assets, kept),
+        tokenizer=pruned or prune_tokenizer(assets, kept),
     )
 
 

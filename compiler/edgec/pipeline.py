@@ -276,8 +276,8 @@ def _texts(work: Work, model: ModelIR) -> list[str] | None:
     if model.tokenizer is None or (calibration is not None and is_archive(calibration)):
         return None
     if calibration is not None:
-        return parted(read_texts(model, calibration))[0]
-    return parted(own_texts(model))[0] if model.decoder is not None else None
+        return parted(read_texts(model, calibration), model)[0]
+    return parted(own_texts(model), model)[0] if model.decoder is not None else None
 
 
 def _training_samples(work: Work, model: ModelIR) -> list[Sample]:

@@ -83,7 +83,7 @@ def test_more_than_there_is_cannot_go(folder: Path, options: CompileOptions) -> 
 
 def test_a_whole_model_loses_nothing(folder: Path) -> None:
     model = simplify(load(str(folder)))
-    learned, judged = parted([TEXT[start : start + 40] for start in range(0, 400, 40)])
+    learned, judged = parted([TEXT[start : start + 40] for start in range(0, 400, 40)], model)
     assert len(learned) + len(judged) == 10 and len(judged) == 5
     judge = Judge(model, judged, [])
     assert judge.loss(model, {}) == 0

@@ -137,13 +137,16 @@ def levels(slimmer: Slimmer, *, keep_vocabulary: bool = False) -> Levels:
         tokens += [count for count in (int(size * share) for share in _VOCABULARIES) if needed < count < known]
     count = len(blocks(model))
     removable = sorted({round(share * count) for share in _SHARES} | {0})
-    heads = {found.kv_heads for found in attentions(model)}
-    groups = next(iter(heads)) if len(heads) == 1 else 1
+    found = attentions(model)
+    heads = {attention.kv_heads for attention in found}
+    every = sum(node.op_type == "Attention" for node in model.model.graph) == len(found)
+    groups = next(iter(heads)) if len(heads) == 1 and every else 1
+    narrow = bool(mlps(model)) and (model.decoder is None or len(mlps(model)) == model.decoder.layers)
     some = sorted({round(groups * share) for share in (0.75, 0.5)} - {0, groups}, reverse=True)
     return Levels(
         tuple(tokens),
         tuple(removable) if count > 3 else (0,),
-        _MLP_SHARES if mlps(model) else (1.0,),
+        _MLP_SHARES if narrow else (1.0,),
         (0, *some),
     )
 

@@ -21,8 +21,9 @@ from edgec.plan.memory import matrix_bytes
 from edgec.slim.measure import Judge, Rounder
 from edgec.slim.mix import Levels, Mix, Slimmed, Slimmer
 
-_STARTS = 4
 _MOST_TRIALS = 24
+_FEWEST_TRIALS = 6
+_SMALL = 32 << 20  # weights up to which there are the most trials; each one rounds all weights that it has first
 Place = tuple[int, ...]
 Progress = Callable[[str, int, int], None]
 
@@ -64,15 +65,18 @@ class _Search:
         self._round = Rounder()
         self._trials: dict[Place, SlimTrial] = {}
         model = slimmer.model
+        self._most = max(_FEWEST_TRIALS, min(_MOST_TRIALS, _MOST_TRIALS * _SMALL // max(1, model.facts.parameters)))
         self._losses = sensitivities(model, quantizable(model), slimmer.samples)
 
     def run(self) -> Found:
         fitting = self._fitting()
         best: Place | None = None
-        for start in _starts(fitting, self._levels):
+        starts = _starts(fitting, self._levels)
+        for start in starts:
+            self._try(start)
+        for start in sorted(starts, key=self._loss):
             at = start
-            self._try(at)
-            while len(self._trials) < _MOST_TRIALS:
+            while len(self._trials) < self._most:
                 near = [place for place in _neighbours(at, self._levels) if place in fitting]
                 for place in near:
                     self._try(place)
@@ -83,7 +87,7 @@ class _Search:
             best = at if best is None else min(best, at, key=self._loss)
         assert best is not None
         if self._progress is not None:
-            self._progress("", _MOST_TRIALS, _MOST_TRIALS)
+            self._progress("", self._most, self._most)
         mix = self._levels.mix(best)
         trials = tuple(self._trials[place] for place in sorted(self._trials, key=self._loss))
         return Found(mix, self._slimmer.apply(mix, self._kept), trials)
@@ -110,11 +114,11 @@ class _Search:
         return found
 
     def _try(self, place: Place) -> None:
-        if place in self._trials:
+        if place in self._trials or len(self._trials) >= self._most:
             return
         mix = self._levels.mix(place)
         if self._progress is not None:
-            self._progress(f"mix {len(self._trials) + 1}", len(self._trials), _MOST_TRIALS)
+            self._progress(f"mix {len(self._trials) + 1}", len(self._trials), self._most)
         slimmed = self._slimmer.apply(mix, self._kept)
         bits = allocated_bits(slimmed.model, self._losses, self._budget)
         samples: Sequence[Sample] = self._slimmer.samples_of(slimmed.model)
@@ -172,7 +176,7 @@ def _starts(fitting: Mapping[Place, float], levels: Levels) -> list[Place]:
             start = min(enough, key=lambda place: (taken(place), place))
             if start not in chosen:
                 chosen.append(start)
-    return chosen[:_STARTS] or [min(fitting, key=lambda place: (taken(place), place))]
+    return chosen or [min(fitting, key=lambda place: (taken(place), place))]
 
 
 __all__ = ["Found", "allocated_bits", "search"]

@@ -104,7 +104,7 @@ def _data(model: ModelIR, calibration: Path | None) -> tuple[list[str], list[str
         )
     if model.tokenizer is None:
         raise UsageError(f"`{model.facts.name}` has no tokenizer", hint="give an .npz file with `--calibration`")
-    learned, judged = parted(texts)
+    learned, judged = parted(texts, model)
     return learned, judged, whole_samples(model, some(learned)), []
 
 

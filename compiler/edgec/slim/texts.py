@@ -13,6 +13,8 @@ from edgec.ir.model import ModelIR
 
 PIECE = 640  # characters of a decoder's text, some 150 tokens
 LONGEST = 8 << 20  # characters that are looked at
+_LARGE = 64 << 20  # weights
+_FEW = 6
 _SOME = 16  # pieces from which statistics are taken, or by which a model is judged
 
 
@@ -38,9 +40,9 @@ def own_texts(model: ModelIR) -> list[str]:
     return [piece for text in texts for piece in _pieces(model, text)]
 
 
-def parted(texts: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(those to learn from, some from all over to be judged by)."""
-    count = min(_SOME, len(texts) // 2)
+def parted(texts: Sequence[str], model: ModelIR) -> tuple[list[str], list[str]]:
+    """(those to learn from, some from all over to be judged by: fewer for a large model)."""
+    count = min(_SOME if model.facts.parameters <= _LARGE else _FEW, len(texts) // 2)
     judged = {round((index + 0.5) * len(texts) / count - 0.5) for index in range(count)}
     return [t for i, t in enumerate(texts) if i not in judged], [t for i, t in enumerate(texts) if i in judged]
 

@@ -252,6 +252,9 @@ def _reshape(values: Sequence[onnx_ir.Value], sizes: dict[int, int]) -> None:
 
 def _heads(node: onnx_ir.Node) -> Heads | None:
     heads, kv_heads = node.attributes.get_int("q_num_heads"), node.attributes.get_int("kv_num_heads")
+    mask = node.inputs[3] if len(node.inputs) > 3 else None
+    if mask is not None and (mask.shape is None or (len(mask.shape) > 3 and mask.shape[1] != 1)):
+        return None  # it may differ from head to head
     rotary: list[onnx_ir.Node] = []
     parts: list[onnx_ir.Value] = []
     for value in node.inputs[:3]:

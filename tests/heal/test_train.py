@@ -100,6 +100,8 @@ def test_interrupted_training_goes_on_to_the_same_weights(
     assert done == [6]
     with pytest.raises(UsageError, match="of another model, plan or text"):
         heal(model, small, plan_of(small, 3), samples, steps=6, folder=tmp_path)
+    with pytest.raises(UsageError, match="is of 6 steps, not of 7"):
+        heal(model, small, plan, samples, steps=7, folder=tmp_path)
     (tmp_path / "heal.safetensors").write_bytes(b"nonsense")
     with pytest.raises(UsageError, match="cannot be read"):
         heal(model, small, plan, samples, steps=6, folder=tmp_path)

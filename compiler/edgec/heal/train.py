@@ -25,7 +25,7 @@ import torch
 from edgec.compress import Sample
 from edgec.compress.prune.blocks import blocks
 from edgec.compress.quantize import QUANTIZERS, QuantizedRows
-from edgec.errors import UnsupportedError
+from edgec.errors import UnsupportedError, UsageError
 from edgec.heal import checkpoint
 from edgec.heal.batches import Batches
 from edgec.heal.graph import TorchGraph
@@ -116,10 +116,14 @@ class _Training:
         found = checkpoint.load(folder, self.fingerprint) if folder is not None else None
         if found is not None:
             state, arrays = found
-            if steps is None or state["total"] == steps:
-                done, total, spent, before = state["done"], state["total"], state["seconds"], state["before"]
-                self._restore(arrays)
-        if found is None or done == 0:
+            if steps not in (None, state["total"]):
+                raise UsageError(
+                    f"the checkpoint in `{folder}` is of {state['total']:,} steps, not of {steps:,}",
+                    hint="ask for as many, give another folder with `--heal-dir`, or remove it",
+                )
+            done, total, spent, before = state["done"], state["total"], state["seconds"], state["before"]
+            self._restore(arrays)
+        else:
             before = self._measured()
         began = saved = time.monotonic()
         if total is None:

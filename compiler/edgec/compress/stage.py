@@ -122,7 +122,7 @@ def needs_samples(plan: Plan) -> bool:
 
 
 def _needs_inputs(tensor: TensorPlan) -> bool:
-    return tensor.bits != 32 and QUANTIZERS[tensor.quantizer].needs != "nothing"
+    return tensor.bits != 32 and tensor.quantizer != Healed.name and QUANTIZERS[tensor.quantizer].needs != "nothing"
 
 
 def _size(model: ModelIR, name: str) -> int:
@@ -155,6 +155,8 @@ def _check_plan(planned: TensorPlan, use: WeightUse | None) -> None:
             f"the plan gives `{name}` {bits} bits, groups of {planned.group_size} and the scheme "
             f"`{planned.scheme}`, expected 2 to 8 bits, groups of {GROUP} and `asymmetric`"
         )
+    if planned.quantizer == Healed.name:
+        return
     if planned.quantizer not in QUANTIZERS:
         raise ModelError(f"the plan gives `{name}` the quantizer `{planned.quantizer}`, expected {_QUANTIZER_NAMES}")
     if QUANTIZERS[planned.quantizer].needs != "nothing" and not use.uses_per_run:

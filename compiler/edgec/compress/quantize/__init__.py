@@ -1,4 +1,4 @@
-"""The quantizers, by the name that a plan gives."""
+"""The quantizers, by the name that a plan gives; `Healed` takes codes that were found elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgec.compress.quantize.rtn import ImportanceRoundToNearest, RoundToNearest
 from edgec.compress.quantize.search import Grid
 
 QUANTIZERS: dict[str, type[Quantizer]] = {
-    quantizer.name: quantizer for quantizer in (RoundToNearest, ImportanceRoundToNearest, HalfQuadratic, Gptq, Healed)
+    quantizer.name: quantizer for quantizer in (RoundToNearest, ImportanceRoundToNearest, HalfQuadratic, Gptq)
 }
 
 __all__ = ["QUANTIZERS", "Grid", "Healed", "InputStatistics", "Inputs", "QuantizedRows", "Quantizer"]

@@ -101,6 +101,7 @@ class Work:
     model: ModelIR | None = None
     plan: Plan | None = None
     samples: list[Sample] | None = None  # calibration data
+    texts: list[str] | None = None  # what the model writes itself
     whole: ModelIR | None = None  # before it was slimmed
     slimmed: Slimmed | None = None
     slim_plan: SlimPlan | None = None
@@ -160,9 +161,23 @@ def _slim(work: Work) -> None:
         vocabulary=options.keep_vocabulary,
         plan=options.plan.slim if options.plan is not None else None,
         calibration=options.calibration,
+        write=lambda: _own_texts(work),
         progress=work.advance("slim"),
     )
     work.model = work.slimmed.model
+
+
+def _own_texts(work: Work) -> list[str] | None:
+    """What the whole model writes where the user gives nothing, once; None for models that cannot."""
+    model = work.whole or work.model
+    assert model is not None
+    if work.options.calibration is not None or model.decoder is None or model.tokenizer is None:
+        return None
+    if work.texts is None:
+        from edgec.slim import own_texts
+
+        work.texts = own_texts(model)
+    return work.texts
 
 
 def _slims(options: CompileOptions) -> bool:
@@ -218,11 +233,13 @@ def _losses(work: Work, model: ModelIR) -> dict[str, float]:
 
 def _samples(work: Work, model: ModelIR) -> list[Sample] | None:
     """Calibration data: the user's, else text that the model writes, else none. Made once."""
-    from edgec.compress import generated_samples, read_samples
+    from edgec.compress import generated_samples, read_samples, whole_samples
 
     if work.samples is None:
         if work.options.calibration is not None:
             work.samples = read_samples(model, work.options.calibration)
+        elif work.whole is not None and (texts := _own_texts(work)) is not None:
+            work.samples = whole_samples(model, texts)  # what is left of the model would write worse
         elif model.kind == "decoder":
             work.samples = generated_samples(model)
     return work.samples
@@ -270,14 +287,15 @@ def _heals(options: CompileOptions) -> bool:
 def _texts(work: Work, model: ModelIR) -> list[str] | None:
     """What a model that reads text is trained on; None for one that is given arrays."""
     from edgec.compress import is_archive
-    from edgec.slim import own_texts, parted, read_texts
+    from edgec.slim import parted, read_texts
 
     calibration = work.options.calibration
     if model.tokenizer is None or (calibration is not None and is_archive(calibration)):
         return None
     if calibration is not None:
         return parted(read_texts(model, calibration), model)[0]
-    return parted(own_texts(model), model)[0] if model.decoder is not None else None
+    texts = _own_texts(work)
+    return None if texts is None else parted(texts, model)[0]
 
 
 def _training_samples(work: Work, model: ModelIR) -> list[Sample]:

@@ -135,3 +135,23 @@ def test_a_vocabulary_from_the_command_line(folder: Path, tmp_path: Path, monkey
             model.generate(words, max_tokens=4, temperature=0).text()
     assert invoke([*command, "x.edgec", "--keep-vocab", "3"]) == 2
     assert invoke([*command, "x.edgec", "--slim", "0.5", "--bits", "4"]) == 2
+
+
+def test_a_decoder_is_slimmed_on_its_own_text(folder: Path) -> None:
+    """And all of it is planned, measured and quantized on what the whole model wrote."""
+    options = CompileOptions(slim=0.82, context_length=64, stop_after="compress")
+    first, again = (run_stages(folder, "phone-8gb", options=options) for _ in range(2))
+    assert first.plan is not None and first.plan == again.plan and first.plan.slim is not None
+    assert first.whole is not None and first.slimmed is not None and first.compressed is not None
+    kept = first.slimmed.kept or range(first.whole.decoder.vocabulary)  # type: ignore[union-attr]
+    assert len(kept) == first.model.decoder.vocabulary  # type: ignore[union-attr]
+
+
+def test_a_plan_of_a_vocabulary_alone_needs_no_data(folder: Path) -> None:
+    options = CompileOptions(keep_vocabulary=330, quantizer="rtn", stop_after="plan")
+    made = run_stages(folder, "phone-8gb", options=options).plan
+    assert made is not None and made.slim is not None and made.slim.vocabulary == 330
+    assert made.slim.reason == "a vocabulary of 330 tokens was asked for"
+    work = run_stages(folder, "phone-8gb", options=CompileOptions(plan=made, stop_after="slim"))
+    assert work.model is not None and work.model.decoder is not None and work.texts is None
+    assert work.model.decoder.vocabulary == 330

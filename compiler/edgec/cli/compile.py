@@ -110,7 +110,7 @@ Examples:
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 @click.option("--force", is_flag=True, help="Replace what is at the output, even if it is not a bundle.")
-@click.option("--stop-after", metavar="STAGE", help="frontend, simplify, plan, compress, lower or bundle.")
+@click.option("--stop-after", metavar="STAGE", help="frontend, simplify, slim, plan, heal, compress, lower or bundle.")
 @click.option("--dump", type=click.Path(path_type=Path), metavar="DIR", help="Write every stage's result there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")

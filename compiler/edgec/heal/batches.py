@@ -16,7 +16,6 @@ from edgec.ir.model import ModelIR
 
 TOKENS = 512  # of a batch
 _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-_FILL = {"input_ids": 0, "attention_mask": 0, "token_type_ids": 0}
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,9 @@ class Batches:
         self._kept = None if kept is None else np.asarray(kept, np.int64)
         self._decoder = model.decoder is not None
         names = {str(value.name) for value in model.model.graph.inputs}
+        # Padding on the right of a causal model changes nothing; others need a mask for it.
         self.texts = self._decoder or (
-            names <= set(_TEXT_INPUTS)
+            {"input_ids", "attention_mask"} <= names <= set(_TEXT_INPUTS)
             and all(not isinstance(v.shape[0], int) for v in model.model.graph.inputs if v.shape is not None)
         )
         lengths = [sample["input_ids"].size for sample in samples] if self.texts else [TOKENS] * len(samples)

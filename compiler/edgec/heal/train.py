@@ -97,6 +97,7 @@ class _Training:
             for name, tensor in self.student.parameters.items()
             if name not in self.quantized
         }
+        self.student.parameters.clear()  # those that are trained stand for them
         self.trained = dict(self._trained())
         self.moments = {name: (torch.zeros_like(t), torch.zeros_like(t)) for name, (t, _) in self.trained.items()}
         self.fingerprint = _fingerprint(teacher, student, plan, samples)

@@ -74,8 +74,7 @@ class Slimmer:
 
     def apply(self, mix: Mix, kept: Sequence[int] | None = None, removed: Sequence[int] | None = None) -> Slimmed:
         """The model of this mix; `kept` replaces its choice of tokens, `removed` that of blocks."""
-        removed = self.removed(mix.removed_blocks) if removed is None else removed
-        model = self._structure(mix.mlp_share, mix.head_groups, tuple(removed))
+        model = self.structure(mix, removed)
         if kept is None and mix.vocabulary:
             kept = self.kept(mix.vocabulary)
         if kept is None:
@@ -86,20 +85,21 @@ class Slimmer:
             self._tokenizers[chosen] = prune_tokenizer(model.tokenizer, chosen)
         return Slimmed(prune_vocabulary(model, chosen, self._tokenizers[chosen]), chosen)
 
-    def _structure(self, mlp_share: float, head_groups: int, removed: tuple[int, ...]) -> ModelIR:
-        """All but the vocabulary; searches come back to the same ones."""
-        key = (mlp_share, head_groups, removed)
+    def structure(self, mix: Mix, removed: Sequence[int] | None = None) -> ModelIR:
+        """The model of this mix with all of its tokens; searches come back to the same ones."""
+        gone = tuple(self.removed(mix.removed_blocks) if removed is None else removed)
+        key = (mix.mlp_share, mix.head_groups, gone)
         if key not in self._structures:
             model = self.model
-            if mlp_share < 1 or head_groups:
+            if mix.mlp_share < 1 or mix.head_groups:
                 if self._scores is None:
                     self._scores = feature_scores(model, self.samples)
                 features, groups = self._scores
-                if mlp_share < 1:
-                    model = narrow_mlps(model, features, mlp_share)
-                if head_groups:
-                    model = fewer_heads(model, groups, head_groups)
-            self._structures[key] = remove_blocks(model, removed) if removed else model
+                if mix.mlp_share < 1:
+                    model = narrow_mlps(model, features, mix.mlp_share)
+                if mix.head_groups:
+                    model = fewer_heads(model, groups, mix.head_groups)
+            self._structures[key] = remove_blocks(model, gone) if gone else model
         return self._structures[key]
 
 

@@ -7,15 +7,17 @@ and the loss of the result is measured. From several starting points the search 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgec.compress import Sample, sensitivities
+from edgec.compress.prune.vocabulary import vocabulary_matrices
 from edgec.errors import DoesNotFitError
 from edgec.ir.model import ModelIR
 from edgec.ir.plan import WEIGHT_BITS, SlimTrial
-from edgec.ir.weight_use import weight_uses
+from edgec.ir.weight_use import WeightUse, weight_uses
 from edgec.plan import allocate, quantizable
 from edgec.plan.memory import matrix_bytes
 from edgec.slim.measure import Judge, Rounder
@@ -98,16 +100,17 @@ class _Search:
     def _fitting(self) -> dict[Place, float]:
         """Bits per weight that each mix leaves room for, at least the fewest that there are."""
         found: dict[Place, float] = {}
-        smallest = 0
+        smallest: int | None = None
         for place in itertools.product(*(range(count) for count in self._levels.counts)):
-            model = self._slimmer.apply(self._levels.mix(place), self._kept).model
-            least, elements = _least_bytes(model)
-            smallest = least if not smallest else min(smallest, least)
+            mix = self._levels.mix(place)
+            tokens = mix.vocabulary if self._kept is None else len(self._kept)
+            least, elements = _least_bytes(self._slimmer.structure(mix), tokens)
+            smallest = least if smallest is None else min(smallest, least)
             if least <= self._budget:
                 found[place] = 8 * self._budget / elements
         if not found:
             raise DoesNotFitError(
-                f"`{self._slimmer.model.facts.name}` has {smallest / 1e6:,.1f} MB of weights at the least, "
+                f"`{self._slimmer.model.facts.name}` has {(smallest or 0) / 1e6:,.1f} MB of weights at the least, "
                 f"{self._budget / 1e6:,.1f} MB were asked for",
                 hint="ask for less slimming",
             )
@@ -138,11 +141,18 @@ def allocated_bits(model: ModelIR, losses: Mapping[str, float], budget: int) -> 
     return {name: choice.bits for name, choice in choices.items()}
 
 
-def _least_bytes(model: ModelIR) -> tuple[int, int]:
-    """(bytes of all weights at the fewest bits, elements of the matrices)."""
+def _least_bytes(model: ModelIR, tokens: int) -> tuple[int, int]:
+    """(bytes of all weights at the fewest bits, elements of the matrices), if only `tokens` stay (0: all)."""
     uses, names = weight_uses(model.model), quantizable(model)
-    least = sum(matrix_bytes(uses[name], WEIGHT_BITS[0], stored=True) for name in names)
-    return least + _float_bytes(model, names), sum(uses[name].elements for name in names)
+    per_token = vocabulary_matrices(model) if tokens else []
+    few = {name: _with_tokens(uses[name], tokens) if name in per_token else uses[name] for name in names}
+    least = sum(matrix_bytes(use, WEIGHT_BITS[0], stored=True) for use in few.values())
+    return least + _float_bytes(model, names), sum(use.elements for use in few.values())
+
+
+def _with_tokens(use: WeightUse, tokens: int) -> WeightUse:
+    shape = (use.shape[0], tokens) if use.layout == "kn" else (tokens, use.shape[1])
+    return dataclasses.replace(use, shape=shape)
 
 
 def _float_bytes(model: ModelIR, matrices: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ from edgec.ir.plan import SlimPlan
 from edgec.slim.measure import Judge
 from edgec.slim.mix import Mix, Slimmed, Slimmer, levels
 from edgec.slim.search import search
-from edgec.slim.texts import own_texts, parted, read_texts, some
+from edgec.slim.texts import parted, read_texts, some
 
 Progress = Callable[[str, int, int], None]
 
@@ -27,25 +27,33 @@ def slim(
     vocabulary: int | Path | None = None,
     plan: SlimPlan | None = None,
     calibration: Path | None = None,
+    write: Callable[[], Sequence[str] | None] = lambda: None,
     progress: Progress | None = None,
 ) -> tuple[Slimmed, SlimPlan]:
     """A smaller model, and what was done.
 
     `fraction` of the bytes that the weights have in float16 are to go: a search finds the mix that loses
     least. `vocabulary` is a number of tokens, or a text whose tokens stay. `plan` is what was done before, to be done
-    again. `calibration` is a text or an .npz file; without it a decoder writes its own text.
+    again. `calibration` is a text or an .npz file; without it, `write` gives what a decoder writes itself,
+    where that is needed.
     Raises `UsageError` for data that are missing or do not fit, `DoesNotFitError` where too much was asked for.
     """
-    kept = None
+    kept: list[int] | None = None
     if vocabulary is not None:
         kept = kept_ids(model, vocabulary, _plain_text(calibration))
     if fraction is None and plan is None:
         assert kept is not None
         return Slimmed(prune_vocabulary(model, kept), tuple(kept)), _only_vocabulary(kept)
-    learned, judged, samples, judged_samples = _data(model, calibration)
+    if plan is not None and kept is None and plan.vocabulary and not plan.weight_bytes:
+        kept = kept_ids(model, plan.vocabulary, _plain_text(calibration))
+    if plan is not None and not _structural(plan) and (kept is not None or not plan.vocabulary):
+        pruned = model if kept is None else prune_vocabulary(model, kept)
+        return _checked(Slimmed(pruned, None if kept is None else tuple(kept)), plan)
+    learned, judged, samples, judged_samples = _data(model, calibration, write)
     slimmer = Slimmer(model, samples, learned)
     if plan is not None:
-        return _again(slimmer, plan, kept), plan
+        mix = Mix(plan.vocabulary, len(plan.removed_blocks), plan.mlp_share, plan.head_groups)
+        return _checked(slimmer.apply(mix, kept, plan.removed_blocks), plan)
     assert fraction is not None
     budget = int((1 - fraction) * 2 * initializer_elements(model.model.graph))
     judge = Judge(model, judged, judged_samples)
@@ -63,15 +71,18 @@ def slim(
     return found.slimmed, done
 
 
-def _again(slimmer: Slimmer, plan: SlimPlan, kept: Sequence[int] | None) -> Slimmed:
-    mix = Mix(plan.vocabulary, len(plan.removed_blocks), plan.mlp_share, plan.head_groups)
-    slimmed = slimmer.apply(mix, kept, plan.removed_blocks)
+def _structural(plan: SlimPlan) -> bool:
+    return bool(plan.removed_blocks) or plan.mlp_share < 1 or plan.head_groups > 0
+
+
+def _checked(slimmed: Slimmed, plan: SlimPlan) -> tuple[Slimmed, SlimPlan]:
+    """The model of a plan that was given, whose tokens are those it was made with."""
     if _sha256(slimmed.kept) != plan.vocabulary_sha256:
         raise UsageError(
             "the plan keeps other tokens than this text chooses",
             hint="give the same `--calibration` and `--keep-vocab` as when the plan was made",
         )
-    return slimmed
+    return slimmed, plan
 
 
 def _only_vocabulary(kept: Sequence[int]) -> SlimPlan:
@@ -86,8 +97,11 @@ def _reason(model: ModelIR, fraction: float, budget: int, trials: int, loss: flo
     )
 
 
-def _data(model: ModelIR, calibration: Path | None) -> tuple[list[str], list[str], Sequence[Sample], Sequence[Sample]]:
+def _data(
+    model: ModelIR, calibration: Path | None, write: Callable[[], Sequence[str] | None]
+) -> tuple[list[str], list[str], Sequence[Sample], Sequence[Sample]]:
     """(texts to learn from, texts to be judged by, samples of the former, samples to be judged by without texts)."""
+    texts: Sequence[str] | None
     if calibration is not None and not is_archive(calibration):
         texts = read_texts(model, calibration)
     elif calibration is not None:
@@ -95,9 +109,9 @@ def _data(model: ModelIR, calibration: Path | None) -> tuple[list[str], list[str
         if len(samples) < 2:
             raise UsageError(f"`{calibration}` has one sample", hint="slimming needs two or more")
         return [], [], samples[::2], samples[1::2]
-    elif model.decoder is not None and model.tokenizer is not None:
-        texts = own_texts(model)
     else:
+        texts = write()
+    if texts is None:
         raise UsageError(
             f"slimming needs calibration data, and `{model.facts.name}` cannot make its own",
             hint="give a text or an .npz file with `--calibration`",

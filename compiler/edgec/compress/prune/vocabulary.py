@@ -53,6 +53,12 @@ def vocabulary_size(model: ModelIR) -> int | None:
     return _rows(table)
 
 
+def vocabulary_matrices(model: ModelIR) -> list[str]:
+    """The initializers that have a row, or a column, per token."""
+    graph = model.model.graph
+    return [str(_table(model, graph).name), *(name for name in _LM_HEAD if name in graph.initializers)]
+
+
 def prune_vocabulary(model: ModelIR, kept: Sequence[int], pruned: TokenizerAssets | None = None) -> ModelIR:
     """The token `kept[i]` (ascending) becomes token `i`; `model` is not changed, large weights are not read.
 
@@ -134,4 +140,4 @@ def _renumber_shapes(tables: Sequence[onnx_ir.Value], before: int, after: int) -
                 waiting.append(output)
 
 
-__all__ = ["kept_ids", "prune_vocabulary", "vocabulary_size"]
+__all__ = ["kept_ids", "prune_vocabulary", "vocabulary_matrices", "vocabulary_size"]

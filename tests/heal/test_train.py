@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import pytest
 
 from edgec.compress import Sample, compress, dequantized_model, generated_samples
 from edgec.compress.prune.depth import remove_blocks
-from edgec.errors import UnsupportedError, UsageError
+from edgec.errors import MissingDependencyError, UnsupportedError, UsageError
 from edgec.frontend import load
 from edgec.heal.train import Healed, heal
 from edgec.ir.model import ModelIR
 from edgec.ir.plan import Plan
 from edgec.ir.weight_use import weight_uses
 from edgec.passes import simplify
+from edgec.pipeline import CompileOptions, run_stages
 from edgec.plan import quantizable
 from tests.compress.graphs import plan_for
 from tests.compress.prune import encoders
@@ -129,6 +131,14 @@ def test_tokens_of_the_student_are_translated_for_the_teacher(decoder: tuple[Mod
     plain = heal(model, model, plan, samples, steps=1)
     translated = heal(model, model, plan, samples, list(range(model.decoder.vocabulary)), steps=1)
     assert translated.before == pytest.approx(plain.before, rel=1e-5)
+
+
+def test_without_torch_nothing_is_begun(monkeypatch: pytest.MonkeyPatch, tiny_llama: Path) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else find(name, *rest))
+    with pytest.raises(MissingDependencyError, match=r"healing needs torch") as raised:
+        run_stages(tiny_llama, "phone-8gb", options=CompileOptions(heal_steps=1, stop_after="heal"))
+    assert raised.value.hint is not None and "edgec[heal]" in raised.value.hint
 
 
 def test_experts_are_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from edgec.compress.calibration.walk import Walk
 from edgec.compress.dequantize import dequantize
 from edgec.compress.finite import check_finite
 from edgec.compress.matrix import pack_matrix
-from edgec.compress.quantize import QUANTIZERS, InputStatistics
+from edgec.compress.quantize import QUANTIZERS, Healed, InputStatistics, QuantizedRows, Quantizer
 from edgec.errors import ModelError
 from edgec.ir.compressed import GROUP, CompressedModel, PackedTensor
 from edgec.ir.model import ModelIR
@@ -31,11 +31,13 @@ def compress(
     plan: Plan,
     *,
     samples: Sequence[Sample] | None = None,
+    healed: Mapping[str, QuantizedRows] | None = None,
     progress: Progress | None = None,
 ) -> CompressedModel:
     """Quantize every initializer to which `plan` gives less than 32 bits; check that the others are finite.
 
-    `samples` is what quantizers that look at inputs are calibrated on, see `needs_samples`. One initializer is
+    `samples` is what quantizers that look at inputs are calibrated on, see `needs_samples`; `healed` has the codes of
+    the tensors whose quantizer is "healed". One initializer is
     held as float at a time, and while calibrating also those of one wave. `report` has `tensors`
     (per name: bits, quantizer, rows, columns, bytes, relative_rmse, max_abs) and totals. Raises
     `ModelError` for a plan that does not match the model and for values that are NaN, infinite or too large.
@@ -73,7 +75,7 @@ def compress(
         if tensor_plan is None or tensor_plan.bits == 32:
             check_finite(model, name)
         else:
-            packed[name] = _pack(model, tensor_plan, uses[name], None)
+            packed[name] = _pack(model, tensor_plan, uses[name], None, (healed or {}).get(name))
         finished(name)
     if calibrated:
         if not samples:
@@ -120,7 +122,7 @@ def needs_samples(plan: Plan) -> bool:
 
 
 def _needs_inputs(tensor: TensorPlan) -> bool:
-    return tensor.bits != 32 and QUANTIZERS[tensor.quantizer].needs != "nothing"
+    return tensor.bits != 32 and tensor.quantizer != Healed.name and QUANTIZERS[tensor.quantizer].needs != "nothing"
 
 
 def _size(model: ModelIR, name: str) -> int:
@@ -153,6 +155,8 @@ def _check_plan(planned: TensorPlan, use: WeightUse | None) -> None:
             f"the plan gives `{name}` {bits} bits, groups of {planned.group_size} and the scheme "
             f"`{planned.scheme}`, expected 2 to 8 bits, groups of {GROUP} and `asymmetric`"
         )
+    if planned.quantizer == Healed.name:
+        return
     if planned.quantizer not in QUANTIZERS:
         raise ModelError(f"the plan gives `{name}` the quantizer `{planned.quantizer}`, expected {_QUANTIZER_NAMES}")
     if QUANTIZERS[planned.quantizer].needs != "nothing" and not use.uses_per_run:
@@ -162,9 +166,23 @@ def _check_plan(planned: TensorPlan, use: WeightUse | None) -> None:
         )
 
 
-def _pack(model: ModelIR, planned: TensorPlan, use: WeightUse, inputs: InputStatistics | None) -> PackedTensor:
+def _pack(
+    model: ModelIR,
+    planned: TensorPlan,
+    use: WeightUse,
+    inputs: InputStatistics | None,
+    healed: QuantizedRows | None = None,
+) -> PackedTensor:
     matrix = use.to_matrix(_array(model, planned.name))
-    quantizer = QUANTIZERS[planned.quantizer](planned.bits, inputs)
+    if planned.quantizer == Healed.name:
+        if healed is None:
+            raise ModelError(
+                f"the plan takes the codes of `{planned.name}` from healing, and nothing was healed",
+                hint="heal with `--heal-steps`, or take another `quantizer`",
+            )
+        quantizer: Quantizer = Healed(planned.bits, None, healed)
+    else:
+        quantizer = QUANTIZERS[planned.quantizer](planned.bits, inputs)
     return pack_matrix(planned.name, matrix, quantizer, lambda row, column: _array_index(use, row, column))
 
 

@@ -65,6 +65,12 @@ def test_texts_and_pictures(
     compared = json.loads(edgec("run", "pair.edgec", "a cat", "dog", "--json").stdout)
     assert len(compared["embeddings"]) == 2
 
+    timed = json.loads(edgec("bench", "pair.edgec", "--engine", "wasmtime", "--graph", "image", "--json").stdout)
+    assert timed["results"][0]["run_seconds"] > 0
+    for arguments in ((), ("--graph", "sound")):
+        refused = edgec("bench", "pair.edgec", "--engine", "wasmtime", *arguments)
+        assert refused.code == 2 and "`image`, `text`" in refused.stderr
+
     for arguments, problem in (
         (("--search", "photos"), "there is no text to search for"),
         (("--search", "nowhere", "a cat"), "`nowhere` is not a folder"),

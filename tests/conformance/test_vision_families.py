@@ -43,7 +43,7 @@ MODELS: dict[str, Callable[[], Any]] = {
         t.ResNetConfig(embedding_size=8, layer_type="bottleneck", **STAGES, **LABELS)
     ),
     "efficientnet": lambda: t.EfficientNetForImageClassification(
-        t.EfficientNetConfig(image_size=SIZE, width_coefficient=0.2, depth_coefficient=0.2, hidden_dim=32, **LABELS)
+        t.EfficientNetConfig(image_size=SIZE, width_coefficient=0.2, depth_coefficient=0.2, hidden_dim=256, **LABELS)
     ),
     "segformer": lambda: t.SegformerForSemanticSegmentation(
         t.SegformerConfig(

@@ -143,7 +143,8 @@ def _directory(path: Path) -> _Source:
         return _Source(_SUFFIXES[files[0].suffix.lower()], files[0])
     if files:
         raise ModelError(
-            f"`{path}` holds {len(files)} models: {', '.join(file.name for file in files[:6])}", hint="name one of them"
+            f"`{path}` holds {len(files)} models: {', '.join(file.name for file in files[:6])}",
+            hint=f"name one of them; a detector and a recogniser of text are one model with `--task {ocr.TASK}`",
         )
     raise UnsupportedError(
         f"`{path}` holds no model: there is no `config.json`, `*.gguf` or `*.onnx` in it", hint=f"a model is {_KNOWN}"

@@ -16,6 +16,8 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
 import jinja2.sandbox
 
 from edgec.errors import RunError, UsageError
@@ -82,6 +84,17 @@ def _guarded(value: Any, pattern: re.Pattern[str]) -> Any:
     return value
 
 
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %}`, by which `transformers` finds what an assistant said; it changes nothing of the text."""
+
+    tags = frozenset({"generation"})  # type: ignore[assignment]
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.Scope(body, lineno=line)
+
+
 class _Refused(Exception):
     """What a template raises with `raise_exception`."""
 
@@ -93,7 +106,7 @@ def _refuse(message: str) -> str:
 @functools.lru_cache(maxsize=8)
 def _compiled(template: str) -> jinja2.Template:
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, _Generation]
     )
     environment.filters["tojson"] = _to_json  # Jinja's own escapes HTML
     environment.globals["raise_exception"] = _refuse

@@ -137,7 +137,7 @@ export class Session {
         state,
         eosTokenIds: this.manifest.tokenizer?.eos_token_ids ?? [],
         defaults: this.manifest.generation,
-        decode: tokenizer ? (some) => tokenizer.decode(some) : null,
+        tokenizer,
         onPiece,
         signal,
       });

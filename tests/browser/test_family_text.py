@@ -159,6 +159,28 @@ def attacks(family: Family) -> list[list[dict[str, Any]]]:
     return [[{"role": "user", "content": text}] for text in texts]
 
 
+PARTS = "{{ bos_token }}{% for part in messages[0].content %}{{ part.text }}{% endfor %}"
+
+
+def test_tokens_cut_in_two(families: dict[str, Family]) -> None:
+    """A template that joins the parts of a message joins no control token."""
+    family = families["smollm2"]
+    cuts = [
+        [{"role": "user", "content": [{"type": "text", "text": text} for text in (name[:at], name[at:], "!")]}]
+        for name in family.ours.control_tokens
+        for at in range(1, len(name))
+    ]
+    names = list(family.ours.control_tokens)
+    job = {"template": PARTS, "chats": cuts, "specialTokens": SPECIAL_TOKENS["smollm2"], "controlTokens": names}
+    for chat, found in zip(cuts, in_javascript([job])[0], strict=True):
+        text = render_chat(PARTS, chat, special_tokens=SPECIAL_TOKENS["smollm2"], control_tokens=names)
+        assert found == text
+        whole = "".join(part["text"] for part in chat[0]["content"])
+        assert text.replace(GUARD, "") == SPECIAL_TOKENS["smollm2"]["bos_token"] + whole
+        controls = set(family.ours.control_tokens.values())
+        assert sum(id in controls for id in family.ours.encode_rendered(text)) == 1
+
+
 def reference(name: str, family: Family) -> Any:
     from transformers import PreTrainedTokenizerFast
 

@@ -219,6 +219,7 @@ def decoder_config(config: Mapping[str, Any]) -> DecoderConfig:
     # Models with plain MLPs may leave the size out.
     widen = not family.gated and fields.get("intermediate_size") is None
     windows = _windows(fields, layers, pattern)
+    trained = context
     ropes, context = _ropes(fields, windows, head_dim, context)
     windows = [None if window is None or window >= context else window for window in windows]
     facts = DecoderFacts(
@@ -233,6 +234,7 @@ def decoder_config(config: Mapping[str, Any]) -> DecoderConfig:
         windows=tuple(windows),
         gated_mlp=family.gated,
         tied_embedding=bool(fields.get("tie_word_embeddings")),
+        longrope_context=trained if trained > context else 0,
         **experts,
     )
     switches.setdefault("norm_epsilon", None)

@@ -101,6 +101,7 @@ class DecoderFacts:
     experts_per_token: int = 0
     expert_intermediate: int = 0
     tied_embedding: bool = False
+    longrope_context: int = 0  # tokens, if it is longer: all of them then have other rotations, which are not lowered
 
 
 @dataclass(frozen=True)

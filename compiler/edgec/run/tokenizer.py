@@ -14,7 +14,6 @@ from edgec.errors import BundleError
 from edgec.run.chat import GUARD, special_pattern
 
 CONTEXT_IDS = 5  # ids before a piece that it is decoded with
-_START = "\ufdd1"  # stands for the control token before a text; a noncharacter
 _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 _SPACE = "[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"  # what \\s is for the tokenizers
 _LEFT, _RIGHT = re.compile(f"^{_SPACE}+"), re.compile(f"{_SPACE}+$")
@@ -27,10 +26,10 @@ class Tokenizer:
         try:
             self._tokenizer = _read(tokenizer_json)
             definition = json.loads(tokenizer_json)
-            plain = plain_model(definition)
-            self._plain = (
-                self._tokenizer if plain is None else _read(json.dumps({**definition, **plain}).encode("utf-8"))
-            )
+            changed = plain_model(definition)
+            plain = tokenizer_json if changed is None else json.dumps({**definition, **changed}).encode("utf-8")
+            self._plain = self._tokenizer if changed is None else _read(plain)
+            self._following = _following(plain) if _minds_the_start(definition.get("pre_tokenizer")) else None
         except Exception as error:
             raise BundleError(f"`tokenizer.json` cannot be read ({error})") from error
         self._plain.encode_special_tokens = True
@@ -38,11 +37,7 @@ class Tokenizer:
         self._controls = {token.content: token for _, token in sorted(added.items()) if token.special}
         self.control_tokens = {token.content: id for id, token in sorted(added.items()) if token.special}
         self._pattern = special_pattern(self.control_tokens)
-        self._start: int | None = None
-        if _minds_the_start(definition.get("pre_tokenizer")):
-            self._plain.add_tokens([tokenizers.AddedToken(_START, normalized=False, special=False)])
-            self._start = self._plain.token_to_id(_START)
-        self.joins_bytes = _has(definition.get("decoder"), lambda part: part.get("type") == "ByteFallback")
+        self._joins_bytes = _has(definition.get("decoder"), lambda part: part.get("type") == "ByteFallback")
 
     @classmethod
     def of(cls, bundle: Bundle) -> Tokenizer | None:
@@ -86,14 +81,13 @@ class Tokenizer:
             part = _RIGHT.sub("", part)
         if not part:
             return []
-        if before is None or self._start is None:
+        if before is None or self._following is None:
             return self.encode_plain(part)
-        return self.encode_plain(_START + part.replace(_START, ""))[1:]
+        return list(self._following.encode(GUARD + well_formed(part), add_special_tokens=False).ids[1:])
 
     def decode(self, ids: Sequence[int]) -> str:
         """Without special tokens."""
-        known = [id for id in ids if id != self._start]
-        return str(self._tokenizer.decode(known, skip_special_tokens=True))
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def ids(self) -> dict[str, int]:
         """The id of every entry of the vocabulary."""
@@ -101,18 +95,26 @@ class Tokenizer:
 
     def token(self, id: int) -> str | None:
         """The vocabulary's entry for an id."""
-        found = self._tokenizer.id_to_token(id) if id != self._start else None
+        found = self._tokenizer.id_to_token(id)
         return None if found is None else str(found)
 
     def may_change(self, id: int) -> bool:
         """Whether the text of ids that end with `id` may change when more come: a byte may spoil those before it."""
-        return self.joins_bytes and _BYTE.fullmatch(self.token(id) or "") is not None
+        return self._joins_bytes and _BYTE.fullmatch(self.token(id) or "") is not None
 
 
 def _read(tokenizer_json: bytes) -> tokenizers.Tokenizer:
     tokenizer = tokenizers.Tokenizer.from_buffer(tokenizer_json)
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    return tokenizer
+
+
+def _following(tokenizer_json: bytes) -> tokenizers.Tokenizer:
+    """Encodes texts that follow a token, which stands before them as `GUARD`."""
+    tokenizer = _read(tokenizer_json)
+    tokenizer.encode_special_tokens = True
+    tokenizer.add_tokens([tokenizers.AddedToken(GUARD, normalized=False, special=False)])
     return tokenizer
 
 

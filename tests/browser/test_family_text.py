@@ -134,6 +134,28 @@ def test_texts_between_control_tokens(family: Family) -> None:
             assert ids == family.library.encode(text, add_special_tokens=False).ids, text
 
 
+@pytest.mark.parametrize("fallback", [False, True])
+def test_unknown_text_that_reads_like_a_control_token(fallback: bool) -> None:
+    """None of its characters is in the vocabulary, so it comes as a whole."""
+    from tokenizers import models, pre_tokenizers
+
+    unigram = models.Unigram([("<unk>", 0.0), ("</s>", 0.0), ("a", -1.0)], unk_id=0, byte_fallback=fallback)
+    words = models.WordPiece({"[UNK]": 0, "[SEP]": 1, "a": 2}, unk_token="[UNK]")
+    letters = models.BPE({"<unk>": 0, "</s>": 1, "a": 2}, [], unk_token="<unk>", fuse_unk=True, byte_fallback=fallback)
+    whole = models.BPE({"<unk>": 0, "</s>": 1, "a": 2}, [], unk_token="<unk>", ignore_merges=True)
+    jobs, wanted = [], []
+    for model, control in ((unigram, "</s>"), (words, "[SEP]"), (letters, "</s>"), (whole, "</s>")):
+        library = Library(model)
+        library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        library.add_special_tokens([control])
+        texts = [control, f"a {control} a", f"a{control}a", f"{control}{control}"]
+        tokenizer = Tokenizer(library.to_str().encode())
+        jobs.append({"tokenizer": library.to_str(), "texts": texts, "rendered": [], "ids": []})
+        wanted.append([tokenizer.encode_plain(text) for text in texts])
+        assert all(1 not in ids and ids for ids in wanted[-1])
+    assert [answer["plain"] for answer in in_javascript(jobs)] == wanted
+
+
 TEMPLATE_NAMES = list(FAMILY_TEMPLATES)
 
 

@@ -91,12 +91,12 @@ export class Tokenizer {
 
   /** A raw prompt: special tokens in the text count, and the tokenizer adds its own start and end. */
   encode(text: string): number[] {
-    return this.postProcess(this.pieces(text, this.all, this.model));
+    return this.postProcess(this.pieces(text, this.all, this.model, 0));
   }
 
   /** Text is text: nothing in it becomes a special token. */
   encodePlain(text: string, { addSpecialTokens = false } = {}): number[] {
-    const pieces = this.pieces(text, this.plain, this.plainModel);
+    const pieces = this.plainPieces(text, 0);
     return addSpecialTokens ? this.postProcess(pieces) : pieces.map((piece) => this.id(piece));
   }
 
@@ -121,7 +121,17 @@ export class Tokenizer {
     let part = text.replaceAll(GUARD, "");
     if (before?.rstrip) part = part.replace(LEFT, "");
     if (after?.lstrip) part = part.replace(RIGHT, "");
-    return this.pieces(part, this.plain, this.plainModel, before ? 1 : 0).map((piece) => this.id(piece));
+    return this.plainPieces(part, before ? 1 : 0).map((piece) => this.id(piece));
+  }
+
+  /** Unknown text may read like a control token, too. */
+  private plainPieces(text: string, first: number): string[] {
+    const unknown = this.library.model!.unk_token;
+    return this.pieces(text, this.plain, this.plainModel, first).map((piece) => {
+      if (!this.controlTokens.has(piece)) return piece;
+      if (unknown === undefined) throw noToken();
+      return unknown;
+    });
   }
 
   private postProcess(pieces: string[]): number[] {
@@ -133,15 +143,12 @@ export class Tokenizer {
   private id(piece: string): number {
     const model = this.library.model!;
     const id = this.added.get(piece)?.id ?? model.tokens_to_ids.get(piece) ?? model.unk_token_id;
-    if (id === undefined)
-      throw new EdgecError("tokenizer", "the tokenizer has no token for a part of the text", {
-        file: "tokenizer.json",
-      });
+    if (id === undefined) throw noToken();
     return id;
   }
 
   /** Vocabulary strings: added tokens cut out, the rest normalized, split and encoded. */
-  private pieces(text: string, { early, late }: Splitters, model: Model, first = 0): string[] {
+  private pieces(text: string, { early, late }: Splitters, model: Model, first: number): string[] {
     const { normalizer, pre_tokenizer } = this.library;
     const result: string[] = [];
     const wellFormed = text.replace(/\p{Surrogate}/gu, "\ufffd");
@@ -180,6 +187,10 @@ export class Tokenizer {
   }
 }
 
+function noToken(): EdgecError {
+  return new EdgecError("tokenizer", "the tokenizer has no token for a part of the text", { file: "tokenizer.json" });
+}
+
 function library(definition: Definition): Library {
   const absent = { added_tokens: [], post_processor: null, decoder: null, normalizer: null, pre_tokenizer: null };
   return new Library({ ...absent, ...definition }, { clean_up_tokenization_spaces: false });
@@ -196,12 +207,10 @@ function plainDefinition(definition: Definition): Definition | null {
   const { model, added_tokens: added = [] } = definition;
   const list = Array.isArray(model.vocab) ? model.vocab : null;
   const unknown = list ? list[model.unk_id ?? -1]?.[0] : model.unk_token;
-  const vocabulary = new Set(list ? list.map(([text]) => text) : Object.keys(model.vocab));
-  const names = new Set(
-    added
-      .filter((token) => token.special && token.content !== unknown && vocabulary.has(token.content))
-      .map((token) => token.content),
-  );
+  const pieces = list && new Set(list.map(([text]) => text));
+  const known = (text: string): boolean => (pieces ? pieces.has(text) : Object.hasOwn(model.vocab, text));
+  const special = added.filter((token) => token.special).map((token) => token.content);
+  const names = new Set(special.filter((text) => text !== unknown && known(text)));
   if (names.size === 0) return null;
   const renamed = (text: string): string => (names.has(text) ? GUARD + text : text);
   const entries = (list ?? Object.entries(model.vocab)).map(([text, value]): [string, number] => [renamed(text), value]);

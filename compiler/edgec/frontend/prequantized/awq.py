@@ -28,6 +28,7 @@ from edgec.frontend.safetensors_file import FLOAT_DTYPES, SafetensorsEntry
 from edgec.ir.compressed import GROUP
 
 _BITS = 4
+_GROUP_SIZE = 128  # where the configuration has none
 _PACKED = 32 // _BITS
 _PLACES = np.argsort([0, 2, 4, 6, 1, 3, 5, 7])  # of the outputs of a word in it
 
@@ -40,8 +41,8 @@ class _Matrix(PackedMatrix):
         expect_dtype(self._scales, *FLOAT_DTYPES)
         columns, words = self._codes.shape if len(self._codes.shape) == 2 else (0, 0)
         expect_shape(self._codes, columns, words)
-        size = config.get("group_size", 128)
-        self._group = columns if size in (None, -1) else int(size)
+        size = config.get("group_size") or _GROUP_SIZE
+        self._group = columns if size == -1 else int(size)
         groups = -(-columns // max(1, self._group))
         expect_shape(self._zeros, groups, words)
         expect_shape(self._scales, groups, words * _PACKED)

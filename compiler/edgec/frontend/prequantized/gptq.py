@@ -32,6 +32,7 @@ from edgec.frontend.safetensors_file import FLOAT_DTYPES
 from edgec.ir.compressed import GROUP
 
 _BITS = (2, 4, 8)
+_GROUP_SIZE = 128  # where the configuration has none
 _STORED_LESS_ONE = "gptq"
 
 
@@ -52,8 +53,8 @@ class _Matrix(PackedMatrix):
             columns = self._index.shape[0] if self._index.shape else 0
             expect_shape(self._index, columns)
         expect_shape(self._codes, -(-columns // packed), rows)
-        size = config.get("group_size")
-        self._group = columns if size in (None, -1) else int(size)
+        size = config.get("group_size") or _GROUP_SIZE
+        self._group = columns if size == -1 else int(size)
         groups = -(-columns // max(1, self._group))
         expect_shape(self._scales, groups, rows)
         expect_shape(self._zeros, groups, -(-rows // packed))

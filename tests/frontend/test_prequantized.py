@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from edgec import profiles
 from edgec.compress import compress
 from edgec.compress.dequantize import dequantize
+from edgec.compress.prune.resize import take
 from edgec.errors import CorruptFileError, EdgecError, ModelError, UnsupportedError
 from edgec.frontend import check, load
 from edgec.frontend.prequantized import METHODS, PrequantizedWeights
@@ -224,6 +225,14 @@ class TestModels:
         for choice in ({"bits": 8}, {"quantizer": "rtn"}, {"precision": "float32"}):
             plan = make_plan(model, device, context_length=64, **choice)
             assert "grid" not in {tensor.quantizer for tensor in plan.tensors}
+
+    def test_matrices_that_lose_features_are_no_grid_any_more(self, tmp_path: Path) -> None:
+        save_quantized(tmp_path, "gptq")
+        model = load(tmp_path).model
+        name = "model.layers.0.mlp.down_proj.weight"
+        assert weight_uses(model)[name].grid_bits == 4
+        take(model.graph.initializers[name], 0, range(1, 96))
+        assert weight_uses(model)[name].grid_bits is None
 
     def test_joined_linears_of_the_checkpoint(self, tmp_path: Path) -> None:
         reference = save_quantized(tmp_path, "awq", "phi3", pad_token_id=0)

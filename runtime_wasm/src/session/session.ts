@@ -261,7 +261,7 @@ export class Session {
         engine: this.loaded.engine,
         task,
         eosTokenIds: this.manifest.tokenizer?.eos_token_ids ?? [],
-        decode: (ids) => tokenizer.decode(ids),
+        tokenizer,
         onPiece,
         signal,
       });

@@ -284,6 +284,7 @@ class TestRefusals:
             ("nf4", {"bnb_4bit_quant_type": "af4"}, "bnb_4bit_quant_type"),
             ("bitnet", {"use_rms_norm": True}, "use_rms_norm"),
             ("bitnet", {"linear_class": "other"}, "linear_class"),
+            ("bitnet", {"modules_to_not_convert": "lm_head"}, "modules_to_not_convert"),
         ],
     )
     def test_fields(self, way: str, fields: dict[str, Any], named: str, tmp_path: Path) -> None:

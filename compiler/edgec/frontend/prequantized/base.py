@@ -38,14 +38,15 @@ class PackedMatrix(ABC):
 class Method:
     """A `quant_method`. `matrices` finds its matrices, under the name that each would have as plain floats.
 
-    Fields of a `quantization_config` that are neither in `allowed`, with one of the values there, nor in `read` or
-    `harmless` are refused when they are set. Texts are compared in lower case. `required` ones may not be missing.
+    Fields of a `quantization_config` that are neither in `allowed`, with one of the values there, nor in `lists` (of
+    texts) or `harmless` are refused when they are set. Texts are compared in lower case. `required` ones may not be
+    missing.
     """
 
     name: str
     matrices: Callable[[Mapping[str, Any], Entries], dict[str, PackedMatrix]]
     allowed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    read: frozenset[str] = frozenset()
+    lists: frozenset[str] = frozenset()
     harmless: frozenset[str] = frozenset()
     required: frozenset[str] = frozenset()
 
@@ -61,7 +62,11 @@ class Method:
         size = config.get("group_size")
         if size is not None and (type(size) is not int or size < 1) and size != -1:
             found.append(Problem("quantization_config.group_size", repr(size), "a positive number, or -1"))
-        known = {"quant_method", "group_size", *self.allowed, *self.read, *self.harmless}
+        for name in self.lists:
+            value = config.get(name)
+            if value is not None and not (isinstance(value, list) and all(isinstance(text, str) for text in value)):
+                found.append(Problem(f"quantization_config.{name}", repr(value)[:60], "a list of texts"))
+        known = {"quant_method", "group_size", *self.allowed, *self.lists, *self.harmless}
         for name, value in config.items():
             if name not in known and not name.startswith("_") and value not in (None, False, 0, "", [], {}):
                 found.append(

@@ -88,7 +88,7 @@ BITNET = Method(
         "quantization_mode": ("offline", "online"),
         "use_rms_norm": (False,),
     },
-    read=frozenset({"modules_to_not_convert"}),
+    lists=frozenset({"modules_to_not_convert"}),
     harmless=frozenset({"rms_norm_eps"}),  # of the norm that `use_rms_norm` switches on
 )
 

@@ -176,7 +176,7 @@ class TestRefusals:
             ({"num_local_experts": 8}, "num_local_experts"),
             ({"qk_layernorm": True}, "qk_layernorm"),
             ({"embedding_multiplier": 12.0}, "embedding_multiplier"),
-            ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
+            ({"quantization_config": {"quant_method": "hqq"}}, "quantization_config.quant_method"),
             ({"layer_types": ["full_attention", "linear_attention"]}, "layer_types"),
         ],
     )

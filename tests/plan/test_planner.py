@@ -144,6 +144,19 @@ def test_context_of_the_model_is_the_limit() -> None:
         make_plan(decoder(context_length=500), load("tablet"), context_length=501)
 
 
+def test_contexts_of_other_rotations_are_refused_with_the_reason() -> None:
+    model = decoder(context_length=512)
+    assert model.decoder is not None
+    model = dataclasses.replace(model, decoder=dataclasses.replace(model.decoder, longrope_context=2048))
+    plan = make_plan(model, load("tablet"))
+    assert plan.context_length == 512 and any("longrope" in reason for reason in plan.reasons)
+    with pytest.raises(UsageError, match=r"longrope.* more than 512") as caught:
+        make_plan(model, load("tablet"), context_length=1024)
+    assert caught.value.hint == "choose 1 to 512"
+    with pytest.raises(UsageError, match="trained for a context"):
+        make_plan(model, load("tablet"), context_length=4096)
+
+
 def test_too_large_a_model_is_refused_with_numbers_and_the_nearest_device() -> None:
     with pytest.raises(DoesNotFitError) as caught:
         make_plan(llama_1b(), load("phone-4gb"))

@@ -144,6 +144,7 @@ def _spec(header: Header, architecture: Architecture) -> DecoderSpec:
         windows=tuple(windows),
         gated_mlp=architecture.gated,
         tied_embedding=not header.has("output.weight"),
+        longrope_context=trained if trained > context else 0,
         **_experts(header, architecture),
     )
     return DecoderSpec(

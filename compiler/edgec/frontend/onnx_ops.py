@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 import onnx
 
+from edgec.frontend import onnx_nbits as nbits
 from edgec.frontend.problems import Problem
 
 STANDARD = ("", "ai.onnx")
@@ -19,11 +20,14 @@ def op_problems(proto: onnx.ModelProto, opset: int, supported: Collection[str] |
     computed only from constants and shapes are not judged by it, since simplifying folds them.
     """
     own = {(function.domain, function.name) for function in proto.functions}
+    top = {id(node) for node in proto.graph.node}
     foreign: dict[str, None] = {}
     unknown: dict[str, None] = {}
     for node in _all_nodes(proto):
         if (node.domain, node.op_type) in own:
             continue
+        if (node.domain, node.op_type) == (nbits.DOMAIN, nbits.OP) and id(node) in top:
+            continue  # the frontend replaces it
         if supported is not None and f"{node.domain}.{node.op_type}" in supported:
             continue
         if node.domain not in STANDARD:

@@ -34,7 +34,7 @@ from edgec.heal.ops import Tensor
 from edgec.heal.quantized import QuantizedWeight
 from edgec.ir.model import ModelIR
 from edgec.ir.plan import Plan
-from edgec.ir.weight_use import WeightUse, weight_uses
+from edgec.ir.weight_use import WeightUse, mark_grid, weight_uses
 
 SEED = 20200709
 _TIMED = 3  # steps by which a time budget becomes a number of steps
@@ -204,6 +204,7 @@ class _Training:
                 assert value.const_value is not None
                 array = np.ascontiguousarray(tensor.detach().numpy()).astype(value.const_value.dtype.numpy())
                 value.const_value = onnx_ir.Tensor(array.copy(), name=name)
+                mark_grid(value, None)  # trained away from the codes that it had
         return dataclasses.replace(self.model, model=copy)
 
     def _save(self, folder: Path, done: int, total: int, seconds: float, before: float) -> None:

@@ -19,7 +19,7 @@ PAGE_TOKENS = 64  # of the KV cache; memory grows by pages
 BLOCK_TOKENS = 16  # that lie side by side in a page; contexts are multiples of it
 VARIANTS = ("simd128", "relaxed", "relaxed16", "simd128-threads", "relaxed-threads", "relaxed16-threads")
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)  # of quantized weights
-QuantizerName = Literal["none", "rtn", "irtn", "hqq", "gptq", "healed"]
+QuantizerName = Literal["none", "rtn", "irtn", "hqq", "gptq", "grid", "healed"]
 PROBE_BITS = 3  # at which the loss of each matrix is measured before bits are allocated
 CALIBRATED_QUANTIZERS = ("irtn", "gptq")  # those that look at what a matrix is multiplied with
 

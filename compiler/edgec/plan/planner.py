@@ -121,6 +121,12 @@ def _check_choices(
             raise UsageError(f"`{model.facts.name}` is no language model, it has no context and no KV cache")
         return
     longest = model.decoder.context_length
+    if context_length is not None and longest < context_length <= model.decoder.longrope_context:
+        raise UsageError(
+            f"`{model.facts.name}` rotates all of its tokens otherwise (longrope) as soon as there are more than "
+            f"{longest:,}, which edgec cannot do while it runs: {context_length:,} are not possible",
+            hint=f"choose 1 to {longest:,}",
+        )
     if context_length is not None and not 1 <= context_length <= longest:
         raise UsageError(
             f"`{model.facts.name}` was trained for a context of {longest:,} tokens, not {context_length:,}",
@@ -322,6 +328,8 @@ class _Planner:
         if self.asked_context is not None:
             return f"context of {context:,} tokens: asked for"
         if self.model.decoder.context_length <= DEFAULT_CONTEXT:
+            if self.model.decoder.longrope_context > self.model.decoder.context_length:
+                return f"context of {context:,} tokens: for more the model rotates otherwise (longrope)"
             return f"context of {context:,} tokens: what the model was trained for"
         return f"context of {context:,} tokens: enough for a chat, the model could do more"
 

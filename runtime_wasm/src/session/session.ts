@@ -137,7 +137,7 @@ export class Session {
         state,
         eosTokenIds: this.manifest.tokenizer?.eos_token_ids ?? [],
         defaults: this.manifest.generation,
-        decode: tokenizer ? (some) => tokenizer.decode(some) : null,
+        tokenizer,
         onPiece,
         signal,
       });
@@ -261,7 +261,7 @@ export class Session {
         engine: this.loaded.engine,
         task,
         eosTokenIds: this.manifest.tokenizer?.eos_token_ids ?? [],
-        decode: (ids) => tokenizer.decode(ids),
+        tokenizer,
         onPiece,
         signal,
       });

@@ -155,3 +155,15 @@ def test_a_plan_of_a_vocabulary_alone_needs_no_data(folder: Path) -> None:
     work = run_stages(folder, "phone-8gb", options=CompileOptions(plan=made, stop_after="slim"))
     assert work.model is not None and work.model.decoder is not None and work.texts is None
     assert work.model.decoder.vocabulary == 330
+
+
+@pytest.mark.slow
+def test_a_decoder_is_healed_on_its_own_text(folder: Path) -> None:
+    plain = CompileOptions(slim=0.82, context_length=64, stop_after="plan")
+    planned = run_stages(folder, "phone-8gb", options=plain).plan
+    healing = dataclasses.replace(
+        plain, slim=None, context_length=None, plan=planned, heal_steps=2, stop_after="compress"
+    )
+    work = run_stages(folder, "phone-8gb", options=healing)
+    assert planned is not None and work.plan is not None and work.plan.heal is not None
+    assert (work.plan.slim, work.plan.heal.steps) == (planned.slim, 2)

@@ -11,7 +11,7 @@ import pytest
 
 import edgec
 from edgec.cli import invoke
-from edgec.errors import DoesNotFitError, UsageError
+from edgec.errors import DoesNotFitError, UnsupportedError, UsageError
 from edgec.frontend import load
 from edgec.ir import Plan
 from edgec.passes import simplify
@@ -103,6 +103,9 @@ def test_graphs_are_slimmed_on_arrays(tmp_path: Path) -> None:
     assert slimmed.model.facts.parameters < model.facts.parameters
     with pytest.raises(UsageError, match="cannot make its own"):
         slim(model, fraction=0.8)
+    parts = dataclasses.replace(model, parts={"all": model.graph_parts()["run"]})
+    with pytest.raises(UnsupportedError, match="several parts"):
+        slim(parts, fraction=0.8)
 
 
 @pytest.mark.slow

@@ -252,7 +252,7 @@ def _heal(work: Work) -> None:
 
     options, model, plan = work.options, work.model, work.plan
     assert model is not None and plan is not None
-    texts = _texts(work, work.whole or model)
+    texts = _training_texts(work, work.whole or model)
     result = heal(
         work.whole or model,
         model,
@@ -284,18 +284,17 @@ def _heals(options: CompileOptions) -> bool:
     return options.heal_steps is not None or options.heal_minutes is not None
 
 
-def _texts(work: Work, model: ModelIR) -> list[str] | None:
+def _training_texts(work: Work, model: ModelIR) -> list[str] | None:
     """What a model that reads text is trained on; None for one that is given arrays."""
     from edgec.compress import is_archive
-    from edgec.slim import parted, read_texts
+    from edgec.slim import TRAINING_TOKENS, own_texts, parted, read_texts
 
     calibration = work.options.calibration
     if model.tokenizer is None or (calibration is not None and is_archive(calibration)):
         return None
     if calibration is not None:
         return parted(read_texts(model, calibration), model)[0]
-    texts = _own_texts(work)
-    return None if texts is None else parted(texts, model)[0]
+    return parted(own_texts(model, tokens=TRAINING_TOKENS), model)[0] if model.decoder is not None else None
 
 
 def _training_samples(work: Work, model: ModelIR) -> list[Sample]:

@@ -10,7 +10,8 @@ import pytest
 
 from edgec.errors import DoesNotFitError, UsageError
 from edgec.ir.plan import VARIANTS, Plan
-from edgec.plan import Target, make_plan
+from edgec.plan import Target, make_plan, quantizable
+from edgec.plan.memory import weight_bytes
 from edgec.plan.planner import PREFILL_CHUNK
 from edgec.profiles import load, names, query
 from tests.plan.models import convolutional, decoder, encoder, llama_1b
@@ -266,3 +267,12 @@ def test_large_decoders_calibrate_themselves_only_when_asked() -> None:
         assert "gptq" in chosen and not reasons
     small = make_plan(decoder(), load("laptop-8gb"), calibration="own")
     assert "gptq" in {t.quantizer for t in small.tensors}
+
+
+def test_a_budget_of_weights_counts_small_tables_as_they_are_stored() -> None:
+    """Rows of small float tables are padded to 8."""
+    model = encoder()
+    losses = dict.fromkeys(quantizable(model), 1.0)
+    budget = 9_000_000
+    plan = make_plan(model, load("phone-8gb"), target=Target(weight_bytes=budget), losses=losses)
+    assert 0.99 * budget < weight_bytes(model, plan.tensors, stored=True) <= budget

@@ -76,6 +76,8 @@ def heal(
     from there; time counts from the very beginning. Raises `UnsupportedError` for graphs and matrices that cannot be
     trained and `UsageError` for a checkpoint of something else.
     """
+    if student.parts:
+        raise UnsupportedError(f"`{student.facts.name}` is a model of several parts, which cannot be healed yet")
     with _one_thread():
         return _Training(teacher, student, plan, samples, kept).run(steps, minutes, folder, progress)
 

@@ -6,7 +6,7 @@ a test holds them against the numbers of a real bundle.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import onnx_ir
 
@@ -53,6 +53,16 @@ def weight_bytes(model: ModelIR, tensors: Sequence[TensorPlan], *, stored: bool)
         else:
             total += int(value.const_value.nbytes)
     return total
+
+
+def float_bytes(model: ModelIR, quantized: Collection[str]) -> int:
+    """Bytes of all initializers but the matrices `quantized`, as stored."""
+    uses = weight_uses(model.model)
+    return sum(
+        matrix_bytes(uses[name], 32, stored=True) if name in uses else int(value.const_value.nbytes)
+        for name, value in model.model.graph.initializers.items()
+        if value.const_value is not None and name not in quantized
+    )
 
 
 def kv_page_bytes(decoder: DecoderFacts, bits: int, page_tokens: int) -> int:
@@ -128,6 +138,7 @@ __all__ = [
     "PAGE_BYTES",
     "STACK_BYTES",
     "decoder_workspace_bytes",
+    "float_bytes",
     "graph_workspace_bytes",
     "kv_page_bytes",
     "matrix_bytes",

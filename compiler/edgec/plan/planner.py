@@ -151,11 +151,7 @@ def _matrix_budget(model: ModelIR, target: Target, losses: Mapping[str, float], 
     if target.bits_per_weight is not None:
         return int(target.bits_per_weight * sum(uses[name].elements for name in losses) / 8)
     tokenizer = len(model.tokenizer.tokenizer_json) if model.tokenizer else 0
-    floats = sum(
-        int(value.const_value.nbytes)
-        for name, value in model.model.graph.initializers.items()
-        if value.const_value is not None and name not in losses
-    )
+    floats = memory.float_bytes(model, losses)
     if target.weight_bytes is not None:
         return target.weight_bytes - floats
     assert target.bytes is not None

@@ -29,11 +29,11 @@ _ENCODER_WINDOW = 128
 Sample = dict[str, npt.NDArray[Any]]
 
 
-def generated_samples(model: ModelIR) -> list[Sample]:
-    """Text that the decoder `model` writes itself."""
+def generated_samples(model: ModelIR, *, tokens: int = TOKENS) -> list[Sample]:
+    """Text that the decoder `model` writes itself; more of it begins with less of it."""
     assert model.decoder is not None
     window = min(WINDOW, model.decoder.context_length)
-    windows = generated_windows(model, -(-TOKENS // window), window, _prefix(model))
+    windows = generated_windows(model, -(-tokens // window), window, _prefix(model))
     return [decoder_feeds(model, ids) for ids in windows]
 
 

@@ -82,7 +82,7 @@ def compress(
             raise ModelError(
                 f"the plan gives `{calibrated[0].name}` the quantizer `{calibrated[0].quantizer}`, "
                 "which needs calibration data",
-                hint="give a text or arrays with `--calibration`, or take the quantizer `rtn`",
+                hint="give a text, pictures or arrays with `--calibration`, or take the quantizer `rtn`",
             )
         # Sums of a matrix product depend on how many threads share it; a bundle's bytes must not.
         with threadpool_limits(1, "blas"):

@@ -163,7 +163,7 @@ def _calibrated(
     if quantizer in CALIBRATED_QUANTIZERS and calibration == "none":
         raise UsageError(
             f"the quantizer `{quantizer}` needs calibration data, and `{model.facts.name}` cannot make its own",
-            hint="give a text or an .npz file with `--calibration`",
+            hint="give a text, a folder of pictures or an .npz file with `--calibration`",
         )
     if calibration == "own" and quantizer is None and target is None and model.facts.parameters > SELF_CALIBRATED:
         why = f"rounded to nearest: to calibrate {model.facts.parameters / 1e6:,.0f} M weights would take minutes"

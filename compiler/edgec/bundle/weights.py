@@ -1,8 +1,9 @@
 """Cutting the weights of a lowered module into content-addressed files, most important bytes first.
 
-Order: raw bytes, then the two top bits of all codes, then the third, then the fourth, then what longer codes
+Order: what is no code, then the two top bits of all codes, then the third, then the fourth, then what longer codes
 have below, each in the order of the memory plan. A prefix of the download is thus a usable model. Planes that are
-all zero (the lowest of a 6-bit tensor) are left out: memory starts zeroed.
+all zero (the lowest of a 6-bit tensor) are left out: memory starts zeroed. So are the lower halves of scales, zero
+points and floats where all of them are zero.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ class _Part:
     placement: WeightPlacement
     op: SegmentOp
     shift: int = 0
+    start: int = 0  # bytes of the placement's data
+    stop: int | None = None  # its end by default
 
     @property
     def ratio(self) -> int:
@@ -37,27 +40,34 @@ class _Part:
 
     @property
     def mask(self) -> int:
-        """The bits of a target byte that this part writes."""
-        return {"copy": 0xFF, "bits2": 0xCC, "bit1": 0x11 << self.shift, "byte1": 1 << self.shift}[self.op]
+        """The bits of a target byte that this plane writes."""
+        return {"bits2": 0xCC, "bit1": 0x11 << self.shift, "byte1": 1 << self.shift}[self.op]
 
     def is_zero(self) -> bool:
-        return self.op != "copy" and not np.any(self.placement.data & np.uint8(self.mask))
+        return not np.any(self.placement.data & np.uint8(self.mask))
 
     def stored_bytes(self) -> int:
-        return self.placement.data.size // self.ratio
+        return (self.placement.data.size if self.stop is None else self.stop) // self.ratio - self.start // self.ratio
 
     def segment(self, start: int, length: int) -> Segment:
-        target = self.placement.offset + start * self.ratio
+        target = self.placement.offset + self.start + start * self.ratio
         return Segment(self.op, length, target, self.shift)
 
     def bytes(self, start: int, length: int) -> npt.NDArray[np.uint8]:
-        data = self.placement.data[start * self.ratio : (start + length) * self.ratio]
+        first = self.start + start * self.ratio
+        data = self.placement.data[first : first + length * self.ratio]
         if self.op == "copy":
             return data
+        if self.op in _HALVES:
+            return planes.upper_halves(data, _HALVES[self.op])
         if self.op == "bits2":
             return planes.split_bits2(data)
         return planes.split_bit1(data, self.shift) if self.op == "bit1" else planes.split_byte1(data, self.shift)
 
+
+_HALVES: dict[SegmentOp, int] = {"upper16": 16, "upper8": 8, "upper4": 4}  # bits of a half
+_HALVES_QUANTUM = 2 * planes.VECTOR  # target bytes
+_LEAST_HALVES = 256  # bytes; of less, a segment's line in the manifest costs more than it saves
 
 # Planes in the order of their importance: kind, op and shift.
 _PLANES: tuple[tuple[str, SegmentOp, int], ...] = (
@@ -77,11 +87,22 @@ _PLANES: tuple[tuple[str, SegmentOp, int], ...] = (
 
 def download_order(placements: Sequence[WeightPlacement]) -> list[_Part]:
     some = [placement for placement in placements if placement.data.size]
-    parts = [_Part(placement, "copy") for placement in some if placement.kind == "raw"]
+    parts = [part for placement in some if placement.kind == "raw" for part in _raw_parts(placement)]
     for kind, op, shift in _PLANES:
         planes_of_all = [_Part(placement, op, shift) for placement in some if placement.kind == kind]
         parts += [part for part in planes_of_all if not part.is_zero()]
     return parts
+
+
+def _raw_parts(placement: WeightPlacement) -> list[_Part]:
+    """All of it as it is, or its upper halves where the lower ones are zero, and what is left over at its end."""
+    whole = placement.data.size // _HALVES_QUANTUM * _HALVES_QUANTUM
+    if whole >= _LEAST_HALVES and placement.offset % planes.QUANTUM == 0:
+        for op, bits in _HALVES.items():
+            if planes.has_upper_halves(placement.data[:whole], bits):
+                rest = [_Part(placement, "copy", start=whole)] if placement.data.size > whole else []
+                return [_Part(placement, op, stop=whole), *rest]
+    return [_Part(placement, "copy")]
 
 
 def weight_files(

@@ -18,6 +18,7 @@ import wasmtime
 from edgec.bundle import Bundle
 from edgec.bundle.manifest import EXPANSION, Segment, Slot
 from edgec.errors import BundleError, RunError, UsageError
+from edgec.ir.planes import merge_upper_halves
 from edgec.run.doorbell import doorbell_wat
 from edgec.run.probe import make_config, relaxed_dots
 from edgec.run.shared_memory import SharedMemory
@@ -25,6 +26,7 @@ from edgec.run.shared_memory import SharedMemory
 WASM_PAGE = 65536
 MEMORY_IMPORT = ("env", "memory")
 MARK_IMPORT = ("profile", "mark")
+_UPPER = {"upper4": 4, "upper8": 8, "upper16": 16}  # bits of a half
 _MERGE_QUANTUM = 64  # source bytes; every cut is a legal segment boundary
 
 
@@ -296,6 +298,11 @@ class Engine:
         memory = self.memory
         if segment.op == "copy":
             memory[segment.target : segment.target + segment.length] = source
+            return
+        if segment.op in _UPPER:
+            merge_upper_halves(
+                memory[segment.target : segment.target + segment.target_bytes], source, _UPPER[segment.op]
+            )
             return
         staging = self.manifest.memory.workspace
         step = staging.bytes // _MERGE_QUANTUM * _MERGE_QUANTUM

@@ -213,6 +213,7 @@ def _plan(work: Work) -> None:
         calibration="given" if options.calibration else "own" if work.model.kind == "decoder" else "none",
         target=target,
         losses=losses,
+        compact=work.slim_plan is None and not options.heal_steps and not options.heal_minutes,
     )
     work.plan = dataclasses.replace(plan, slim=work.slim_plan)
 

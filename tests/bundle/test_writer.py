@@ -17,6 +17,7 @@ from edgec.bundle.manifest import Segment
 from edgec.bundle.weights import weight_files
 from edgec.errors import BundleError, OutputError
 from edgec.ir import WeightPlacement, planes
+from edgec.ir.narrow import merge_narrow
 from tests.run import fake_module
 from tests.run.fake_module import write_fake_bundle
 
@@ -213,8 +214,8 @@ def rebuild(files: list[tuple[bytearray, tuple[Segment, ...]]], size: int = 1157
             target = memory[segment.target : segment.target + segment.target_bytes]
             if segment.op == "copy":
                 target[:] = source
-            elif segment.op.startswith("upper"):
-                planes.merge_upper_halves(target, source, int(segment.op.removeprefix("upper")))
+            elif segment.op in ("upper4", "scale8", "upper16"):
+                merge_narrow(target, source, segment.op)
             elif segment.op == "bits2":
                 planes.merge_bits2(target, source)
             elif segment.op == "bit1":
@@ -261,14 +262,14 @@ def test_the_most_important_bytes_come_first() -> None:
 
 @pytest.mark.parametrize("limit", [64, 128, 1 << 20])
 @pytest.mark.parametrize("size", [256, 260, 512])
-def test_lower_halves_that_are_zero_are_left_out(limit: int, size: int) -> None:
+def test_bits_that_are_zero_are_left_out(limit: int, size: int) -> None:
     rng = np.random.default_rng(size)
     nibbles = rng.integers(0, 16, size, dtype=np.uint8) << 4
-    halves = (rng.integers(0, 256, size // 2, dtype=np.uint16) << 8).view(np.uint8)
+    scales = (rng.integers(0, 256, size // 2, dtype=np.uint16) << 6).view(np.uint8)
     words = (rng.integers(0, 1 << 16, size // 4, dtype=np.uint32) << 16).view(np.uint8)
     odd = words.copy()
     odd[8] = 1
-    kinds = {"upper4": nibbles, "upper8": halves, "upper16": words, "copy": odd}
+    kinds = {"upper4": nibbles, "scale8": scales, "upper16": words, "copy": odd}
     placed = [WeightPlacement(op, "raw", 512 * at, data) for at, (op, data) in enumerate(kinds.items())]
     placed.append(WeightPlacement("short", "raw", 2048, words[:252]))
     placed.append(WeightPlacement("not aligned", "raw", 2304 + 4, words))
@@ -283,7 +284,7 @@ def test_lower_halves_that_are_zero_are_left_out(limit: int, size: int) -> None:
             stored[segment.op] = stored.get(segment.op, 0) + segment.length
     tail = size % 32
     half = (size - tail) // 2
-    assert stored == {"upper4": half, "upper8": half, "upper16": half, "copy": 3 * tail + 2 * size + 252}
+    assert stored == {"upper4": half, "scale8": half, "upper16": half, "copy": 3 * tail + 2 * size + 252}
 
 
 def test_equal_files_are_stored_once(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def convolution_model() -> ModelIR:
 
 def plan_for(bits: dict[str, int]) -> Plan:
     tensors = tuple(
-        TensorPlan(name, b, 0 if b == 32 else 32, "float" if b == 32 else "asymmetric", "test")
+        TensorPlan(name, b, 0 if b >= 16 else 32, "float" if b >= 16 else "asymmetric", "test")
         for name, b in bits.items()
     )
     nothing = Prediction(0, 0, 0, 0, 0, 0.0, 0.0)

@@ -79,22 +79,3 @@ def test_wrong_sizes_are_refused() -> None:
         planes.merge(codes(32), codes(32))
     with pytest.raises(ValueError, match="different sizes"):
         planes.merge(None)
-
-
-@pytest.mark.parametrize("bits", [4, 8, 16])
-def test_upper_halves(bits: int) -> None:
-    wide = np.uint32(1 << bits)
-    values = np.random.default_rng(bits).integers(1, wide, 96, dtype=np.uint32)
-    dtype = {4: np.uint8, 8: np.uint16, 16: np.uint32}[bits]
-    data = (values << bits).astype(dtype).view(np.uint8)
-    assert planes.has_upper_halves(data, bits)
-    halves = planes.upper_halves(data, bits)
-    if bits == 4:
-        assert halves.tolist() == [int(low | high << 4) for low, high in values.reshape(-1, 2)]
-    else:
-        assert halves.tolist() == values.astype({8: np.uint8, 16: np.uint16}[bits]).view(np.uint8).tolist()
-    merged = np.zeros_like(data)
-    planes.merge_upper_halves(merged, halves, bits)
-    assert np.array_equal(merged, data)
-    data[0] |= 1
-    assert not planes.has_upper_halves(data, bits)

@@ -2,8 +2,8 @@
 
 Order: what is no code, then the two top bits of all codes, then the third, then the fourth, then what longer codes
 have below, each in the order of the memory plan. A prefix of the download is thus a usable model. Planes that are
-all zero (the lowest of a 6-bit tensor) are left out: memory starts zeroed. So are the lower halves of scales, zero
-points and floats where all of them are zero.
+all zero (the lowest of a 6-bit tensor) are left out: memory starts zeroed. So are bits of scales, zero points and
+floats that are zero (`edgec/ir/narrow.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.bundle.manifest import EXPANSION, MAX_WEIGHT_FILE_BYTES, Segment, SegmentOp
-from edgec.ir import WeightPlacement, planes
+from edgec.ir import WeightPlacement, narrow, planes
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,14 @@ class _Part:
         data = self.placement.data[first : first + length * self.ratio]
         if self.op == "copy":
             return data
-        if self.op in _HALVES:
-            return planes.upper_halves(data, _HALVES[self.op])
+        if self.op == "upper4" or self.op == "scale8" or self.op == "upper16":
+            return narrow.narrow(data, self.op)
         if self.op == "bits2":
             return planes.split_bits2(data)
         return planes.split_bit1(data, self.shift) if self.op == "bit1" else planes.split_byte1(data, self.shift)
 
 
-_HALVES: dict[SegmentOp, int] = {"upper16": 16, "upper8": 8, "upper4": 4}  # bits of a half
-_HALVES_QUANTUM = 2 * planes.VECTOR  # target bytes
-_LEAST_HALVES = 256  # bytes; of less, a segment's line in the manifest costs more than it saves
+_LEAST_NARROW = 256  # bytes; of less, a segment's line in the manifest costs more than it saves
 
 # Planes in the order of their importance: kind, op and shift.
 _PLANES: tuple[tuple[str, SegmentOp, int], ...] = (
@@ -95,11 +93,11 @@ def download_order(placements: Sequence[WeightPlacement]) -> list[_Part]:
 
 
 def _raw_parts(placement: WeightPlacement) -> list[_Part]:
-    """All of it as it is, or its upper halves where the lower ones are zero, and what is left over at its end."""
-    whole = placement.data.size // _HALVES_QUANTUM * _HALVES_QUANTUM
-    if whole >= _LEAST_HALVES and placement.offset % planes.QUANTUM == 0:
-        for op, bits in _HALVES.items():
-            if planes.has_upper_halves(placement.data[:whole], bits):
+    """All of it as it is, or in a narrow form where nothing is lost, and what is left over at its end."""
+    whole = placement.data.size // narrow.QUANTUM * narrow.QUANTUM
+    if whole >= _LEAST_NARROW and placement.offset % planes.QUANTUM == 0:
+        for op in narrow.NARROW:
+            if narrow.is_narrow(placement.data[:whole], op):
                 rest = [_Part(placement, "copy", start=whole)] if placement.data.size > whole else []
                 return [_Part(placement, op, stop=whole), *rest]
     return [_Part(placement, "copy")]

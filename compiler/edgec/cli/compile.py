@@ -50,7 +50,7 @@ Examples:
 @click.option(
     "--target-size", metavar="SIZE", help="Largest download, for example 60MB; bits go where they matter most."
 )
-@click.option("--target-bpw", type=click.FloatRange(2.75, 8.75), metavar="BITS", help="The same, in bits per weight.")
+@click.option("--target-bpw", type=click.FloatRange(2.375, 8.75), metavar="BITS", help="The same, in bits per weight.")
 @click.option(
     "--slim",
     "slim",

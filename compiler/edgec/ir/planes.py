@@ -9,9 +9,6 @@ Codes are packed two to a byte (low nibble, high nibble). `split` cuts `n` such 
 so that any prefix of (bits2, shift 1, shift 0) is a usable coarser code. Longer codes, a byte each, have planes
 of one bit. The byte order inside a plane is that of docs/bundle-format.md, "Weight segments": it lets 16-byte
 vectors expand with masks and shifts alone. The wasm exports `merge_*` are the same functions.
-
-Bytes that are no codes may have units of 8, 16 or 32 bits whose lower halves are all zero (scales of 8 bits, bfloat16
-in float32): `upper_halves` of them are enough.
 """
 
 from __future__ import annotations
@@ -110,33 +107,6 @@ def merge_byte1(target: Bytes, source: Bytes, shift: int) -> None:
     plane = source.reshape(-1, VECTOR)
     for part in range(8):
         vectors[:, part] |= (plane >> part & 0x01) << shift
-
-
-def has_upper_halves(data: Bytes, bits: int) -> bool:
-    """Whether the lower half, the first one in memory, of every unit of `2 * bits` bits (4, 8 or 16) is zero."""
-    if bits == 4:
-        return not np.any(data & np.uint8(15))
-    return not np.any(data.reshape(-1, 2, bits // 8)[:, 0])
-
-
-def upper_halves(data: Bytes, bits: int) -> Bytes:
-    """The upper halves alone: `n` bytes (a multiple of 4) give `n / 2`. Of two nibbles in a byte, the first is low."""
-    _check(data, 4)
-    if bits == 4:
-        pairs = data.reshape(-1, 2)
-        return np.asarray(pairs[:, 0] >> 4 | pairs[:, 1] & 0xF0, np.uint8)
-    return np.ascontiguousarray(data.reshape(-1, 2, bits // 8)[:, 1]).reshape(-1)
-
-
-def merge_upper_halves(target: Bytes, source: Bytes, bits: int) -> None:
-    """OR halves of `bits` bits (4, 8 or 16) into the upper halves of `target`, which is twice as long as `source`."""
-    _check(source, 2)
-    if bits == 4:
-        pairs = target.reshape(-1, 2)
-        pairs[:, 0] |= source << 4
-        pairs[:, 1] |= source & 0xF0
-    else:
-        target.reshape(-1, 2, bits // 8)[:, 1] |= source.reshape(-1, bits // 8)
 
 
 def _check(array: Bytes, multiple: int) -> None:

@@ -18,7 +18,7 @@ import wasmtime
 from edgec.bundle import Bundle
 from edgec.bundle.manifest import EXPANSION, Segment, Slot
 from edgec.errors import BundleError, RunError, UsageError
-from edgec.ir.planes import merge_upper_halves
+from edgec.ir.narrow import merge_narrow
 from edgec.run.doorbell import doorbell_wat
 from edgec.run.probe import make_config, relaxed_dots
 from edgec.run.shared_memory import SharedMemory
@@ -26,7 +26,6 @@ from edgec.run.shared_memory import SharedMemory
 WASM_PAGE = 65536
 MEMORY_IMPORT = ("env", "memory")
 MARK_IMPORT = ("profile", "mark")
-_UPPER = {"upper4": 4, "upper8": 8, "upper16": 16}  # bits of a half
 _MERGE_QUANTUM = 64  # source bytes; every cut is a legal segment boundary
 
 
@@ -299,10 +298,8 @@ class Engine:
         if segment.op == "copy":
             memory[segment.target : segment.target + segment.length] = source
             return
-        if segment.op in _UPPER:
-            merge_upper_halves(
-                memory[segment.target : segment.target + segment.target_bytes], source, _UPPER[segment.op]
-            )
+        if segment.op == "upper4" or segment.op == "scale8" or segment.op == "upper16":
+            merge_narrow(memory[segment.target : segment.target + segment.target_bytes], source, segment.op)
             return
         staging = self.manifest.memory.workspace
         step = staging.bytes // _MERGE_QUANTUM * _MERGE_QUANTUM

@@ -76,15 +76,23 @@ class Judge:
             return compare(other.logits, lambda _: next(kept), ids, context)
 
 
-def sampled_text(model: ModelIR, tokens: int, *, seed: int) -> list[int]:
-    """Text that the model writes, one token after the other."""
-    random, ids = np.random.default_rng(seed), [model.tokenizer.bos_token_id or 0 if model.tokenizer else 0]
+def sampled_windows(model: ModelIR, count: int, length: int, *, seed: int) -> list[list[int]]:
+    """Windows of text that the model writes from an empty context, one token after the other.
+
+    On such text the expected rise of the negative log likelihood is the KL divergence.
+    """
+    random, windows = np.random.default_rng(seed), []
+    begin = model.tokenizer.bos_token_id or 0 if model.tokenizer else 0
     with ReferenceDecoder(model) as reference:
-        while len(ids) < tokens:
-            logits = reference.step(ids[-1:])[-1].astype(np.float64)
-            share = np.cumsum(np.exp(logits - logits.max()))
-            ids.append(int((share < random.random() * share[-1]).sum()))
-    return ids
+        for _ in range(count):
+            reference.reset()
+            ids = [begin]
+            while len(ids) < length:
+                logits = reference.step(ids[-1:])[-1].astype(np.float64)
+                share = np.cumsum(np.exp(logits - logits.max()))
+                ids.append(int((share < random.random() * share[-1]).sum()))
+            windows.append(ids)
+    return windows
 
 
 def importance_matrix(model: ModelIR, samples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -143,13 +151,14 @@ def measure(source: str, arguments: argparse.Namespace) -> Table:
     loaded = load(source)
     model = simplify(loaded)
     assert model.decoder is not None
+    context = min(arguments.context, model.decoder.context_length)
     if arguments.text:
         assert model.tokenizer is not None
         ids = Tokenizer(model.tokenizer.tokenizer_json).encode_plain(arguments.text.read_text())[: arguments.tokens]
+        windows = [ids[start : start + context] for start in range(0, len(ids) - context + 1, context)]
     else:
-        ids = sampled_text(model, arguments.tokens, seed=7)
-    context = min(arguments.context, model.decoder.context_length)
-    judge = Judge(model, [ids[start : start + context] for start in range(0, len(ids) - context + 1, context)])
+        windows = sampled_windows(model, -(-arguments.tokens // context), context, seed=7)
+    judge = Judge(model, windows)
     samples = read_samples(model, arguments.calibration) if arguments.calibration else generated_samples(model)
     losses = sensitivities(model, quantizable(model), samples)
     imatrix = importance_matrix(loaded, samples)

@@ -24,7 +24,7 @@ from edgec.pictures import fit, list_pictures, read_image, to_tensor
 
 TOKENS = 2048  # of text, the user's or the model's own
 WINDOW = 256  # tokens; statistics hardly depend on what lies farther back
-MOST_SAMPLES = 64  # of arrays and pictures
+MOST_SAMPLES = 128  # of arrays and pictures
 _ENCODER_WINDOW = 128
 
 Sample = dict[str, npt.NDArray[Any]]

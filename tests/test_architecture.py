@@ -17,18 +17,19 @@ MAY_IMPORT = {
     "errors": set(),
     "resources": set(),
     "memory": set(),
+    "pictures": {"errors"},
     "ir": GROUND,
     "profiles": GROUND,
     "passes": GROUND | {"ir"},
     "frontend": SHARED,
     "plan": SHARED,
-    "compress": SHARED,
+    "compress": SHARED | {"pictures"},
     "lower": SHARED,
     "report": SHARED,
     "bundle": SHARED | {""},  # writes the version into the manifest
     "slim": SHARED | {"plan", "compress"},  # searches over what both can do
     "heal": SHARED | {"compress"},  # trains what was slimmed
-    "run": SHARED | {"bundle"},  # what it reads
+    "run": SHARED | {"bundle", "pictures"},  # what it reads
     "eval": SHARED | {"frontend", "compress", "bundle", "run"},  # compares a bundle with its source
     "dumps": SHARED | {"pipeline", "bundle"},
     "pipeline": SHARED

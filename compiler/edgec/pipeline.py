@@ -53,7 +53,7 @@ class CompileOptions:
     quantizer: QuantizerName | None = None  # how codes are found
     target_bytes: int | None = None  # of the download; bits are then allocated by what each matrix loses
     target_bpw: float | None = None  # the same, in bits per weight, scales and zero points included
-    calibration: Path | None = None  # a text, or an .npz file; without it a decoder writes its own text
+    calibration: Path | None = None  # a text, pictures or an .npz file; without it a decoder writes its own text
     slim: float | None = None  # share of the bytes of float16 weights that are to go
     keep_vocabulary: int | Path | None = None  # number of tokens, or a text whose tokens stay
     heal_steps: int | None = None  # training of what was slimmed or rounded, in steps
@@ -213,6 +213,7 @@ def _plan(work: Work) -> None:
         calibration="given" if options.calibration else "own" if work.model.kind == "decoder" else "none",
         target=target,
         losses=losses,
+        compact=work.slim_plan is None and not options.heal_steps and not options.heal_minutes,
     )
     work.plan = dataclasses.replace(plan, slim=work.slim_plan)
 
@@ -226,7 +227,7 @@ def _losses(work: Work, model: ModelIR) -> dict[str, float]:
     if samples is None:
         raise UsageError(
             f"a target needs calibration data, and `{model.facts.name}` cannot make its own",
-            hint="give a text or an .npz file with `--calibration`",
+            hint="give a text, a folder of pictures or an .npz file with `--calibration`",
         )
     return sensitivities(model, quantizable(model), samples, progress=work.advance("plan"))
 

@@ -668,7 +668,8 @@ def _overlapping_copies(manifest: Manifest) -> None:
 
 
 def _plane_over_copy(manifest: Manifest) -> None:
-    manifest["weights"][0]["segments"][1]["target"] = manifest["weights"][0]["segments"][0]["target"]
+    first, second = manifest["weights"][0]["segments"][:2]
+    first["op"], second["target"] = "copy", first["target"]
 
 
 def _same_plane_twice(manifest: Manifest) -> None:

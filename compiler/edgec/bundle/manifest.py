@@ -113,14 +113,22 @@ class KV:
     table_offset: int
 
 
-SegmentOp = Literal["copy", "bits2", "bit1", "byte1"]
-EXPANSION: Mapping[SegmentOp, int] = {"copy": 1, "bits2": 2, "bit1": 4, "byte1": 8}  # target bytes per stored byte
+SegmentOp = Literal["copy", "upper4", "scale8", "upper16", "bits2", "bit1", "byte1"]
+EXPANSION: Mapping[SegmentOp, int] = {  # target bytes per stored byte
+    "copy": 1,
+    "upper4": 2,
+    "scale8": 2,
+    "upper16": 2,
+    "bits2": 2,
+    "bit1": 4,
+    "byte1": 8,
+}
 SHIFTS: Mapping[SegmentOp, int] = {"bit1": 1, "byte1": 7}  # largest `shift`
 
 
 @dataclass(frozen=True)
 class Segment:
-    """`length` bytes of a file: copied to `target`, or a plane OR-ed into what is there."""
+    """`length` bytes of a file: copied to `target`, or widened or expanded and OR-ed into what is there."""
 
     op: SegmentOp
     length: int

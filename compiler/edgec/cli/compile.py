@@ -27,6 +27,7 @@ Examples:
   edgec compile model.gguf --profile phone-4gb --dry-run --json > plan.json
   edgec compile model.gguf --plan plan.json
   edgec compile ./my-model --profile phone-6gb --calibration chats.txt
+  edgec compile efficientnet.onnx --task task.json --profile phone-6gb --bits 4 --calibration ./pictures
   edgec compile ./my-model --profile phone-6gb --target-size 60MB
   edgec compile ./my-model --profile phone-4gb --slim 0.9 --heal-minutes 30 --calibration chats.txt
 """
@@ -49,7 +50,7 @@ Examples:
 @click.option(
     "--target-size", metavar="SIZE", help="Largest download, for example 60MB; bits go where they matter most."
 )
-@click.option("--target-bpw", type=click.FloatRange(2.75, 8.75), metavar="BITS", help="The same, in bits per weight.")
+@click.option("--target-bpw", type=click.FloatRange(2.375, 8.75), metavar="BITS", help="The same, in bits per weight.")
 @click.option(
     "--slim",
     "slim",
@@ -80,8 +81,8 @@ Examples:
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A text like those that the model will see, or an .npz file with an array for each input.",
+    metavar="FILE|DIR",
+    help="What the model will see: a text, a folder of pictures, or an .npz file with an array for each input.",
 )
 @click.option("--context", type=click.IntRange(min=1), metavar="TOKENS", help="Longest conversation.")
 @click.option("--kv-bits", type=click.Choice(["16", "32"]), help="Bits of the conversation's memory (KV cache).")

@@ -236,7 +236,7 @@ def _quantized(model: ModelIR, plan: Plan, parameters: Mapping[str, Tensor]) -> 
     uses = weight_uses(model.model)
     found = {}
     for tensor in plan.tensors:
-        if tensor.bits == 32 or tensor.name not in parameters:
+        if not tensor.quantized or tensor.name not in parameters:
             continue
         use = uses[tensor.name]
         if use.layout not in ("kn", "nk"):

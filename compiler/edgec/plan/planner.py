@@ -33,6 +33,7 @@ SHORTEST_CONTEXT = 256  # tokens; below, a chat makes no sense
 SELF_CALIBRATED = (
     256 << 20
 )  # weights; a larger decoder does not calibrate itself unless asked: half a second per million
+_QUANTIZED_BEFORE = ("gguf",)  # formats whose weights may lie on a grid already, which compact scales would miss
 PREFILL_CHUNK = 128  # tokens; weights are read once per chunk
 
 
@@ -68,6 +69,7 @@ def make_plan(
     calibration: Literal["given", "own", "none"] = "none",
     target: Target | None = None,
     losses: Mapping[str, float] | None = None,
+    compact: bool = True,
 ) -> Plan:
     """Decide how `model` is stored and run on `profile`.
 
@@ -77,7 +79,8 @@ def make_plan(
     keeps everything float. `quantizer` overrides the choice for all quantized matrices; `calibration`
     says where data for it come from: the user, the model itself, or nowhere. `target` bounds the
     weights, whose bits are then allocated by `losses` (of every `quantizable` matrix, see
-    `edgec.compress.sensitivities`).
+    `edgec.compress.sensitivities`). With `compact`, scales and the like may take fewer bits under a target; what is
+    slimmed or healed has whole ones.
 
     Raises `UsageError` for choices that make no sense and `DoesNotFitError`, with the numbers
     and the nearest thing that would fit.
@@ -87,14 +90,17 @@ def make_plan(
     if precision == "float32":
         bits, kv_bits = 32, 32
     allocated = None
+    compact = compact and target is not None and model.facts.source_format not in _QUANTIZED_BEFORE
     if target is not None:
         if bits is not None:
             raise UsageError("a target and a number of bits exclude each other", hint="leave one of them out")
         assert losses is not None
         uses = weight_uses(model.model)
-        allocated = allocate(model.facts.name, uses, losses, _matrix_budget(model, target, losses, uses))
-    tensors = tensor_plans(model, bits, quantizer, calibrated, allocated)
-    floats = all(tensor.bits == 32 for tensor in tensors)
+        floats_only = tensor_plans(model, 32, compact=compact)
+        budget = _matrix_budget(model, target, losses, uses, floats_only)
+        allocated = allocate(model.facts.name, uses, losses, budget, compact=compact)
+    tensors = tensor_plans(model, bits, quantizer, calibrated, allocated, compact)
+    floats = not any(tensor.quantized for tensor in tensors)
     dims, reasons = ({}, notes) if model.decoder else bounds(model, max_dims)
     if model.decoder and max_dims:
         raise UsageError("a language model has no dimensions to bound", hint="give it a context length")
@@ -146,16 +152,24 @@ class Target:
     weight_bytes: int | None = None
 
 
-def _matrix_budget(model: ModelIR, target: Target, losses: Mapping[str, float], uses: Mapping[str, WeightUse]) -> int:
-    """Bytes for the matrices in `losses`, with their scales and zero points."""
+def _matrix_budget(
+    model: ModelIR,
+    target: Target,
+    losses: Mapping[str, float],
+    uses: Mapping[str, WeightUse],
+    floats: Sequence[TensorPlan],
+) -> int:
+    """Bytes for the matrices in `losses`, with their scales and zero points; `floats` plans all others."""
     if target.bits_per_weight is not None:
         return int(target.bits_per_weight * sum(uses[name].elements for name in losses) / 8)
     tokenizer = len(model.tokenizer.tokenizer_json) if model.tokenizer else 0
-    floats = memory.float_bytes(model, losses)
+    others = memory.weight_bytes(model, floats, stored=True) - sum(
+        memory.matrix_bytes(uses[name], 32, stored=True) for name in losses
+    )
     if target.weight_bytes is not None:
-        return target.weight_bytes - floats
+        return target.weight_bytes - others
     assert target.bytes is not None
-    return target.bytes - tokenizer - memory.MODULE_BYTES - floats
+    return target.bytes - tokenizer - memory.MODULE_BYTES - others
 
 
 def _calibrated(
@@ -165,7 +179,7 @@ def _calibrated(
     if quantizer in CALIBRATED_QUANTIZERS and calibration == "none":
         raise UsageError(
             f"the quantizer `{quantizer}` needs calibration data, and `{model.facts.name}` cannot make its own",
-            hint="give a text or an .npz file with `--calibration`",
+            hint="give a text, a folder of pictures or an .npz file with `--calibration`",
         )
     if calibration == "own" and quantizer is None and target is None and model.facts.parameters > SELF_CALIBRATED:
         why = f"rounded to nearest: to calibrate {model.facts.parameters / 1e6:,.0f} M weights would take minutes"

@@ -18,6 +18,7 @@ import wasmtime
 from edgec.bundle import Bundle
 from edgec.bundle.manifest import EXPANSION, Segment, Slot
 from edgec.errors import BundleError, RunError, UsageError
+from edgec.ir.narrow import merge_narrow
 from edgec.run.doorbell import doorbell_wat
 from edgec.run.probe import make_config, relaxed_dots
 from edgec.run.shared_memory import SharedMemory
@@ -296,6 +297,9 @@ class Engine:
         memory = self.memory
         if segment.op == "copy":
             memory[segment.target : segment.target + segment.length] = source
+            return
+        if segment.op == "upper4" or segment.op == "scale8" or segment.op == "upper16":
+            merge_narrow(memory[segment.target : segment.target + segment.target_bytes], source, segment.op)
             return
         staging = self.manifest.memory.workspace
         step = staging.bytes // _MERGE_QUANTUM * _MERGE_QUANTUM

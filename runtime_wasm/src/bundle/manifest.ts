@@ -93,7 +93,7 @@ export interface Segment {
 }
 
 /** Bytes of memory that one byte of a segment becomes. */
-export const EXPANSION = { copy: 1, bits2: 2, bit1: 4, byte1: 8 } as const;
+export const EXPANSION = { copy: 1, upper4: 2, scale8: 2, upper16: 2, bits2: 2, bit1: 4, byte1: 8 } as const;
 
 /** The largest `shift` of the segments that have one. */
 export const SHIFTS: Partial<Record<Segment["op"], number>> = { bit1: 1, byte1: 7 };

@@ -2,6 +2,7 @@
 
 import { EXPANSION, type Manifest, type Segment, type Slot } from "../bundle/manifest.js";
 import { EdgecError } from "../errors.js";
+import { NARROW } from "./narrow.js";
 import type { ThreadPool } from "./pool.js";
 
 const WASM_PAGE = 65536;
@@ -147,7 +148,9 @@ export class Engine {
       const source = bytes.subarray(at, at + segment.length);
       at += segment.length;
       if (segment.op === "copy") this.bytes(segment.target, segment.length).set(source);
-      else this.merge(source, segment);
+      else if (segment.op in NARROW) {
+        NARROW[segment.op]!(this.bytes(segment.target, segment.length * EXPANSION[segment.op]), source);
+      } else this.merge(source, segment);
     }
   }
 

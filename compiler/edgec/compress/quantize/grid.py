@@ -29,7 +29,7 @@ def _search(weights: Floats, grid: Grid, importance: Floats | None) -> RangeSear
     high = np.maximum(weights.max(axis=0), np.float32(0))
     search = RangeSearch(weights, grid, importance)
     for levels in range(int(grid.levels), 0, -1):
-        search.offer_range(low, high, levels, 0.0)
+        search.offer_range(low, high, grid.storable_scales((high - low) / np.float32(levels)), 0.0)
     return search
 
 

@@ -225,7 +225,8 @@ class TestDamage:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda data: b"", "at byte 0"),
+            (lambda data: b"", "is empty"),
+            (lambda data: b"GG", "at byte 2"),
             (lambda data: data[:20], "at byte 20: it ends inside the header"),
             (lambda data: b"GGML" + data[4:], "at byte 0: it starts with b'GGML'"),
             (lambda data: data[:8] + struct.pack("<Q", 1 << 50) + data[16:], "at byte 8"),

@@ -303,7 +303,8 @@ def header(content: Any, data: bytes = b"") -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "too few"),
+        (b"", "is empty"),
+        (bytes(7), "too few"),
         (struct.pack("<Q", 1 << 40), "says that its header has"),
         (struct.pack("<Q", 64) + b"{}", "says that its header has"),
         (header(b"{nonsense"), "is not JSON"),

@@ -105,6 +105,15 @@ class GraphInfo:
 
 
 @dataclass(frozen=True)
+class Computed:
+    """A number that the module computes while it runs: an int32 at `offset`, from 0 to `bound`."""
+
+    name: str
+    bound: int
+    offset: int
+
+
+@dataclass(frozen=True)
 class KV:
     bits: int
     page_tokens: int
@@ -195,6 +204,7 @@ class Manifest:
     generation: Mapping[str, Any]
     task: Mapping[str, Any] | None
     accuracy: Mapping[str, Any]
+    computed: tuple[Computed, ...] = ()
 
     def input(self, name: str) -> Slot:
         return next(slot for slot in self.inputs if slot.name == name)
@@ -208,6 +218,8 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if not self.computed:
+            del fields["computed"]
         fields["weights"] = [weight.to_json() for weight in self.weights]
         if self.graphs == default_graphs(self.model.kind, self.inputs, self.outputs):
             del fields["graphs"]

@@ -22,6 +22,7 @@ from edgec.bundle.manifest import (
     REGIONS,
     REPORT_FILE,
     TOKENIZER_FILE,
+    Computed,
     FileInfo,
     GraphInfo,
     Manifest,
@@ -208,6 +209,7 @@ def _manifest(
         generation={name: value for name, value in model.generation.items() if value is not None},
         task=model.task,
         accuracy=accuracy,
+        computed=tuple(Computed(number.name, number.bound, number.offset) for number in lowered.computed),
     )
 
 

@@ -178,8 +178,8 @@ def command(
         bits=int(bits) if bits else None,
         context_length=context,
         kv_bits=int(kv_bits) if kv_bits else None,
-        max_dims=_dimensions(max_dims) or None,
-        fixed_inputs=_numbers(fixed_inputs) or None,
+        max_dims=dimensions(max_dims) or None,
+        fixed_inputs=numbers(fixed_inputs) or None,
         quantizer=quantizer,
         target_bytes=_size(target_size) if target_size else None,
         target_bpw=target_bpw,
@@ -240,7 +240,8 @@ def _size(text: str) -> int:
     return int(float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]])
 
 
-def _dimensions(entries: tuple[str, ...]) -> dict[str, int]:
+def dimensions(entries: tuple[str, ...]) -> dict[str, int]:
+    """Of `--max-dim`. Raises `UsageError`."""
     sizes: dict[str, int] = {}
     for entry in entries:
         name, _, size = entry.partition("=")
@@ -250,7 +251,8 @@ def _dimensions(entries: tuple[str, ...]) -> dict[str, int]:
     return sizes
 
 
-def _numbers(entries: tuple[str, ...]) -> dict[str, list[float]]:
+def numbers(entries: tuple[str, ...]) -> dict[str, list[float]]:
+    """Of `--fix-input`. Raises `UsageError`."""
     values: dict[str, list[float]] = {}
     for entry in entries:
         name, _, numbers = entry.partition("=")

@@ -78,6 +78,9 @@ def _problems(file: GGUFFile) -> list[Problem]:
     if architecture not in ARCHITECTURES:
         return [Problem("general.architecture", f"'{architecture}'", supported)]
     problems = []
+    parts = metadata.integer("split.count") or 1
+    if parts > 1:
+        return [Problem("split.count", str(parts), "a whole file: join the parts with `llama-gguf-split --merge`")]
     prefix = f"{architecture}."
     known = ARCHITECTURES[architecture]
     read = _READ | known.reads | {_EPSILONS[known.norm]} | (EXPERTS if known.experts else set())

@@ -14,6 +14,7 @@ from edgec.errors import ModelError
 from edgec.frontend.checkpoint import CheckpointWeights, check_tensors, fitted, needed_tensors
 from edgec.frontend.decoder import build_decoder
 from edgec.frontend.files import inside, model_card_license, read_json, source_sha256
+from edgec.frontend.foreign import check_whole, pickled_weights
 from edgec.frontend.hf_config import config_problems, decoder_config
 from edgec.frontend.hf_tokenizer import read_tokenizer, tokenizer_files
 from edgec.frontend.prequantized import METHODS, PrequantizedWeights
@@ -47,7 +48,7 @@ def check(folder: Path) -> list[Problem]:
 
 def load(folder: Path, *, name: str | None = None) -> ModelIR:
     """Reads a directory. Raises `UnsupportedError`, `ModelError` or `CorruptFileError` before any weight is read."""
-    refuse(folder.name, check(folder))
+    refuse(folder.name, check(folder), file="config.json")
     config = read_json(folder / "config.json")
     decoder = decoder_config(config)
     files = weight_files(folder)
@@ -101,10 +102,14 @@ def weight_files(folder: Path) -> list[Path]:
     if not index_path.is_file():
         single = folder / SINGLE
         if single.is_file():
+            check_whole(single)
             return [single]
+        pickled = pickled_weights(folder)
         raise ModelError(
-            f"`{folder.name}` has neither `{SINGLE}` nor `{INDEX}`",
-            hint="convert the weights to safetensors; pickled weights are not read",
+            f"`{folder.name}` has neither `{SINGLE}` nor `{INDEX}`{f', only `{pickled}`' if pickled else ''}",
+            hint="convert the weights to safetensors; pickled weights are not read"
+            if pickled
+            else "download the model's weights too",
         )
     index = read_json(index_path)
     weight_map = index.get("weight_map")
@@ -117,6 +122,8 @@ def weight_files(folder: Path) -> list[Path]:
             f"`{INDEX}` lists missing shards: {', '.join(f'`{shard}`' for shard in absent)}",
             hint="download the missing files",
         )
+    for path in shards.values():
+        check_whole(path)
     stored = SafetensorsWeights(list(shards.values())).entries
     for tensor, shard in weight_map.items():
         if tensor not in stored or stored[tensor].path != shards[shard]:

@@ -27,6 +27,9 @@ _FLOATS = (
 )
 
 
+_ADVICE = "export the model without them, or compute that part outside of it"
+
+
 def check(path: Path, *, supported_ops: Collection[str] | None = None) -> list[Problem]:
     """Every operator and input type that cannot be compiled; reads no external data."""
     return _problems(read_proto(path), supported_ops)
@@ -46,7 +49,7 @@ def load(
     names. Raises `UnsupportedError`, `UnsafePathError`, `CorruptFileError` or `ModelError`.
     """
     proto = read_proto(path)
-    refuse(path.name, _problems(proto, supported_ops))
+    refuse(path.name, _problems(proto, supported_ops), hint=_ADVICE)
     external = check_external_data(proto, path.parent)
     model = onnx_ir.from_proto(upgrade(proto))
     onnx_ir.external_data.set_base_dir(model.graph, path.parent)

@@ -64,6 +64,7 @@ class Prediction:
     peak_bytes: int  # of the wasm memory
     prefill_tokens_per_second: float
     decode_tokens_per_second: float
+    run_seconds: float = 0.0  # of a graph whose dimensions are at their bounds
 
 
 @dataclass(frozen=True)

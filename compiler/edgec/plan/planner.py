@@ -22,7 +22,7 @@ from edgec.ir.plan import (
     TensorPlan,
 )
 from edgec.ir.weight_use import WeightUse, weight_uses
-from edgec.plan import memory, roofline
+from edgec.plan import graph_speed, memory, roofline
 from edgec.plan.allocate import allocate
 from edgec.plan.bits import tensor_plans
 from edgec.plan.dims import bounds
@@ -313,6 +313,7 @@ class _Planner:
             peak_bytes=self.peak(profile, context),
             prefill_tokens_per_second=round(prefill, 1),
             decode_tokens_per_second=round(decode, 1),
+            run_seconds=0.0 if decoder else self._run_seconds(profile, threads),
         )
         plan = Plan(
             model=self.model.facts.name,
@@ -330,6 +331,9 @@ class _Planner:
         )
         plan.verify()
         return plan
+
+    def _run_seconds(self, profile: Profile, threads: int) -> float:
+        return float(f"{graph_speed.run_seconds(self.model, self.tensors, self.dims, profile, threads):.3g}")
 
     def _why_context(self, profile: Profile, context: int) -> str:
         assert self.model.decoder is not None

@@ -34,7 +34,7 @@ def total(works: list[Work]) -> Work:
 
 def decode_tokens_per_second(profile: Profile, work: Work, kv_bytes: int, threads: int) -> float:
     """Each token reads all weights and `kv_bytes` of cache once."""
-    return REACHED / _seconds(profile, work.bytes + kv_bytes, work.operations, threads)
+    return REACHED / seconds(profile, work.bytes + kv_bytes, work.operations, threads)
 
 
 def prefill_tokens_per_second(
@@ -42,10 +42,11 @@ def prefill_tokens_per_second(
 ) -> float:
     """A chunk of `chunk` tokens reads the weights once and multiplies them `chunk` times."""
     operations = chunk * (work.operations + attention_operations)
-    return REACHED * chunk / _seconds(profile, work.bytes, operations, threads)
+    return REACHED * chunk / seconds(profile, work.bytes, operations, threads)
 
 
-def _seconds(profile: Profile, read: float, operations: float, threads: int) -> float:
+def seconds(profile: Profile, read: float, operations: float, threads: int) -> float:
+    """The slower of memory and arithmetic, at their limits."""
     key = "cpu.int8_relaxed" if query(profile, "features.relaxed_simd").value else "cpu.int8_simd128"
     bandwidth = min(
         float(query(profile, "cpu.bandwidth").value), threads * float(query(profile, "cpu.thread_bandwidth").value)
@@ -53,4 +54,4 @@ def _seconds(profile: Profile, read: float, operations: float, threads: int) -> 
     return max(read / bandwidth, operations / (threads * float(query(profile, key).value)))
 
 
-__all__ = ["Work", "decode_tokens_per_second", "matrix_work", "prefill_tokens_per_second", "total"]
+__all__ = ["Work", "decode_tokens_per_second", "matrix_work", "prefill_tokens_per_second", "seconds", "total"]

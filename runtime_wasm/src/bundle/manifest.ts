@@ -77,6 +77,13 @@ export interface GraphInfo {
   outputs: string[];
 }
 
+/** A number that the module computes while it runs: an int32 at `offset`, from 0 to `bound`. */
+export interface Computed {
+  name: string;
+  bound: number;
+  offset: number;
+}
+
 export interface KVLayout {
   bits: number;
   page_tokens: number;
@@ -138,6 +145,7 @@ export interface Manifest {
   outputs: Slot[];
   /** By entry point; empty for decoders. A manifest without it has one graph, `run`. */
   graphs: Record<string, GraphInfo>;
+  computed: Computed[];
   kv: KVLayout | null;
   context_length: number;
   prefill_chunk: number;

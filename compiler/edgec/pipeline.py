@@ -260,6 +260,7 @@ def _heal(work: Work) -> None:
         plan,
         _training_samples(work, model) if texts is None else whole_samples(model, texts),
         work.slimmed.kept if work.slimmed is not None else None,
+        originals=None if texts is None or work.whole is None else whole_samples(work.whole, texts),
         steps=options.heal_steps,
         minutes=options.heal_minutes,
         folder=_heal_folder(work),

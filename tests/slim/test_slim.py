@@ -11,6 +11,8 @@ import pytest
 
 import edgec
 from edgec.cli import invoke
+from edgec.compress.prune.token_choice import covering_ids
+from edgec.compress.prune.vocabulary import prune_vocabulary
 from edgec.errors import DoesNotFitError, UnsupportedError, UsageError
 from edgec.frontend import load
 from edgec.ir import Plan
@@ -18,7 +20,7 @@ from edgec.passes import simplify
 from edgec.pipeline import CompileOptions, run_stages
 from edgec.plan.memory import weight_bytes
 from edgec.report import from_manifest, render
-from edgec.slim import slim
+from edgec.slim import Slimmed, slim
 from edgec.slim.measure import Judge
 from edgec.slim.texts import parted
 from tests.compress.prune import encoders
@@ -86,10 +88,15 @@ def test_a_whole_model_loses_nothing(folder: Path) -> None:
     learned, judged = parted([TEXT[start : start + 40] for start in range(0, 400, 40)], model)
     assert len(learned) + len(judged) == 10 and len(judged) == 5
     judge = Judge(model, judged, [])
-    assert judge.loss(model, {}) == 0
+    assert judge.loss(Slimmed(model), {}) == pytest.approx(0, abs=1e-6)
     name = "model.layers.1.mlp.down_proj.weight"
     array = model.model.graph.initializers[name].const_value.numpy()
-    assert judge.loss(model, {name: np.zeros_like(array)}) != 0
+    assert judge.loss(Slimmed(model), {name: np.zeros_like(array)}) > 1e-4
+    assert model.tokenizer is not None
+    kept = tuple(covering_ids(model.tokenizer, "The fox"))
+    pruned = judge.loss(Slimmed(prune_vocabulary(model, kept), kept), {})
+    assert pruned > 0.1  # more tokens, and what the whole model gives to those that are gone
+    assert judge.loss(Slimmed(model), {}) == pytest.approx(0, abs=1e-6)
 
 
 def test_graphs_are_slimmed_on_arrays(tmp_path: Path) -> None:

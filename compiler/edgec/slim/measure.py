@@ -1,8 +1,11 @@
 """What a slimmed and quantized model loses, before any healing, on texts or arrays that it was not made from.
 
-Language models: how many more nats a token of the text costs than with the whole model (each with its own tokenizer,
-per token of the whole model's). Embeddings: 1 - the mean cosine with the whole model's. Other graphs: the
-squared error of the outputs relative to their power.
+Language models: the KL divergence of the next token's distribution, over the tokens that both know, plus what the
+whole model gives to the others (- log of the share of the former), summed over the text as the slimmed model's
+tokenizer cuts it and divided by the number of tokens of the whole model's: a vocabulary that needs more tokens pays
+for them. The text itself is not what is judged by: one that a model wrote in a hurry favours whoever expects anything.
+Embeddings: 1 - the mean cosine with the whole model's. Other graphs: the squared error of the outputs relative to
+their power.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from edgec.compress import Sample
+from edgec.compress.calibration.feeds import decoder_feeds
 from edgec.compress.calibration.samples import whole_samples
 from edgec.compress.calibration.session import Session
 from edgec.compress.calibration.sites import schedule
@@ -22,6 +26,7 @@ from edgec.compress.calibration.walk import Walk
 from edgec.compress.quantize import QUANTIZERS, InputStatistics
 from edgec.ir.model import ModelIR
 from edgec.ir.weight_use import WeightUse, weight_uses
+from edgec.slim.mix import Slimmed
 
 Array = npt.NDArray[Any]
 _STATISTICS = 4  # samples from which mean squares are taken
@@ -34,22 +39,38 @@ class Judge:
         self._model, self._texts, self._samples = model, texts, samples
         self._pooling = (model.task or {}).get("pooling") if (model.task or {}).get("type") == "embedding" else None
         fed = self.samples(model)
-        self._tokens = sum(sample["input_ids"].size - 1 for sample in fed) if model.decoder is not None else 0
+        self._tokens = sum(sample["input_ids"].size for sample in fed) if model.decoder is not None else 0
         self._expected = self._outputs(model, fed, {})
+        self._known: tuple[int, ...] | None = None  # the tokens for which `_expected` holds
 
     def samples(self, model: ModelIR) -> list[Sample]:
         """The texts in the model's own ids."""
-        return whole_samples(model, self._texts) if self._texts else list(self._samples)
+        if self._texts:
+            return whole_samples(model, self._texts)
+        if model.decoder is None:
+            return list(self._samples)
+        return [decoder_feeds(model, sample["input_ids"][0].tolist()) for sample in self._samples]
 
-    def loss(self, model: ModelIR, changed: Mapping[str, Array]) -> float:
-        """Of `model` with the weights `changed`."""
-        found = self._outputs(model, self.samples(model), changed)
+    def loss(self, slimmed: Slimmed, changed: Mapping[str, Array]) -> float:
+        """Of a model with the weights `changed`."""
+        model, fed = slimmed.model, self.samples(slimmed.model)
+        if model.decoder is not None and slimmed.kept != self._known:
+            self._expected, self._known = self._seen_through(fed, slimmed.kept), slimmed.kept
+        pairs = list(zip(self._expected, self._outputs(model, fed, changed), strict=True))
         if model.decoder is not None:
-            return (sum(float(v) for v in found) - sum(float(v) for v in self._expected)) / self._tokens
+            return sum(_divergence(expected, found) for expected, found in pairs) / self._tokens
         if self._pooling is not None:
-            return 1 - float(np.mean([a @ b for a, b in zip(self._expected, found, strict=True)]))
+            return 1 - float(np.mean([a @ b for a, b in pairs]))
         power = sum(float(np.square(a).sum()) for a in self._expected)
-        return sum(float(np.square(a - b).sum()) for a, b in zip(self._expected, found, strict=True)) / power
+        return sum(float(np.square(a - b).sum()) for a, b in pairs) / power
+
+    def _seen_through(self, fed: Sequence[Sample], kept: Sequence[int] | None) -> list[Array]:
+        """What the whole model gives to the tokens `kept`, on texts in the ids of those."""
+        if kept is None:
+            return self._outputs(self._model, self.samples(self._model), {})
+        ids = np.asarray(kept, np.int64)
+        translated = [decoder_feeds(self._model, ids[sample["input_ids"][0]].tolist()) for sample in fed]
+        return [np.ascontiguousarray(found[:, ids]) for found in self._outputs(self._model, translated, {})]
 
     def _outputs(self, model: ModelIR, fed: Sequence[Sample], changed: Mapping[str, Array]) -> list[Array]:
         names = ["logits"] if model.decoder else [str(v.name) for v in model.model.graph.outputs]
@@ -57,18 +78,24 @@ class Judge:
         return [self._summary(sample, list(session(sample).values())) for sample in fed]
 
     def _summary(self, sample: Sample, outputs: Sequence[Array]) -> Array:
-        """Negative log likelihood of a text (nats), its unit vector, or the float outputs in a row."""
+        """Logarithms of probabilities `[tokens, vocabulary]`, a unit vector, or the float outputs in a row."""
         if self._model.decoder is not None:
-            logits, ids = outputs[0][0, :-1].astype(np.float64), sample["input_ids"][0, 1:]
-            highest = logits.max(axis=1)
-            total = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1))
-            return np.asarray((total - logits[np.arange(len(ids)), ids]).sum())
+            logits: Array = outputs[0][0] - outputs[0][0].max(axis=1, keepdims=True)
+            logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+            return logits
         if self._pooling is not None:
             states = outputs[0][0].astype(np.float64)
             vector = states if states.ndim == 1 else states[0] if self._pooling == "cls" else states.mean(axis=0)
             return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12))
         floats = [array.astype(np.float64).reshape(-1) for array in outputs if array.dtype.kind == "f"]
         return np.concatenate(floats)
+
+
+def _divergence(expected: Array, found: Array) -> float:
+    """Nats of all tokens together; `expected` may lack the tokens that `found` does not know."""
+    share = np.log(np.exp(expected, dtype=np.float64).sum(axis=1))
+    p = expected - share[:, None]
+    return float((np.exp(p) * (p - found)).sum() - share.sum())
 
 
 class Rounder:

@@ -125,7 +125,7 @@ class _Search:
         slimmed = self._slimmer.apply(mix, self._kept)
         bits = allocated_bits(slimmed.model, self._losses, self._budget)
         samples: Sequence[Sample] = self._slimmer.samples_of(slimmed.model)
-        loss = self._judge.loss(slimmed.model, self._round(slimmed.model, bits, samples))
+        loss = self._judge.loss(slimmed, self._round(slimmed.model, bits, samples))
         uses = weight_uses(slimmed.model.model)
         mean = sum(uses[name].elements * count for name, count in bits.items()) / sum(uses[n].elements for n in bits)
         self._trials[place] = SlimTrial(

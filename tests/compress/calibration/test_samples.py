@@ -112,12 +112,12 @@ def test_files_that_are_not_there_and_models_without_a_tokenizer(tmp_path: Path)
 
 def test_folders_of_pictures(tmp_path: Path) -> None:
     """Each as the model's task says, evenly spread where there are too many."""
-    for number in range(130):
+    for number in range(200):
         Image.new("RGB", (3, 2), (number, 0, 255)).save(tmp_path / f"{number:03}.png")
     (tmp_path / "index.csv").write_text("no picture")
     samples = read_samples(picture_model(), tmp_path)
-    assert [set(sample) for sample in samples] == [{"image"}] * 64
-    reds = [number * 130 // 64 for number in range(64)]
+    assert [set(sample) for sample in samples] == [{"image"}] * 128
+    reds = [number * 200 // 128 for number in range(128)]
     for sample, red in zip(samples, reds, strict=True):
         wanted = ((np.array([red, 0, 255], np.float64) - 127) / 128).astype(np.float32)
         assert sample["image"].dtype == np.float32

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "run": SHARED | {"bundle"},  # what it reads
     "eval": SHARED | {"frontend", "compress", "bundle", "run"},  # compares a bundle with its source
     "dumps": SHARED | {"pipeline", "bundle"},
-    "pipeline": SHARED | {"frontend", "plan", "compress", "lower", "bundle", "report", "dumps", "memory"},
+    "pipeline": SHARED | {"frontend", "plan", "compress", "lower", "bundle", "run", "report", "dumps", "memory"},
     "cli": None,  # everything
     "": {"errors", "pipeline", "run"},  # edgec/__init__.py
 }

@@ -221,7 +221,7 @@ def _check_scratch() -> None:
 
 
 def _bundle(work: Work) -> None:
-    from edgec import bundle, report
+    from edgec import bundle, report, run
 
     compressed, lowered = work.compressed, work.lowered
     assert compressed is not None and lowered is not None and work.output is not None
@@ -241,6 +241,7 @@ def _bundle(work: Work) -> None:
         accuracy=compressed.report,
         out=work.output,
         report_html=page.encode(),
+        golden=None if work.options.profile_kernels else run.make_golden,
         force=work.options.force,
         progress=progress,
     )

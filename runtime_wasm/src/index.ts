@@ -69,6 +69,7 @@ export type { LoadPhase, LoadProgress } from "./load/files.js";
 export type { BundleSource } from "./load/source.js";
 export type { Generation, GenerationOptions } from "./session/generation.js";
 export type { Tensor, TensorData, TensorInput } from "./session/graph.js";
+export type { SelfTest, SelfTestDifference } from "./session/selftest.js";
 export type { ModelInfo, Stats } from "./session/session.js";
 export type { ChatMessage } from "./text/chat.js";
 export type { SamplingOptions } from "./text/sampler.js";

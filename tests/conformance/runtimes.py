@@ -47,6 +47,7 @@ def answers(runtime: Runtime, bundle: Path, prompts: Sequence[str], *, max_token
     assert finished.returncode == 0, finished.stderr + finished.stdout
     outcome = json.loads(finished.stdout)
     assert (outcome["stats"]["variant"], outcome["stats"]["threads"]) == (runtime.variant, runtime.threads)
+    assert outcome["selfTest"]["passed"], outcome["selfTest"]
     return [Answer(tuple(r["tokenIds"]), r["text"], r["logitsSha256"]) for r in outcome["results"]]
 
 
@@ -60,4 +61,5 @@ def _in_python(runtime: Runtime, bundle: Path, prompts: Sequence[str], max_token
             text = generation.text()
             assert generation.logits_sha256 is not None
             found.append(Answer(tuple(generation.ids), text, generation.logits_sha256))
+        assert model.self_test().passed
     return found

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from edgec.bundle.golden import Golden
+
 FORMAT = "edgec-bundle"
 VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -178,6 +180,7 @@ class Manifest:
     generation: Mapping[str, Any]
     task: Mapping[str, Any] | None
     accuracy: Mapping[str, Any]
+    golden: Golden | None
 
     def input(self, name: str) -> Slot:
         return next(slot for slot in self.inputs if slot.name == name)

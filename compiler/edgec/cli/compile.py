@@ -270,6 +270,8 @@ def _show_result(work: Work, as_json: bool) -> None:
     if work.options.profile_kernels:
         out.print(f"  [dim]edgec bench --roofline {path}   time its kernels[/]\n")
         return
+    if work.bundle.manifest.golden is None:
+        out.print("  [yellow]no self-test:[/] the graph stops on the numbers that it is tested with\n")
     usage = "run" if work.bundle.manifest.model.kind == "graph" else "chat"
     out.print(f"  [dim]edgec {usage} {path}      use it here[/]")
     out.print(f"  [dim]edgec serve {path}     in the browser[/]")
@@ -292,5 +294,6 @@ def _result(work: Work) -> dict[str, Any]:
             "profile": manifest.profile,
             "bytes": manifest.total_bytes(),
             "context_length": manifest.context_length,
+            "golden": manifest.golden is not None,  # whether a device can test itself
         }
     return result

@@ -2,6 +2,7 @@
 
 import { EdgecError } from "../errors.js";
 import { type Dims, evaluate } from "./dims.js";
+import { parseDecoderGolden, parseGraphGolden } from "./golden.js";
 import { type Field, invalid, parseJson } from "./json.js";
 import {
   EXPANSION,
@@ -51,6 +52,7 @@ const FIELDS = [
     "generation",
     "task",
     "accuracy",
+    "golden",
   ],
 ];
 
@@ -111,8 +113,18 @@ export function parseManifest(data: Uint8Array): Manifest {
     generation: root.at("generation").object(),
     task: parseTask(root.at("task")),
     accuracy: root.at("accuracy").object(),
+    golden: root
+      .at("golden")
+      .orNull((golden) =>
+        decoder
+          ? parseDecoderGolden(golden, vocabularyOf(outputs), context_length)
+          : parseGraphGolden(golden, dims, outputs.length),
+      ),
   };
 }
+
+const vocabularyOf = (outputs: Slot[]): number =>
+  Math.floor(outputs.find((slot) => slot.name === "logits")!.bytes / ITEM_BYTES.float32);
 
 const end = (region: Region): number => region.offset + region.bytes;
 

@@ -94,13 +94,16 @@ export function runGraph(engine: Engine, inputs: Readonly<Record<string, TensorI
   const dims = bindDims(manifest.dims, tensors);
   for (const { slot, shape, data } of tensors) checkShape(slot, shape, data.length, dims);
   for (const { slot, data } of tensors) {
-    const stored = isHalf(slot.dtype) ? encodeHalves(slot.dtype, data as Float32Array) : data;
-    new Uint8Array(engine.memory.buffer, slot.offset).set(
-      new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength),
-    );
+    new Uint8Array(engine.memory.buffer, slot.offset).set(storedBytes(slot.dtype, data));
   }
   engine.call("run", ...manifest.entry_points.run.map((name) => dims[name]));
   return Object.fromEntries(manifest.outputs.map((slot) => [slot.name, read(engine, slot, dims)]));
+}
+
+/** A tensor's bytes as they lie in the model's memory. */
+export function storedBytes(dtype: DType, data: Tensor["data"]): Uint8Array {
+  const stored = isHalf(dtype) ? encodeHalves(dtype, data as Float32Array) : data;
+  return new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength);
 }
 
 function listed(names: readonly string[]): string {

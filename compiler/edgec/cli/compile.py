@@ -271,7 +271,7 @@ def _show_result(work: Work, as_json: bool) -> None:
         out.print(f"  [dim]edgec bench --roofline {path}   time its kernels[/]\n")
         return
     if work.bundle.manifest.golden is None:
-        out.print("  [yellow]no self-test:[/] the graph stops on the numbers that it is tested with\n")
+        out.print("  [yellow]no self-test:[/] zeros and ones are no valid input of this graph\n")
     usage = "run" if work.bundle.manifest.model.kind == "graph" else "chat"
     out.print(f"  [dim]edgec {usage} {path}      use it here[/]")
     out.print(f"  [dim]edgec serve {path}     in the browser[/]")

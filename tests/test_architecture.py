@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "errors": set(),
     "resources": set(),
     "memory": set(),
+    "cache": SHARED,
     "ir": GROUND,
     "profiles": GROUND,
     "passes": GROUND | {"ir"},
@@ -29,7 +30,8 @@ MAY_IMPORT = {
     "run": SHARED | {"bundle"},  # what it reads
     "eval": SHARED | {"frontend", "compress", "bundle", "run"},  # compares a bundle with its source
     "dumps": SHARED | {"pipeline", "bundle"},
-    "pipeline": SHARED | {"frontend", "plan", "compress", "lower", "bundle", "run", "report", "dumps", "memory"},
+    "pipeline": SHARED
+    | {"frontend", "plan", "compress", "lower", "bundle", "run", "report", "dumps", "memory", "cache"},
     "cli": None,  # everything
     "": {"errors", "pipeline", "run"},  # edgec/__init__.py
 }

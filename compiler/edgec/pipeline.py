@@ -12,6 +12,7 @@ Stages never import each other; they meet here, in the types of `edgec.ir`.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import shutil
 import tempfile
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgec.bundle import Bundle
+    from edgec.cache import Cache
     from edgec.compress import Sample
     from edgec.ir import CompressedModel, LoweredModule, ModelIR, Plan
     from edgec.ir.plan import QuantizerName
@@ -53,6 +55,7 @@ class CompileOptions:
     task: str | None = None  # Optimum task, for example "feature-extraction"
     name: str | None = None  # of the model, instead of the source's
     profile_kernels: bool = False  # modules that tell when each kernel ends, for `edgec bench --roofline`
+    cache: Path | None = None  # folder with finished work of earlier compilations, for the next one
     force: bool = False  # replace an existing bundle
     stop_after: str | None = None  # a stage's name
     dump: Path | None = None  # folder for every stage's result
@@ -94,6 +97,7 @@ class Work:
     compressed: CompressedModel | None = None
     lowered: LoweredModule | None = None
     bundle: Bundle | None = None
+    cache: Cache | None = None
     records: list[StageRecord] = field(default_factory=list)
 
     def advance(self, stage: str) -> Callable[[str, int, int], None]:
@@ -172,7 +176,14 @@ def _losses(work: Work, model: ModelIR) -> dict[str, float]:
             f"a target needs calibration data, and `{model.facts.name}` cannot make its own",
             hint="give a text or an .npz file with `--calibration`",
         )
-    return sensitivities(model, quantizable(model), samples, progress=work.advance("plan"))
+    return sensitivities(
+        model,
+        quantizable(model),
+        samples,
+        store=work.cache,
+        source_key=_source_key(work, model),
+        progress=work.advance("plan"),
+    )
 
 
 def _samples(work: Work, model: ModelIR) -> list[Sample] | None:
@@ -183,8 +194,43 @@ def _samples(work: Work, model: ModelIR) -> list[Sample] | None:
         if work.options.calibration is not None:
             work.samples = read_samples(model, work.options.calibration)
         elif model.kind == "decoder":
-            work.samples = generated_samples(model)
+            work.samples = generated_samples(model, store=work.cache, source_key=_source_key(work, model))
     return work.samples
+
+
+# Options that change no weight and no node before the plan is made. Any other is part of what results are kept under.
+_AFTER_THE_MODEL = frozenset(
+    [
+        *(
+            "bits",
+            "context_length",
+            "kv_bits",
+            "max_dims",
+            "precision",
+            "quantizer",
+            "target_bytes",
+            "target_bpw",
+            "plan",
+        ),
+        *("calibration", "name", "profile_kernels", "cache", "force", "stop_after", "dump"),
+    ]
+)
+
+
+def _source_key(work: Work, model: ModelIR) -> str:
+    """Names the simplified model, weights and all, without reading them."""
+    from edgec.ir.store import key_of
+
+    options = {f.name: getattr(work.options, f.name) for f in dataclasses.fields(work.options)}
+    asked = {name: value for name, value in options.items() if name not in _AFTER_THE_MODEL and value is not None}
+    graph = model.model.graph
+    nodes = [
+        [node.domain, node.op_type, [v and v.name for v in node.inputs], [v.name for v in node.outputs]]
+        + [f"{name}={attribute.value}" for name, attribute in sorted(node.attributes.items())]
+        for node in graph
+    ]
+    weights = [[name, str(value.dtype), str(value.shape)] for name, value in graph.initializers.items()]
+    return key_of(model.facts.source_sha256, asked, nodes, weights)
 
 
 def _compress(work: Work) -> None:
@@ -196,7 +242,8 @@ def _compress(work: Work) -> None:
     if needs_samples(plan) or work.options.calibration is not None:  # the user's is read in any case: mistakes show
         advance("calibration data", 0, 1)
         samples = _samples(work, model)
-    work.compressed = compress(model, plan, samples=samples, progress=advance)
+    key = _source_key(work, model) if work.cache else ""
+    work.compressed = compress(model, plan, samples=samples, store=work.cache, source_key=key, progress=advance)
     work.samples = None
     work.compressed.verify()
 
@@ -207,7 +254,8 @@ def _lower(work: Work) -> None:
     assert work.compressed is not None
     _check_scratch()
     profile_kernels = work.options.profile_kernels
-    work.lowered = lower(work.compressed, profile_kernels=profile_kernels, progress=work.advance("lower"))
+    advance = work.advance("lower")
+    work.lowered = lower(work.compressed, profile_kernels=profile_kernels, store=work.cache, progress=advance)
 
 
 def _check_scratch() -> None:
@@ -308,12 +356,20 @@ def run_stages(
 
         profiles.load(profile)
     work = Work(str(source), profile, Path(output) if output is not None else None, options, progress)
-    for number, stage in enumerate(STAGES, start=1):
-        work.records.append(_run(stage, work))
-        if options.dump is not None:
-            stage.dump(work, options.dump / f"{number}-{stage.name}")
-        if stage.name == last:
-            break
+    if options.cache is not None:
+        from edgec.cache import Cache
+
+        work.cache = Cache(options.cache)
+    try:
+        for number, stage in enumerate(STAGES, start=1):
+            work.records.append(_run(stage, work))
+            if options.dump is not None:
+                stage.dump(work, options.dump / f"{number}-{stage.name}")
+            if stage.name == last:
+                break
+    finally:
+        if work.cache is not None:
+            work.cache.prune()
     return work
 
 

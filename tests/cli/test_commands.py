@@ -332,3 +332,17 @@ def test_a_graph_that_stops_on_the_test_has_no_golden_outputs(edgec: Edgec, work
     assert shown.code == 0 and "no self-test" in shown.stdout
     assert parsed(edgec("compile", "division.onnx", "-p", "phone-8gb", "--json").stdout)["golden"] is False
     assert "untested" in edgec("verify", "--run", "division.edgec").stdout
+
+
+def test_compile_keeps_finished_stages_unless_told_otherwise(
+    edgec: Edgec, tiny_llama: Path, working_folder: Path
+) -> None:
+    line = ("compile", tiny_llama, "-p", "phone-8gb", "-o", "a.edgec", "--json")
+    counts = [parsed(edgec(*line, "--cache", "kept").stdout)["cache"] for _ in range(2)]
+    assert counts[0]["reused"] == 0 and counts[1]["missing"] == 0  # type: ignore[index]
+    assert counts[0]["saved"] == counts[1]["reused"] > 0  # type: ignore[index]
+    assert "cache" not in parsed(edgec(*line, "--no-cache").stdout)
+    both = edgec(*line, "--no-cache", "--cache", "kept")
+    assert both.code == 2 and "exclude each other" in both.stderr
+    (working_folder / "file").write_text("")
+    assert edgec(*line, "--cache", "file").code == 2

@@ -20,6 +20,7 @@ from edgec.compress.calibration.feeds import decoder_feeds, encoder_feeds
 from edgec.compress.calibration.generate import generated_windows
 from edgec.errors import UsageError
 from edgec.ir.model import ModelIR
+from edgec.ir.store import Store, key_of
 
 TOKENS = 2048  # of text, the user's or the model's own
 WINDOW = 256  # tokens; statistics hardly depend on what lies farther back
@@ -29,11 +30,20 @@ _ENCODER_WINDOW = 128
 Sample = dict[str, npt.NDArray[Any]]
 
 
-def generated_samples(model: ModelIR) -> list[Sample]:
-    """Text that the decoder `model` writes itself."""
+def generated_samples(model: ModelIR, *, store: Store | None = None, source_key: str = "") -> list[Sample]:
+    """Text that the decoder `model` writes itself, or that `store` has of it; `source_key` tells it from all others."""
     assert model.decoder is not None
     window = min(WINDOW, model.decoder.context_length)
-    windows = generated_windows(model, -(-TOKENS // window), window, _prefix(model))
+    count, prefix = -(-TOKENS // window), _prefix(model)
+    key = key_of("text", source_key, count, window, prefix)
+    kept = store.load(key) if store is not None else None
+    if store is not None and kept is not None:
+        if kept.keys() == {"ids"} and kept["ids"].shape == (count, window):
+            return [decoder_feeds(model, ids) for ids in kept["ids"].tolist()]
+        store.refuse(key)
+    windows = generated_windows(model, count, window, prefix)
+    if store is not None:
+        store.save(key, {"ids": np.asarray(windows, np.int64)})
     return [decoder_feeds(model, ids) for ids in windows]
 
 

@@ -30,6 +30,7 @@ from edgec.ir.lowered import (
     WeightKind,
     WeightPlacement,
 )
+from edgec.ir.store import Store
 from edgec.lower.wasm.abi import PrimFunc, Signature, compile_kernels
 from edgec.lower.wasm.assembler import AssembledFunction, barrier, i32_const, local_get
 from edgec.lower.wasm.kernels.planes import merge_bit1, merge_bits2, merge_byte1
@@ -297,6 +298,7 @@ class Program:
         variants: Sequence[str],
         *,
         profile_kernels: bool = False,
+        store: Store | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> LoweredModule:
         """Place, compile and link; `progress(what, done, total)` is called per step.
@@ -316,7 +318,7 @@ class Program:
                 progress(f"compiling {len(self._factories)} kernels for {isa.name}", done, total)
             kernels = {name: make(isa) for name, make in self._factories.values()}
             kernels |= {name: make() for name, make in _LOADER_EXPORTS.items()}
-            compiled, signatures = compile_kernels(kernels, isa)
+            compiled, signatures = compile_kernels(kernels, isa, store)
             done += 1
             for variant in parsed:
                 if variant.isa is not isa:

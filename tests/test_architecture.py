@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "dumps": SHARED | {"pipeline", "bundle"},
     "pipeline": SHARED
     | {"frontend", "plan", "compress", "lower", "bundle", "run", "report", "dumps", "memory", "cache"},
+    "matrix": SHARED | {"pipeline"},  # many compilations
     "cli": None,  # everything
     "": {"errors", "pipeline", "run"},  # edgec/__init__.py
 }
@@ -47,6 +48,7 @@ ONLY_IN = {
     "transformers": {"frontend"},
     "optimum": {"frontend"},
     "huggingface_hub": {"frontend"},
+    "distributed": {"matrix"},
     "click": {"cli"},
     "rich": {"cli"},
 }

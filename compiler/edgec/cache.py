@@ -33,7 +33,7 @@ import threadpoolctl
 
 from edgec.errors import UsageError
 from edgec.ir.store import Arrays, key_of
-from edgec.profiles.units import parse_quantity
+from edgec.profiles.units import parse_size
 
 DEFAULT_LIMIT = 4 << 30  # bytes
 _ABANDONED = 3600.0  # seconds after which a temporary file belongs to nobody
@@ -57,8 +57,8 @@ def limit_bytes() -> int:
     if not text:
         return DEFAULT_LIMIT
     try:
-        return int(parse_quantity(text))
-    except (ValueError, KeyError):
+        return parse_size(text)
+    except ValueError:
         raise UsageError(f"`EDGEC_CACHE_SIZE` is `{text}`", hint="give a size such as `4 GiB`") from None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -201,11 +200,12 @@ def _read_plan(file: Path) -> Plan:
 
 
 def _size(text: str) -> int:
-    """Bytes of `60MB`, `1.5 GB`, `80000000`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(|k|M|G)B?", text.strip())
-    if match is None:
-        raise UsageError(f"`--target-size {text}` is not a size", hint="for example `--target-size 60MB`")
-    return int(float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]])
+    from edgec.profiles.units import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError:
+        raise UsageError(f"`--target-size {text}` is not a size", hint="for example `--target-size 60MB`") from None
 
 
 def _dimensions(entries: tuple[str, ...]) -> dict[str, int]:

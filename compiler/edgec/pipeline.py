@@ -150,7 +150,7 @@ def _plan(work: Work) -> None:
     if options.target_bytes is not None or options.target_bpw is not None:
         target = Target(options.target_bytes, options.target_bpw)
         losses = _losses(work, work.model)
-    work.plan = make_plan(
+    plan = make_plan(
         work.model,
         profiles.load(work.profile),
         bits=options.bits,
@@ -163,6 +163,18 @@ def _plan(work: Work) -> None:
         target=target,
         losses=losses,
     )
+    work.plan = _with_real_memory(work.model, plan) if work.model.kind == "graph" else plan
+
+
+def _with_real_memory(model: ModelIR, plan: Plan) -> Plan:
+    """Which of a graph's activations are ever in memory, and when, is what the lowering decides."""
+    from edgec.compress import hollow
+    from edgec.lower.wasm import memory_plan
+
+    memory = memory_plan(hollow(model, plan))
+    sizes = {"weight_bytes": memory.weights.bytes, "workspace_bytes": memory.workspace.bytes}
+    prediction = dataclasses.replace(plan.prediction, **sizes, peak_bytes=memory.maximum_bytes)
+    return dataclasses.replace(plan, prediction=prediction)
 
 
 def _losses(work: Work, model: ModelIR) -> dict[str, float]:

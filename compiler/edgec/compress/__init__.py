@@ -2,6 +2,7 @@
 
 from edgec.compress.calibration.samples import Sample, generated_samples, read_samples
 from edgec.compress.dequantize import dequantize, dequantized_model
+from edgec.compress.hollow import hollow
 from edgec.compress.sensitivity import sensitivities
 from edgec.compress.stage import compress, needs_samples
 
@@ -11,6 +12,7 @@ __all__ = [
     "dequantize",
     "dequantized_model",
     "generated_samples",
+    "hollow",
     "needs_samples",
     "read_samples",
     "sensitivities",

@@ -162,7 +162,8 @@ class Program:
 
     # Placement
 
-    def _place(self) -> MemoryPlan:
+    def place(self) -> MemoryPlan:
+        """Give every storage its address. Raises `DoesNotFitError` past 4 GiB."""
         lifetimes: dict[Storage, list[int]] = {}
         step = 0
         for entry in self.entries:
@@ -306,7 +307,7 @@ class Program:
         `profile_kernels` makes modules that import `profile.mark` and tell it where they are.
         """
         started = time.monotonic()
-        memory = self._place()
+        memory = self.place()
         parsed = [Variant.parse(name) for name in variants]
         isas = [isa for isa in ISAS.values() if any(variant.isa is isa for variant in parsed)]
         modules: dict[str, bytes] = {}

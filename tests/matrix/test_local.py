@@ -129,8 +129,12 @@ def test_the_command_with_accuracy(matrix: Path, tmp_path: Path) -> None:
     rows = json.loads(finished.stdout)["cells"]
     assert [row["ok"] for row in rows] == [True, True]
     assert all(0 <= row["result"]["accuracy"]["kl_mean"] < 1 for row in rows)
-    shown = subprocess.run(line, env=environment(), capture_output=True, text=True, check=False)
+    shown = subprocess.run(
+        [*line, "--report", tmp_path / "page.html"], env=environment(), capture_output=True, text=True, check=False
+    )
     assert shown.returncode == 0 and "tok/s" in shown.stdout and "loss" in shown.stdout
+    page = (tmp_path / "page.html").read_text()
+    assert "one, phone-8gb" in page and "two, phone-8gb" in page and "<polyline" in page
     matrix.write_text(text.replace('source = "two"', 'source = "none"'))
     failing = subprocess.run(line, env=environment(), capture_output=True, text=True, check=False)
     assert failing.returncode == 1 and "failed" in failing.stdout and "hint" in failing.stdout

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from edgec.errors import EdgecError, UsageError
+from edgec.errors import EdgecError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -25,6 +25,7 @@ Examples:
 \b
   edgec compile-matrix matrix.toml
   edgec compile-matrix matrix.toml -j 4 --json > result.json
+  edgec compile-matrix matrix.toml --report sizes-and-losses.html
   edgec compile-matrix matrix.toml --dask tcp://scheduler:8786
 
 \b
@@ -54,10 +55,18 @@ A matrix:
     help="Folder for finished stages, shared by all cells  [default: the user's].",
 )
 @click.option("--no-cache", is_flag=True, help="Compute everything, keep nothing.")
+@click.option("--report", "page", type=click.Path(path_type=Path), help="Plot sizes and losses as a page (HTML).")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcomes as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Say it by the exit code alone: 0 all compiled, 1 not.")
 def command(
-    matrix: Path, jobs: int | None, address: str | None, cache: Path | None, no_cache: bool, as_json: bool, quiet: bool
+    matrix: Path,
+    jobs: int | None,
+    address: str | None,
+    cache: Path | None,
+    no_cache: bool,
+    page: Path | None,
+    as_json: bool,
+    quiet: bool,
 ) -> int:
     """Compile every model of MATRIX for every device in it.
 
@@ -71,7 +80,12 @@ def command(
         raise UsageError("`--cache` and `--no-cache` exclude each other", hint="leave one of them out")
     if address and jobs:
         raise UsageError("the cluster's workers decide how many compilations run", hint="leave `--jobs` out")
+    if page is not None and not page.absolute().parent.is_dir():
+        raise OutputError(f"`{page}` cannot be written, the folder does not exist")  # now, not after minutes of work
     cells = read_matrix(matrix, None if no_cache else cache or default_folder())
+    if page is not None and not any(cell.measure for cell in cells):
+        hint = 'for example `eval = { text = "wikitext.txt" }`'
+        raise UsageError("a plot of sizes and losses needs losses, and the matrix has no `eval`", hint=hint)
     with _Bars(cells, shown=not quiet and sys.stderr.isatty()) as bars:
         if address:
             from edgec.matrix.cluster import run_on_cluster
@@ -79,6 +93,8 @@ def command(
             outcomes = run_on_cluster(address, cells, done=bars.done)
         else:
             outcomes = run_local(cells, jobs or _half_the_processors(), watch=bars.watch, done=bars.done)
+    if page is not None:
+        _write_page(page, cells, outcomes)
     if as_json:
         from edgec.cli import console
 
@@ -88,6 +104,34 @@ def command(
     elif not quiet:
         _show(cells, outcomes)
     return EdgecError.exit_code if any(outcome.error for outcome in outcomes) else 0
+
+
+# What `edgec eval` measures -> what the plot calls it
+_LOSSES = {"kl_mean": "KL divergence (nats)", "loss": "loss"}
+
+
+def _write_page(file: Path, cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
+    from edgec.cli.inspect import write_text
+    from edgec.report.evidence import Candidate, render_candidates
+
+    results = [(cell, outcome.result) for cell, outcome in zip(cells, outcomes, strict=True) if outcome.result]
+    measured = [(cell, result, result["accuracy"]) for cell, result in results if result["accuracy"]]
+    key = next(name for name in _LOSSES if all(name in accuracy for _, _, accuracy in measured))
+    candidates = [
+        Candidate(
+            Path(cell.source).name,
+            f"{cell.model}, {Path(cell.profile).stem}",
+            result["bytes"],
+            accuracy[key],
+            result["prediction"]["decode_tokens_per_second"],
+            result["prediction"]["peak_bytes"],
+        )
+        for cell, result, accuracy in measured
+    ]
+    try:
+        write_text(file, render_candidates(candidates, _LOSSES[key]))
+    except OSError as error:
+        raise OutputError(f"`{file}` cannot be written ({error.strerror})") from error
 
 
 def _half_the_processors() -> int:

@@ -16,6 +16,8 @@ from edgec.ir.plan import TensorPlan
 from edgec.ir.store import Arrays, Store, key_of
 from edgec.ir.weight_use import WeightUse
 
+_ERRORS = ("relative_rmse", "max_abs", "relative_output_error")
+
 
 class TensorStore:
     """`base` names the model; without a `store` nothing is ever found or kept."""
@@ -77,16 +79,16 @@ def _pack(tensor: PackedTensor) -> Arrays:
         "high": tensor.high,
         "scales": tensor.scales,
         "zeros": tensor.zeros,
-        "error": np.asarray([tensor.error["relative_rmse"], tensor.error["max_abs"]], np.float64),
+        "error": np.asarray([tensor.error.get(name, np.nan) for name in _ERRORS], np.float64),
     }
     return arrays if tensor.low is None else {**arrays, "low": tensor.low}
 
 
 def _unpack(name: str, arrays: Arrays) -> PackedTensor:
     rows, columns, bits = (int(number) for number in arrays["shape"])
-    lost, worst = (float(number) for number in arrays["error"])
+    error = {name: float(number) for name, number in zip(_ERRORS, arrays["error"], strict=True) if number == number}
     parts = arrays["high"], arrays.get("low"), arrays["scales"], arrays["zeros"]
-    return PackedTensor(name, rows, columns, bits, *parts, {"relative_rmse": lost, "max_abs": worst})
+    return PackedTensor(name, rows, columns, bits, *parts, error)
 
 
 __all__ = ["TensorStore"]

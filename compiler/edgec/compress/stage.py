@@ -43,7 +43,8 @@ def compress(
     `store` has are taken from there, others are kept there as soon as they are done; `source_key` tells the
     weights and the graph of `model` from all others. One initializer is
     held as float at a time, and while calibrating also those of one wave. `report` has `tensors`
-    (per name: bits, quantizer, rows, columns, bytes, relative_rmse, max_abs) and totals. Raises
+    (per name: bits, quantizer, rows, columns, bytes, relative_rmse, max_abs and, where calibrated,
+    relative_output_error) and totals. Raises
     `ModelError` for a plan that does not match the model and for values that are NaN, infinite or too large.
     """
     uses = weight_uses(model.model)

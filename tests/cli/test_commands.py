@@ -180,6 +180,10 @@ def test_eval_against_the_float_model(edgec: Edgec, bundle: Path, tiny_llama: Pa
     assert alone["perplexity"] == pytest.approx(document["perplexity"])
     strict = edgec("eval", bundle, tiny_llama, *options, "--max-loss", "-1")
     assert strict.code == 8 and "loss" in strict.stderr
+    assert edgec("eval", bundle, tiny_llama, *options, "--report", "page.html").code == 0
+    page = (working_folder / "page.html").read_text()
+    assert "float model" in page and "KL divergence" in page and 'class="heat"' in page
+    assert edgec("eval", bundle, *options, "--report", "nowhere/page.html").code == 10
     assert edgec("eval", bundle).code == 2
     assert edgec("eval", bundle, *options, "--max-loss", "0").code == 2
 

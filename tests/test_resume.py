@@ -13,8 +13,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx_ir
 import pytest
 
+from edgec import pipeline
 from edgec.cache import Cache
 from edgec.ir.store import Arrays
 from edgec.pipeline import CompileOptions, Work, run_stages
@@ -111,6 +113,24 @@ def test_another_model_takes_nothing_but_kernels(tiny_llama: Path, tmp_path: Pat
     write_tiny_llama(tmp_path / "other", seed=1)
     work = compiled(tmp_path / "other", tmp_path / "b.edgec", OPTIONS, tmp_path / "cache")
     assert work.cache is not None and work.cache.counts.reused == 3  # one set of kernels per instruction set
+
+
+def test_options_that_may_change_weights_make_their_content_count(tiny_llama: Path, tmp_path: Path) -> None:
+    """As somebody else's stage might, which trains weights for some minutes."""
+    work = Work(str(tiny_llama), "phone-8gb", None, CompileOptions())
+    frontend, simplify = pipeline.STAGES[0].run, pipeline.STAGES[1].run
+    frontend(work)
+    simplify(work)
+    assert work.model is not None
+    weight = work.model.model.graph.initializers["model.layers.0.self_attn.o_proj.weight"]
+    keys = []
+    for options in (CompileOptions(bits=4), CompileOptions(fixed_inputs={})):
+        work.options = options
+        keys.append([])
+        for value in (0.0, 1.0):
+            weight.const_value = onnx_ir.tensor(np.full((64, 64), value, np.float32), name=weight.name)
+            keys[-1].append(pipeline._source_key(work, work.model))
+    assert keys[0][0] == keys[0][1] and keys[1][0] != keys[1][1]
 
 
 @pytest.mark.slow

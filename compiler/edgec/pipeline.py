@@ -210,39 +210,33 @@ def _samples(work: Work, model: ModelIR) -> list[Sample] | None:
     return work.samples
 
 
-# Options that change no weight and no node before the plan is made. Any other is part of what results are kept under.
-_AFTER_THE_MODEL = frozenset(
+# Options that change no weight before it is quantized. With any other, weights are told by their content.
+_HARMLESS = frozenset(
     [
-        *(
-            "bits",
-            "context_length",
-            "kv_bits",
-            "max_dims",
-            "precision",
-            "quantizer",
-            "target_bytes",
-            "target_bpw",
-            "plan",
-        ),
-        *("calibration", "name", "profile_kernels", "cache", "force", "stop_after", "dump"),
+        *("bits", "context_length", "kv_bits", "max_dims", "precision", "quantizer", "target_bytes", "target_bpw"),
+        *("plan", "calibration", "name", "profile_kernels", "cache", "force", "stop_after", "dump"),
     ]
 )
 
 
 def _source_key(work: Work, model: ModelIR) -> str:
-    """Names the simplified model, weights and all, without reading them."""
+    """Names the model, weights and all; without reading them where they are the source's own."""
     from edgec.ir.store import key_of
 
-    options = {f.name: getattr(work.options, f.name) for f in dataclasses.fields(work.options)}
-    asked = {name: value for name, value in options.items() if name not in _AFTER_THE_MODEL and value is not None}
+    others = [f for f in dataclasses.fields(work.options) if f.name not in _HARMLESS]
+    changed = any(getattr(work.options, f.name) != f.default for f in others)
     graph = model.model.graph
     nodes = [
         [node.domain, node.op_type, [v and v.name for v in node.inputs], [v.name for v in node.outputs]]
         + [f"{name}={attribute.value}" for name, attribute in sorted(node.attributes.items())]
         for node in graph
     ]
-    weights = [[name, str(value.dtype), str(value.shape)] for name, value in graph.initializers.items()]
-    return key_of(model.facts.source_sha256, asked, nodes, weights)
+    weights: list[list[str]] = []
+    for name, value in graph.initializers.items():
+        weights.append([name, str(value.dtype), str(value.shape)])
+        if changed and value.const_value is not None:
+            weights[-1].append(key_of(value.const_value.tobytes()))
+    return key_of(model.facts.source_sha256, nodes, weights)
 
 
 def _compress(work: Work) -> None:

@@ -27,11 +27,13 @@ MAY_IMPORT = {
     "lower": SHARED,
     "report": SHARED,
     "bundle": SHARED | {""},  # writes the version into the manifest
+    "slim": SHARED | {"plan", "compress"},  # searches over what both can do
+    "heal": SHARED | {"compress"},  # trains what was slimmed
     "run": SHARED | {"bundle"},  # what it reads
     "eval": SHARED | {"frontend", "compress", "bundle", "run"},  # compares a bundle with its source
     "dumps": SHARED | {"pipeline", "bundle"},
     "pipeline": SHARED
-    | {"frontend", "plan", "compress", "lower", "bundle", "run", "report", "dumps", "memory", "cache"},
+    | {"frontend", "slim", "plan", "heal", "compress", "lower", "bundle", "run", "report", "dumps", "memory", "cache"},
     "matrix": SHARED | {"pipeline"},  # many compilations
     "cli": None,  # everything
     "": {"errors", "pipeline", "run"},  # edgec/__init__.py
@@ -43,8 +45,8 @@ ONLY_IN = {
     "wasmtime": {"run", "cli"},
     "onnxruntime": {"passes", "eval", "frontend", "compress"},
     "gguf": {"frontend"},
-    "safetensors": {"frontend"},
-    "torch": {"frontend", "compress"},
+    "safetensors": {"frontend", "heal"},
+    "torch": {"frontend", "heal"},
     "transformers": {"frontend"},
     "optimum": {"frontend"},
     "huggingface_hub": {"frontend"},

@@ -16,7 +16,7 @@ from edgec.bundle import verify
 from edgec.errors import OutputError, ProfileError, UsageError
 from edgec.pipeline import CompileOptions, StageRecord, run_stages
 
-NAMES = ["frontend", "simplify", "plan", "compress", "lower", "bundle"]
+NAMES = ["frontend", "simplify", "plan", "compress", "lower", "bundle"]  # without what has to be asked for
 
 
 class Watcher:
@@ -45,7 +45,9 @@ def fingerprint(folder: Path) -> dict[str, str]:
 
 def test_the_table_of_stages_is_that_of_the_docstring() -> None:
     documented = [line.split()[0] for line in (pipeline.__doc__ or "").splitlines() if "->" in line]
-    assert list(pipeline.STAGE_NAMES) == documented == NAMES
+    assert list(pipeline.STAGE_NAMES) == documented
+    plain = CompileOptions()
+    assert [stage.name for stage in pipeline.STAGES if stage.asked(plain)] == NAMES
 
 
 def test_a_bundle_is_sound_and_answers_the_same_again(tiny_bundle: Path) -> None:
@@ -121,5 +123,10 @@ def test_bad_requests_are_refused_before_any_work(tiny_llama: Path, tmp_path: Pa
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError):
         edgec.compile(tiny_llama, "phone-8gb", tmp_path / "file", progress=watcher)
+    both = CompileOptions(heal_steps=1, heal_minutes=1.0)
+    with pytest.raises(UsageError, match="exclude each other"):
+        run_stages(tiny_llama, "phone-8gb", tmp_path / "x", both, watcher)
+    with pytest.raises(UsageError, match="`slim` does nothing here"):
+        run_stages(tiny_llama, "phone-8gb", options=CompileOptions(stop_after="slim"), progress=watcher)
     assert watcher.started_stages == []
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -30,6 +30,18 @@ def plan(work: Work, folder: Path) -> None:
     _write_json(folder / "plan.json", work.plan.to_json())
 
 
+def slim(work: Work, folder: Path) -> None:
+    """The same files as `frontend`, and `slim.json`."""
+    assert work.model is not None and work.slim_plan is not None
+    _model(work.model, folder)
+    _write_json(folder / "slim.json", dataclasses.asdict(work.slim_plan))
+
+
+def heal(work: Work, folder: Path) -> None:
+    """`plan.json`, which now says what training did."""
+    plan(work, folder)
+
+
 def compress(work: Work, folder: Path) -> None:
     """`report.json`: bits, bytes and errors per tensor."""
     assert work.compressed is not None

@@ -1,8 +1,10 @@
-"""The pipeline on one page: six named stages, each of which can be stopped after and dumped.
+"""The pipeline on one page: named stages, each of which can be stopped after and dumped.
 
     frontend   MODEL                 -> ModelIR
     simplify   ModelIR               -> ModelIR
+    slim       ModelIR               -> ModelIR, smaller; only if asked for
     plan       ModelIR + profile     -> Plan
+    heal       ModelIR + Plan        -> ModelIR + Plan, trained; only if asked for
     compress   ModelIR + Plan        -> CompressedModel
     lower      CompressedModel       -> LoweredModule
     bundle     LoweredModule         -> Bundle
@@ -31,8 +33,10 @@ if TYPE_CHECKING:
     from edgec.bundle import Bundle
     from edgec.cache import Cache
     from edgec.compress import Sample
+    from edgec.compress.quantize import QuantizedRows
     from edgec.ir import CompressedModel, LoweredModule, ModelIR, Plan
-    from edgec.ir.plan import QuantizerName
+    from edgec.ir.plan import QuantizerName, SlimPlan
+    from edgec.slim import Slimmed
 
 SCRATCH_BYTES = 32 << 20  # more than the object files of the largest models
 
@@ -51,6 +55,11 @@ class CompileOptions:
     target_bytes: int | None = None  # of the download; bits are then allocated by what each matrix loses
     target_bpw: float | None = None  # the same, in bits per weight, scales and zero points included
     calibration: Path | None = None  # a text, or an .npz file; without it a decoder writes its own text
+    slim: float | None = None  # share of the bytes of float16 weights that are to go
+    keep_vocabulary: int | Path | None = None  # number of tokens, or a text whose tokens stay
+    heal_steps: int | None = None  # training of what was slimmed or rounded, in steps
+    heal_minutes: float | None = None  # or in minutes
+    heal_folder: Path | None = None  # where training is saved, and goes on from
     plan: Plan | None = None  # instead of asking the planner
     task: str | None = None  # Optimum task, for example "feature-extraction"
     name: str | None = None  # of the model, instead of the source's
@@ -94,6 +103,11 @@ class Work:
     model: ModelIR | None = None
     plan: Plan | None = None
     samples: list[Sample] | None = None  # calibration data
+    texts: list[str] | None = None  # what the model writes itself
+    whole: ModelIR | None = None  # before it was slimmed
+    slimmed: Slimmed | None = None
+    slim_plan: SlimPlan | None = None
+    healed: Mapping[str, QuantizedRows] | None = None  # codes
     compressed: CompressedModel | None = None
     lowered: LoweredModule | None = None
     bundle: Bundle | None = None
@@ -116,6 +130,7 @@ class Stage:
     purpose: str  # shown while it runs
     run: Callable[[Work], None]
     dump: Callable[[Work, Path], None]
+    asked: Callable[[CompileOptions], bool] = lambda options: True  # whether it runs at all
 
 
 def _frontend(work: Work) -> None:
@@ -137,6 +152,42 @@ def _simplify(work: Work) -> None:
     work.loaded = None
 
 
+def _slim(work: Work) -> None:
+    from edgec.slim import slim
+
+    options = work.options
+    assert work.model is not None
+    work.whole = work.model
+    work.slimmed, work.slim_plan = slim(
+        work.model,
+        fraction=options.slim,
+        vocabulary=options.keep_vocabulary,
+        plan=options.plan.slim if options.plan is not None else None,
+        calibration=options.calibration,
+        write=lambda: _own_texts(work),
+        progress=work.advance("slim"),
+    )
+    work.model = work.slimmed.model
+
+
+def _own_texts(work: Work) -> list[str] | None:
+    """What the whole model writes where the user gives nothing, once; None for models that cannot."""
+    model = work.whole or work.model
+    assert model is not None
+    if work.options.calibration is not None or model.decoder is None or model.tokenizer is None:
+        return None
+    if work.texts is None:
+        from edgec.slim import own_texts
+
+        work.texts = own_texts(model)
+    return work.texts
+
+
+def _slims(options: CompileOptions) -> bool:
+    replayed = options.plan is not None and options.plan.slim is not None
+    return options.slim is not None or options.keep_vocabulary is not None or replayed
+
+
 def _plan(work: Work) -> None:
     options = work.options
     if options.plan is not None:
@@ -149,6 +200,9 @@ def _plan(work: Work) -> None:
     target, losses = None, None
     if options.target_bytes is not None or options.target_bpw is not None:
         target = Target(options.target_bytes, options.target_bpw)
+    elif work.slim_plan is not None and work.slim_plan.weight_bytes:
+        target = Target(weight_bytes=work.slim_plan.weight_bytes)
+    if target is not None:
         losses = _losses(work, work.model)
     plan = make_plan(
         work.model,
@@ -163,6 +217,7 @@ def _plan(work: Work) -> None:
         target=target,
         losses=losses,
     )
+    plan = dataclasses.replace(plan, slim=work.slim_plan)
     work.plan = _with_real_memory(work.model, plan) if work.model.kind == "graph" else plan
 
 
@@ -200,11 +255,13 @@ def _losses(work: Work, model: ModelIR) -> dict[str, float]:
 
 def _samples(work: Work, model: ModelIR) -> list[Sample] | None:
     """Calibration data: the user's, else text that the model writes, else none. Made once."""
-    from edgec.compress import generated_samples, read_samples
+    from edgec.compress import generated_samples, read_samples, whole_samples
 
     if work.samples is None:
         if work.options.calibration is not None:
             work.samples = read_samples(model, work.options.calibration)
+        elif work.whole is not None and (texts := _own_texts(work)) is not None:
+            work.samples = whole_samples(model, texts)  # what is left of the model would write worse
         elif model.kind == "decoder":
             work.samples = generated_samples(model, store=work.cache, source_key=_source_key(work, model))
     return work.samples
@@ -239,6 +296,69 @@ def _source_key(work: Work, model: ModelIR) -> str:
     return key_of(model.facts.source_sha256, nodes, weights)
 
 
+def _heal(work: Work) -> None:
+    from edgec.compress import whole_samples
+    from edgec.heal.train import heal
+    from edgec.ir.plan import HealPlan
+
+    options, model, plan = work.options, work.model, work.plan
+    assert model is not None and plan is not None
+    texts = _texts(work, work.whole or model)
+    result = heal(
+        work.whole or model,
+        model,
+        plan,
+        _training_samples(work, model) if texts is None else whole_samples(model, texts),
+        work.slimmed.kept if work.slimmed is not None else None,
+        steps=options.heal_steps,
+        minutes=options.heal_minutes,
+        folder=_heal_folder(work),
+        progress=work.advance("heal"),
+    )
+    tensors = tuple(
+        dataclasses.replace(tensor, quantizer="healed") if tensor.name in result.rows else tensor
+        for tensor in plan.tensors
+    )
+    done = HealPlan(result.steps, result.before, result.after)
+    work.model, work.healed = result.model, result.rows
+    work.plan = dataclasses.replace(plan, tensors=tensors, heal=done)
+
+
+def _heal_folder(work: Work) -> Path | None:
+    """Where training is saved: the folder that was given, else one beside the bundle until that is written."""
+    if work.options.heal_folder is not None or work.output is None:
+        return work.options.heal_folder
+    return work.output.parent / f"{work.output.name}.heal"
+
+
+def _heals(options: CompileOptions) -> bool:
+    return options.heal_steps is not None or options.heal_minutes is not None
+
+
+def _texts(work: Work, model: ModelIR) -> list[str] | None:
+    """What a model that reads text is trained on; None for one that is given arrays."""
+    from edgec.compress import is_archive
+    from edgec.slim import parted, read_texts
+
+    calibration = work.options.calibration
+    if model.tokenizer is None or (calibration is not None and is_archive(calibration)):
+        return None
+    if calibration is not None:
+        return parted(read_texts(model, calibration), model)[0]
+    texts = _own_texts(work)
+    return None if texts is None else parted(texts, model)[0]
+
+
+def _training_samples(work: Work, model: ModelIR) -> list[Sample]:
+    samples = _samples(work, model)
+    if samples is None:
+        raise UsageError(
+            f"healing needs data, and `{model.facts.name}` cannot make its own",
+            hint="give a text or an .npz file with `--calibration`",
+        )
+    return samples
+
+
 def _compress(work: Work) -> None:
     from edgec.compress import compress, needs_samples
 
@@ -249,7 +369,9 @@ def _compress(work: Work) -> None:
         advance("calibration data", 0, 1)
         samples = _samples(work, model)
     key = _source_key(work, model) if work.cache else ""
-    work.compressed = compress(model, plan, samples=samples, store=work.cache, source_key=key, progress=advance)
+    work.compressed = compress(
+        model, plan, samples=samples, healed=work.healed, store=work.cache, source_key=key, progress=advance
+    )
     work.samples = None
     work.compressed.verify()
 
@@ -299,6 +421,8 @@ def _bundle(work: Work) -> None:
         force=work.options.force,
         progress=progress,
     )
+    if _heals(work.options) and work.options.heal_folder is None:
+        shutil.rmtree(_heal_folder(work) or "", ignore_errors=True)
 
 
 def supported_operators() -> Collection[str]:
@@ -312,7 +436,9 @@ def supported_operators() -> Collection[str]:
 STAGES = (
     Stage("frontend", "reading the model", _frontend, dumps.frontend),
     Stage("simplify", "simplifying the graph", _simplify, dumps.simplify),
+    Stage("slim", "slimming the model", _slim, dumps.slim, _slims),
     Stage("plan", "planning for the device", _plan, dumps.plan),
+    Stage("heal", "healing the weights", _heal, dumps.heal, _heals),
     Stage("compress", "quantizing the weights", _compress, dumps.compress),
     Stage("lower", "generating WebAssembly", _lower, dumps.lower),
     Stage("bundle", "writing the bundle", _bundle, dumps.bundle),
@@ -351,12 +477,15 @@ def run_stages(
     last = options.stop_after or STAGE_NAMES[-1]
     if last not in STAGE_NAMES:
         raise UsageError(f"there is no stage `{last}`", hint=f"the stages are {', '.join(STAGE_NAMES)}")
+    if not any(stage.name == last and stage.asked(options) for stage in STAGES):
+        raise UsageError(f"the stage `{last}` does nothing here", hint="nothing was asked of it")
     if last == "bundle":
         if output is None:
             raise UsageError("a bundle needs an output folder")
         from edgec.bundle import check_destination
 
         check_destination(output, force=options.force)  # before the work, not after it
+    _check_healing(options)
     if options.plan is None:
         from edgec import profiles
 
@@ -367,16 +496,27 @@ def run_stages(
 
         work.cache = Cache(options.cache)
     try:
-        for number, stage in enumerate(STAGES, start=1):
+        for stage in STAGES:
+            if not stage.asked(options):
+                continue
             work.records.append(_run(stage, work))
             if options.dump is not None:
-                stage.dump(work, options.dump / f"{number}-{stage.name}")
+                stage.dump(work, options.dump / f"{len(work.records)}-{stage.name}")
             if stage.name == last:
                 break
     finally:
         if work.cache is not None:
             work.cache.prune()
     return work
+
+
+def _check_healing(options: CompileOptions) -> None:
+    if options.heal_steps is not None and options.heal_minutes is not None:
+        raise UsageError("a number of steps and a number of minutes exclude each other", hint="leave one of them out")
+    if _heals(options):
+        from edgec.heal import check_installed
+
+        check_installed()
 
 
 def _run(stage: Stage, work: Work) -> StageRecord:

@@ -20,6 +20,7 @@ export type ErrorCode =
   | "template" // the chat template cannot be rendered with these messages
   | "tokenizer" // tokenizer.json cannot be used
   | "image" // an image cannot be decoded
+  | "audio" // a sound cannot be decoded
   | "disposed"
   | "internal";
 

@@ -48,7 +48,7 @@ export async function clearCache(): Promise<void> {
 export { verify } from "./load/verify.js";
 export { detectFeatures, type Features } from "./engine/features.js";
 export { EdgecError, type BundleFinding, type ErrorCode } from "./errors.js";
-export { Model, type Abortable, type ChatOptions, type GenerateOptions, type ImageSource } from "./api/model.js";
+export { Model, type Abortable, type AudioSource, type ChatOptions, type GenerateOptions, type ImageSource } from "./api/model.js";
 export { GenerationStream, Piece } from "./api/stream.js";
 export type {
   ChatCompletion,
@@ -62,7 +62,17 @@ export type {
 } from "./api/openai.js";
 export type { Dimension } from "./bundle/dims.js";
 export type { DType, Manifest, Slot, Variant } from "./bundle/manifest.js";
-export type { ClassificationTask, DetectionTask, EmbeddingTask, ImageSpec, Task } from "./bundle/task.js";
+export type {
+  ClassificationTask,
+  DetectionTask,
+  EmbeddingTask,
+  ImageSpec,
+  OcrTask,
+  SimilarityTask,
+  SpeechDetectionTask,
+  Task,
+  TranscriptionTask,
+} from "./bundle/task.js";
 export type { CacheKind } from "./load/cache.js";
 export type { RetryPolicy } from "./load/download.js";
 export type { LoadPhase, LoadProgress } from "./load/files.js";
@@ -70,8 +80,12 @@ export type { BundleSource } from "./load/source.js";
 export type { Generation, GenerationOptions } from "./session/generation.js";
 export type { Tensor, TensorData, TensorInput } from "./session/graph.js";
 export type { SelfTest, SelfTestDifference } from "./session/selftest.js";
+export type { TextLine } from "./session/ocr.js";
+export type { Segment, Transcription } from "./session/speech.js";
+export type { SpeechSegment } from "./session/speech_detection.js";
 export type { ModelInfo, Stats } from "./session/session.js";
 export type { ChatMessage } from "./text/chat.js";
 export type { SamplingOptions } from "./text/sampler.js";
+export type { RawAudio } from "./audio/samples.js";
 export type { RawImage } from "./vision/decode.js";
 export type { Classification, Detection } from "./vision/results.js";

@@ -21,7 +21,7 @@ export function readJson<T>(path: string): T {
 }
 
 /** A copy of a fixture bundle that the test may damage. */
-export function copyBundle(kind: "decoder" | "graph"): string {
+export function copyBundle(kind: "decoder" | "graph" | "graphs"): string {
   const folder = mkdtempSync(join(tmpdir(), "edgec-test-"));
   after(() => rmSync(folder, { recursive: true, force: true }));
   cpSync(join(FIXTURES, kind), folder, { recursive: true });

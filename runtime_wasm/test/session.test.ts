@@ -308,6 +308,26 @@ test("graphs: wrong inputs are named", async () => {
   );
 });
 
+test("several graphs in a bundle", async () => {
+  for (const options of [{}, { worker: true, threads: 2 }]) {
+    await withModel(
+      async (model) => {
+        assert.deepEqual(model.info.graphs.total, { inputs: ["word"], outputs: ["sum"] });
+        const x = { data: Float32Array.from([1, 2, 3, 4]), shape: [1, 4] };
+        const first = await model.run({ x }, { graph: "run" });
+        const word = Int32Array.from([1, 20, 300]);
+        assert.deepEqual(Array.from((await model.run({ word }, { graph: "total" })).sum.data as Int32Array), [321]);
+        assert.deepEqual(await model.run({ x }, { graph: "run" }), first);
+        assert.match((await failsWith("invalid-argument", model.run({ x }))).hint ?? "", /`run`, `total`/);
+        await failsWith("invalid-argument", model.run({ x }, { graph: "sum" }));
+        await failsWith("invalid-argument", model.run({ x }, { graph: "total" }));
+      },
+      options,
+      join(FIXTURES, "graphs"),
+    );
+  }
+});
+
 /** The graph bundle with a changed manifest, read from memory. */
 function patched(kind: "decoder" | "graph", change: (manifest: Record<string, any>) => void): BundleSource {
   const folder = join(FIXTURES, kind);

@@ -3,7 +3,8 @@
 /**
  * Jobs: a text (answered as a chat, or continued where there is no chat template), or an object with one of
  *   prompt: text or ids · messages: [...] · inputs: {name: {shape, dtype, data}} (data in base64) · texts: [...] ·
- *   classify / detect: {width, height, data} (RGB or RGBA bytes in base64)
+ *   classify / detect / ocr: {width, height, data} (RGB or RGBA bytes in base64) · similarity: {texts, images}
+ * `inputs` may come with `graph`, the name of one of several, `classify` with `labels`,
  * and, for the first two, options of `generate`. Each is run `repeat` times; times are those of the last.
  */
 export async function runJobs(edgec, location, { load, options, jobs, repeat = 1, keepOutputs = true }) {
@@ -30,7 +31,7 @@ export async function runJob(model, job, options, keepOutputs) {
     const inputs = Object.fromEntries(
       Object.entries(job.inputs).map(([name, tensor]) => [name, { shape: tensor.shape, data: toArray(tensor) }]),
     );
-    const outputs = await model.run(inputs);
+    const outputs = await model.run(inputs, { graph: job.graph });
     const taken = seconds();
     const described = {};
     for (const [name, { dtype, shape, data }] of Object.entries(outputs)) {
@@ -46,7 +47,20 @@ export async function runJob(model, job, options, keepOutputs) {
   }
   if (job.texts)
     return { vectors: (await model.embed(job.texts)).map((vector) => Array.from(vector)), seconds: seconds() };
-  if (job.classify) return { labels: await model.classify(toImage(job.classify)), seconds: seconds() };
+  if (job.similarity) {
+    const { texts, images } = job.similarity;
+    const pictures = images.map(toImage);
+    const plain = (vectors) => vectors.map((vector) => Array.from(vector));
+    return {
+      texts: plain(await model.embedText(texts)),
+      images: plain(await model.embedImage(pictures)),
+      logits: plain(await model.similarity(texts, pictures)),
+      seconds: seconds(),
+    };
+  }
+  if (job.classify)
+    return { labels: await model.classify(toImage(job.classify), { labels: job.labels }), seconds: seconds() };
+  if (job.ocr) return { lines: await model.ocr(toImage(job.ocr)), seconds: seconds() };
   if (job.detect) return { objects: await model.detect(toImage(job.detect)), seconds: seconds() };
   const { prompt, messages, tools, ...own } = job;
   await model.reset(); // so that prefill times are those of the whole prompt

@@ -29,6 +29,7 @@ class Case:
     why: str
     damage: Callable[[Path], None]
     disk_only: bool = False
+    kind: str = "decoder"  # of the bundle that is damaged, see `fake_module`
 
 
 CASES: list[Case] = []
@@ -44,7 +45,9 @@ def case(name: str, code: str | None, why: str, *, disk_only: bool = False) -> C
     return register
 
 
-def field(name: str, code: str | None, why: str, change: Callable[[Manifest], object]) -> None:
+def field(
+    name: str, code: str | None, why: str, change: Callable[[Manifest], object], *, kind: str = "decoder"
+) -> None:
     """Registers a change of the parsed manifest."""
 
     def damage(root: Path) -> None:
@@ -52,7 +55,7 @@ def field(name: str, code: str | None, why: str, change: Callable[[Manifest], ob
         change(manifest)
         (root / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
 
-    CASES.append(Case(name, code, why, damage))
+    CASES.append(Case(name, code, why, damage, kind=kind))
 
 
 def text(name: str, code: str | None, why: str, change: Callable[[str], str]) -> None:
@@ -342,6 +345,153 @@ field(
 field("entry-missing", "manifest-invalid", "a decoder decodes", drop("entry_points", "decode"))
 field("entry-parameters", "manifest-invalid", "the ABI fixes them", put("entry_points", "decode", value=[]))
 field("entry-name", "manifest-invalid", "export names are plain", put("entry_points", "a b", value=[]))
+
+
+def graphs(name: str, code: str | None, why: str, change: Callable[[Manifest], object]) -> None:
+    """Registers a change of the model with the graphs `run` and `total`."""
+    field(f"graphs-{name}", code, why, change, kind="graphs")
+
+
+graphs("sound", None, "two graphs in a bundle", lambda m: None)
+graphs(
+    "shared-slots",
+    None,
+    "graphs may share inputs and outputs",
+    lambda m: (
+        put("graphs", "run", value={"inputs": ["x", "word"], "outputs": ["y", "z", "sum"]})(m),
+        m["golden"]["outputs"].append(m["golden"]["outputs"][0]),
+    ),
+)
+graphs("golden-too-few", "manifest-invalid", "one for each output", lambda m: m["golden"]["outputs"].pop())
+graphs("empty", "manifest-invalid", "a model is at least one graph", put("graphs", value={}))
+graphs(
+    "missing",
+    "manifest-invalid",
+    "one graph is called `run`",
+    lambda m: (m.pop("graphs"), m["entry_points"].pop("run")),
+)
+graphs("list", "manifest-invalid", "an object", put("graphs", value=[]))
+graphs("null", "manifest-invalid", "it is left out, not null", put("graphs", value=None))
+graphs("without-entry", "manifest-invalid", "nothing to call", drop("entry_points", "total"))
+graphs("unknown-input", "manifest-invalid", "no slot of this name", put("graphs", "total", "inputs", value=["z"]))
+graphs("unknown-output", "manifest-invalid", "no slot of this name", put("graphs", "total", "outputs", value=["word"]))
+graphs("twice", "manifest-invalid", "a name once", put("graphs", "total", "inputs", value=["word", "word"]))
+graphs("unused-input", "manifest-invalid", "nothing would read it", put("graphs", "total", "inputs", value=[]))
+graphs("unused-output", "manifest-invalid", "nothing writes it", put("graphs", "run", "outputs", value=["y"]))
+graphs("no-output", "manifest-invalid", "it would be of no use", put("graphs", "total", "outputs", value=[]))
+graphs("field-unknown", "manifest-invalid", "nothing else is allowed", put("graphs", "total", "extra", value=1))
+graphs("field-missing", "manifest-invalid", "both are needed", drop("graphs", "total", "inputs"))
+graphs("parameter-unknown", "manifest-invalid", "a name of `dims`", put("entry_points", "total", value=["n"]))
+graphs("parameter-twice", "manifest-invalid", "each once", put("entry_points", "run", value=["batch", "batch"]))
+graphs("dimension-unbound", "manifest-invalid", "the shape of `x` needs it", put("entry_points", "run", value=[]))
+
+
+def speech(name: str, code: str | None, why: str, change: Callable[[Manifest], object]) -> None:
+    """Registers a change of the speech model."""
+    field(f"speech-{name}", code, why, change, kind="speech")
+
+
+speech("sound", None, "an encoder, a decoder and a tokenizer", lambda m: None)
+speech("other-task", None, "tensors in, tensors out", put("task", value={"type": "sing"}))
+for entry in ("encode", "decode"):
+    speech(
+        f"without-{entry}",
+        "manifest-invalid",
+        "a graph that transcribing calls",
+        lambda m, entry=entry: (  # type: ignore[misc]
+            m["graphs"].__setitem__("other", m["graphs"].pop(entry)),
+            m["entry_points"].__setitem__("other", m["entry_points"].pop(entry)),
+        ),
+    )
+speech(
+    "input-renamed",
+    "manifest-invalid",
+    "the encoder reads `audio`",
+    put("graphs", "encode", "inputs", value=["tokens"]),
+)
+speech("audio-type", "manifest-invalid", "samples are float32", put("inputs", 0, "dtype", value="int32"))
+speech("audio-fixed", "manifest-invalid", "as long as the sound", put("inputs", 0, "shape", value=[1, 8000]))
+speech("tokens-type", "manifest-invalid", "an int64 is written there", put("inputs", 1, "dtype", value="float64"))
+speech("tokens-many", "manifest-invalid", "one id at a time", put("inputs", 1, "shape", value=[1, "past"]))
+speech("logits-type", "manifest-invalid", "they are compared", put("outputs", 1, "dtype", value="int32"))
+speech("logits-rows", "manifest-invalid", "of one id", put("outputs", 1, "shape", value=[1, 2, 132]))
+speech("decode-parameters", "manifest-invalid", "the ids before", put("entry_points", "decode", value=["samples"]))
+speech(
+    "no-tokenizer",
+    "manifest-invalid",
+    "text is wanted",
+    lambda m: (m.update(tokenizer=None), m["files"].pop("tokenizer.json")),
+)
+speech("rate-zero", "manifest-invalid", "a division by zero", put("task", "sample_rate", value=0))
+speech("rate-fraction", "manifest-invalid", "an integer", put("task", "sample_rate", value=8000.5))
+speech("window-long", None, "longer than the input holds: it is shortened", put("task", "window_seconds", value=1.5))
+speech("window-huge", "manifest-invalid", "more than an hour", put("task", "window_seconds", value=1e9))
+speech("least-beyond-input", "manifest-invalid", "silence would overwrite memory", put("dims", "samples", value=799))
+speech("window-zero", "manifest-invalid", "it would never end", put("task", "window_seconds", value=0))
+speech("least-above-window", "manifest-invalid", "beyond the input's memory", put("task", "min_seconds", value=0.6))
+speech("least-negative", "manifest-invalid", "a time", put("task", "min_seconds", value=-1))
+speech("tokens-many-more", None, "more than the cache holds: fewer are said", put("task", "max_tokens", value=2500))
+speech("tokens-zero", "manifest-invalid", "nothing to say", put("task", "max_tokens", value=0))
+speech(
+    "rate-of-tokens-zero", "manifest-invalid", "nothing would be said", put("task", "max_tokens_per_second", value=0)
+)
+speech("start-empty", "manifest-invalid", "nothing to begin with", put("task", "start_ids", value=[]))
+speech("start-outside", "manifest-invalid", "beyond the vocabulary", put("task", "start_ids", value=[264]))
+speech("suppress-outside", "manifest-invalid", "beyond the vocabulary", put("task", "suppress_ids", value=[264]))
+speech("suppress-sound", None, "ids that are never said", put("task", "begin_suppress_ids", value=[97, 0]))
+speech("suppress-text", "manifest-invalid", "ids are integers", put("task", "suppress_ids", value=["a"]))
+
+
+def fixed_audio(manifest: Manifest) -> None:
+    manifest["inputs"][0]["shape"] = [1, 4000]
+    manifest["dims"] = {"past": 23}
+    manifest["entry_points"] = {"encode": [], "decode": ["past"]}
+
+
+speech("fixed-sound", None, "windows of one length", fixed_audio)
+speech(
+    "fixed-least",
+    "manifest-invalid",
+    "beyond the input's memory",
+    lambda m: (fixed_audio(m), m["task"].update(min_seconds=0.501, window_seconds=1)),
+)
+speech(
+    "fixed-parameters",
+    "manifest-invalid",
+    "no such dimension",
+    lambda m: (fixed_audio(m), m["entry_points"].update(encode=["past"])),
+)
+speech("start-too-long", "manifest-invalid", "no room for an answer", put("task", "start_ids", value=[1] * 24))
+speech(
+    "start-beyond-cache",
+    "manifest-invalid",
+    "beyond the cache's memory",
+    lambda m: (m["dims"].update(past=1), m["task"].update(start_ids=[1, 2])),
+)
+speech("field-missing", "manifest-invalid", "all are needed", drop("task", "start_ids"))
+
+
+def detector(name: str, code: str | None, why: str, change: Callable[[Manifest], object]) -> None:
+    """Registers a change of the model that says where somebody speaks."""
+    field(f"detector-{name}", code, why, change, kind="detector")
+
+
+detector("sound", None, "a stretch of sound and a state", lambda m: None)
+detector("context-longer", "manifest-invalid", "beyond the input", put("task", "context", value=17))
+detector("window-zero", "manifest-invalid", "it would never end", put("task", "window", value=0))
+detector("rate-zero", "manifest-invalid", "a division by zero", put("task", "sample_rate", value=0))
+detector("threshold-high", "manifest-invalid", "a probability", put("task", "threshold", value=1.5))
+detector("thresholds-swapped", "manifest-invalid", "speech ends below", put("task", "neg_threshold", value=0.75))
+detector("threshold-negative", "manifest-invalid", "a probability", put("task", "neg_threshold", value=-0.1))
+detector("pad-negative", "manifest-invalid", "a time", put("task", "speech_pad_ms", value=-1))
+detector("silence-text", "manifest-invalid", "a number", put("task", "min_silence_ms", value="long"))
+detector("field-missing", "manifest-invalid", "all are needed", drop("task", "min_speech_ms"))
+detector("state-type", "manifest-invalid", "it is written as floats", put("inputs", 1, "dtype", value="int32"))
+detector("state-shape", "manifest-invalid", "it comes back", put("outputs", 1, "shape", value=[1]))
+detector("chance-shape", "manifest-invalid", "one number", put("outputs", 0, "shape", value=[1]))
+detector("without-state", "manifest-invalid", "two inputs", lambda m: m["inputs"].pop())
+
+field("graphs-of-decoder", "manifest-invalid", "only graph models have them", put("graphs", value={}))
 field("dims-zero", "manifest-invalid", "a bound is at least 1", put("dims", "batch", value=0))
 field("dims-name", "manifest-invalid", "names are identifiers", put("dims", "a b", value=1))
 field("slot-outside", "manifest-invalid", "outputs are read from the workspace", put("outputs", 0, "offset", value=0))
@@ -453,6 +603,52 @@ field(
         value={"type": "image-classification", "image": {**IMAGE, "fit": "crop"}, "labels": None, "scores": "logits"},
     ),
 )
+
+SIMILARITY = {
+    "type": "text-image-similarity",
+    "text": {"max_length": 8},
+    "image": IMAGE,
+    "scale": 10.5,
+    "bias": -1,
+    "scores": "sigmoid",
+    "normalize": False,
+}
+field("sound-similarity", None, "texts and images in one space", put("task", value=SIMILARITY))
+for _case, _name, _value, _why in [
+    ("length-missing", "text", {}, "texts have a longest length"),
+    ("length-zero", "text", {"max_length": 0}, "no room for a text"),
+    ("height-zero", "image", {**IMAGE, "height": 0}, "no room for a picture"),
+    ("scale-text", "scale", "10", "a scale is a number"),
+    ("bias-null", "bias", None, "a bias is a number"),
+    ("scores-unknown", "scores", "cosine", "softmax or sigmoid"),
+    ("normalize-number", "normalize", 1, "true or false"),
+]:
+    field(
+        f"task-similarity-{_case}",
+        "manifest-invalid",
+        _why,
+        put("task", value={**SIMILARITY, _name: _value}),
+    )
+
+_COLORS = {"channels": "RGB", "mean": [0, 0, 0], "std": [1, 1, 1]}
+_DETECT = {**_COLORS, "longest": 64, "threshold": 0.3, "box_threshold": 0.5, "unclip": 1.5, "shortest": 3}
+_RECOGNIZE = {**_COLORS, "height": 32, "least_width": 8, "characters": ["", "a"]}
+_OCR = {"type": "ocr", "min_score": 0, "detect": _DETECT, "recognize": _RECOGNIZE}
+field("sound-ocr", None, "text in pictures", put("task", value=_OCR))
+for _case, _part, _value, _why in [
+    ("score", "min_score", 2, "a probability"),
+    ("detect-missing", "detect", None, "two graphs, two settings"),
+    ("threshold", "detect", {**_DETECT, "threshold": -1}, "a probability"),
+    ("longest", "detect", {**_DETECT, "longest": 1 << 20}, "memory for a picture is bounded"),
+    ("unclip", "detect", {**_DETECT, "unclip": 1e9}, "boxes stay near the picture"),
+    ("shortest", "detect", {**_DETECT, "shortest": -1}, "a length"),
+    ("detect-std", "detect", {**_DETECT, "std": [0, 1, 1]}, "a division by zero"),
+    ("height", "recognize", {**_RECOGNIZE, "height": 0}, "no room for a line"),
+    ("least-width", "recognize", {**_RECOGNIZE, "least_width": 1 << 20}, "memory for a line is bounded"),
+    ("characters", "recognize", {**_RECOGNIZE, "characters": ["", 1]}, "characters are texts"),
+    ("channels", "recognize", {**_RECOGNIZE, "channels": "GRAY"}, "RGB or BGR"),
+]:
+    field(f"task-ocr-{_case}", "manifest-invalid", _why, put("task", value={**_OCR, _part: _value}))
 
 # --- weights -----------------------------------------------------------------------------------------------
 
@@ -705,7 +901,7 @@ def _(root: Path) -> None:
 def write_case(case: Case, folder: Path) -> Path:
     """Write the bundle of one case and return its path."""
     root = folder / f"{case.name}.edgec"
-    write_fake_bundle(root)
+    write_fake_bundle(root, kind=case.kind)
     case.damage(root)
     return root
 

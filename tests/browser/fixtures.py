@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ import tokenizers
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from tests.run.fake_module import write_fake_bundle
+import edgec
+from edgec.run.tasks.audio import read_audio
+from tests.run.fake_module import SAMPLE_RATE, write_fake_bundle
+from tests.run.tasks.waves import WAVES, wav_bytes
 
 FOLDER = Path(__file__).resolve().parents[2] / "runtime_wasm" / "test" / "fixtures"
 CORPUS = [
@@ -116,17 +120,41 @@ def make_tokenizers() -> dict[str, Any]:
 
 
 def make_resizes() -> list[dict[str, Any]]:
-    """Random pixels, resized by Pillow."""
+    """Random pixels, resized by Pillow, horizontally first."""
     random = np.random.default_rng(0)
     sizes = [(7, 5, 3, 4), (5, 7, 12, 9), (16, 16, 16, 7), (31, 9, 8, 9), (40, 30, 13, 11), (3, 3, 1, 1), (1, 1, 4, 4)]
+    sizes += [(9, 40, 4, 11)]  # Pillow by itself takes the other order
     cases = []
     for width, height, to_width, to_height in sizes:
         pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
         case = {"width": width, "height": height, "pixels": _base64(pixels), "to": [to_width, to_height]}
         for name, kind in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
-            case[name] = _base64(np.asarray(Image.fromarray(pixels).resize((to_width, to_height), kind)))
+            narrow = Image.fromarray(pixels).resize((to_width, height), kind)
+            case[name] = _base64(np.asarray(narrow.resize((to_width, to_height), kind)))
         cases.append(case)
     return cases
+
+
+def make_audio() -> dict[str, Any]:
+    """Sounds in every WAV format and rate, as the Python runtime reads them, and what the fake model hears."""
+    random = np.random.default_rng(1)
+    cases = []
+    for kind, channels, rate in WAVES:
+        data = wav_bytes(random.uniform(-1, 1, (700, channels)), kind, rate)
+        cases.append({"wav": base64.b64encode(data).decode(), "samples": _base64(read_audio(data, SAMPLE_RATE))})
+    long = (random.normal(0, 0.1, 3 * SAMPLE_RATE) * np.linspace(0, 1, 3 * SAMPLE_RATE)).astype(np.float32)
+    with edgec.load(write_fake_bundle(Path(tempfile.mkdtemp()) / "speech", kind="speech"), threads=1) as model:
+        transcription = model.transcribe(long)
+        text = transcription.text()
+    segments = [segment.to_json() for segment in transcription.segments]
+    loud = (long * np.repeat(random.integers(0, 2, 30), SAMPLE_RATE // 10) * 8).astype(np.float32)[:-33]
+    with edgec.load(write_fake_bundle(Path(tempfile.mkdtemp()) / "detector", kind="detector"), threads=1) as model:
+        detected = [segment.to_json() for segment in model.detect_speech(loud)]
+    return {
+        "loud": {"samples": _base64(loud), "segments": detected},
+        "waves": cases,
+        "long": {"samples": _base64(long), "text": text, "segments": segments},
+    }
 
 
 def _base64(array: np.ndarray[Any, Any]) -> str:
@@ -137,10 +165,11 @@ def write(folder: Path) -> None:
     """Replaces `folder`."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for kind in ("decoder", "graph"):
+    for kind in ("decoder", "graph", "graphs", "speech", "detector"):
         write_fake_bundle(folder / kind, kind=kind)
     _dump(folder / "tokenizers.json", make_tokenizers())
     _dump(folder / "resizes.json", make_resizes())
+    _dump(folder / "audio.json", make_audio())
 
 
 def _dump(path: Path, value: Any) -> None:

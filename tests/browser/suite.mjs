@@ -3,6 +3,7 @@
 //   node tests/browser/suite.mjs --engine chromium|firefox --decoder DIR --graph DIR [--only TEXT] [--json]
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -23,6 +24,7 @@ const { values: flags } = parseArgs({
 const server = new TestServer({
   "/decoder/": resolve(flags.decoder),
   "/graph/": resolve(flags.graph),
+  "/speech/": join(root, "runtime_wasm/test/fixtures/speech"),
   "/runtime/": join(root, "runtime_wasm/dist"),
 });
 const WEIGHTS = /\/decoder\/weights\//;
@@ -327,6 +329,30 @@ const TESTS = {
     same(value, wanted);
     assert.equal(value.code, "aborted");
     assert.equal(value.after, "disposed");
+  },
+
+  "sounds become text, as in Python": async (run) => {
+    const { waves, long } = JSON.parse(readFileSync(join(root, "runtime_wasm/test/fixtures/audio.json"), "utf8"));
+    const value = await run(
+      async (edgec, { wav, samples }) => {
+        const bytes = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+        const model = await edgec.load("/speech/", { threads: 2 });
+        const stream = model.transcribe(new Float32Array(bytes(samples).buffer));
+        let text = "";
+        for await (const piece of stream) text += piece;
+        const { segments } = await stream.result;
+        const file = await model.transcribe(new Blob([bytes(wav)])).text();
+        const buffer = new AudioBuffer({ length: 800, numberOfChannels: 2, sampleRate: 16000 });
+        const { audioSeconds } = await model.transcribe(buffer).result;
+        await model.dispose();
+        return { text, segments, file, audioSeconds };
+      },
+      { wav: waves[0].wav, samples: long.samples },
+    );
+    assert.equal(value.text, long.text);
+    assert.deepEqual(value.segments, long.segments);
+    assert.ok(value.file.length > 0);
+    assert.equal(value.audioSeconds, 0.05);
   },
 
   "graphs run, with and without threads": async (run) => {

@@ -14,7 +14,7 @@ STALE = "run `python -m tests.browser.fixtures`"
 
 
 def test_bundles(tmp_path: Path) -> None:
-    for kind in ("decoder", "graph"):
+    for kind in ("decoder", "graph", "graphs"):
         write_fake_bundle(tmp_path / kind, kind=kind)
         fresh, committed = (_contents(folder / kind) for folder in (tmp_path, fixtures.FOLDER))
         assert fresh == committed, STALE

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from edgec import bundle, resources
+from edgec.compress.prune.token_choice import most_useful_ids
+from edgec.compress.prune.tokenizer import prune_tokenizer
 from edgec.frontend import gguf, gguf_tokenizer
 from edgec.ir import TokenizerAssets
 from edgec.run.chat import render_chat
@@ -85,6 +87,14 @@ def test_smollm2_and_the_splitting_patterns_of_other_families(tmp_path: Path, sm
 def test_minilm(tmp_path: Path, minilm_folder: Path) -> None:
     content = (minilm_folder / "tokenizer.json").read_bytes()
     compare(tmp_path / "minilm", TokenizerAssets(content, (), chat_template=CHAT_TEMPLATE))
+
+
+def test_pruned_vocabularies(tmp_path: Path, smollm2_gguf: Path, minilm_folder: Path) -> None:
+    whole = gguf.load(smollm2_gguf).tokenizer
+    assert whole is not None
+    word_piece = TokenizerAssets((minilm_folder / "tokenizer.json").read_bytes(), (), chat_template=CHAT_TEMPLATE)
+    for name, assets in (("smollm2", whole), ("minilm", word_piece)):
+        compare(tmp_path / name, prune_tokenizer(assets, most_useful_ids(assets, 5000, "\n".join(fixtures.TEXTS))))
 
 
 @pytest.mark.parametrize("name", ["byte-level", "metaspace", "word-piece"])

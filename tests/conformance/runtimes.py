@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 import edgec.run
 
@@ -35,20 +40,33 @@ def answers(runtime: Runtime, bundle: Path, prompts: Sequence[str], *, max_token
     """Greedy chat answers (each prompt its own conversation) and the hash of all their logits."""
     if runtime.engine == "wasmtime":
         return _in_python(runtime, bundle, prompts, max_tokens)
+    results = in_javascript(runtime, bundle, prompts, "--max-tokens", str(max_tokens))
+    return [Answer(tuple(r["tokenIds"]), r["text"], r["logitsSha256"]) for r in results]
+
+
+def in_javascript(runtime: Runtime, bundle: Path, jobs: Sequence[Any], *flags: str) -> list[dict[str, Any]]:
+    """Results of the jobs of `runtime_wasm/tools/scenario.mjs`."""
     node = shutil.which("node")
     assert node, "Node is not installed"
     command = [
         *[node, str(TOOL), "--engine", runtime.engine, "--bundle", str(bundle), "--prompts", "-", "--json"],
-        *["--variant", runtime.variant, "--threads", str(runtime.threads), "--max-tokens", str(max_tokens)],
+        *["--variant", runtime.variant, "--threads", str(runtime.threads), *flags],
     ]
     finished = subprocess.run(
-        command, input=json.dumps(list(prompts)), capture_output=True, text=True, timeout=1200, check=False
+        command, input=json.dumps(list(jobs)), capture_output=True, text=True, timeout=1200, check=False
     )
     assert finished.returncode == 0, finished.stderr + finished.stdout
     outcome = json.loads(finished.stdout)
     assert (outcome["stats"]["variant"], outcome["stats"]["threads"]) == (runtime.variant, runtime.threads)
-    assert outcome["selfTest"]["passed"], outcome["selfTest"]
-    return [Answer(tuple(r["tokenIds"]), r["text"], r["logitsSha256"]) for r in outcome["results"]]
+    assert outcome["selfTest"]["passed"] is not False, outcome["selfTest"]
+    results: list[dict[str, Any]] = outcome["results"]
+    return results
+
+
+def image_job(pixels: npt.NDArray[np.uint8]) -> dict[str, Any]:
+    """A picture, uint8 [height, width, 3], in a job."""
+    height, width, _ = pixels.shape
+    return {"width": width, "height": height, "data": base64.b64encode(pixels.tobytes()).decode()}
 
 
 def _in_python(runtime: Runtime, bundle: Path, prompts: Sequence[str], max_tokens: int) -> list[Answer]:

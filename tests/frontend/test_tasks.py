@@ -1,6 +1,6 @@
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -149,3 +149,18 @@ def test_task_written_by_hand(tmp_path: Path) -> None:
     assert read_task(tmp_path / "good.json") == {"type": "image-classification"}
     with pytest.raises(ModelError, match="has no `type`"):
         read_task(tmp_path / "bad.json")
+
+
+class TestTwoTowers:
+    CONFIG: ClassVar = {"text_config": {"max_position_embeddings": 77}, "vision_config": {}}
+    SETTINGS: ClassVar = {"size": {"shortest_edge": 224}, "crop_size": 224, "do_center_crop": True, "resample": 3}
+
+    @pytest.mark.parametrize("task", ["feature-extraction", "zero-shot-image-classification"])
+    def test_clip(self, task: str, tmp_path: Path) -> None:
+        folder = write(tmp_path, {"preprocessor_config.json": self.SETTINGS})
+        described = describe_task(folder, self.CONFIG, task)
+        assert described["type"] == "text-image-similarity" and described["text"] == {"max_length": 77}
+        assert (described["image"]["width"], described["image"]["fit"]) == (224, "crop")
+
+    def test_unknown_images(self, tmp_path: Path) -> None:
+        assert describe_task(tmp_path, self.CONFIG, "feature-extraction") == {"type": "tensors"}

@@ -1,15 +1,21 @@
 """A complete bundle around a hand-written wasm module with trivial arithmetic.
 
 It obeys docs/runtime-abi.md in everything, so it tests loaders, samplers and sessions before and
-without a compiler. `python -m tests.run.fake_module DIR` writes `DIR/decoder.edgec`, `DIR/graph.edgec`.
+without a compiler. `python -m tests.run.fake_module DIR` writes `DIR/decoder.edgec`, `DIR/graph.edgec`,
+`DIR/graphs.edgec`, `DIR/speech.edgec`,
+`DIR/detector.edgec`.
 
 The decoder's state after the ids t[0..p] is h = fold(h * 31 + t + 7), its logits are
 scale[v] * ((h * (2v + 1) + 3 * high[v] + low[v]) & 1023), with the ids kept in a paged KV cache.
-The graph computes y[b, j] = 2 * x[b, j] + bias[j] and z[b] = b (int32).
+The graph computes y[b, j] = 2 * x[b, j] + bias[j] and z[b] = b (int32). The model of two graphs has that one as `run`
+and `total`, which computes sum = word[0] + word[1] + word[2] (int32). The speech model's encoder adds up its
+samples in thousandths, h; its logits are 1 for the letter number (h + 5 * past + token) mod 26, and 2 for the end from
+`past` 12 on. The speech detector's chance is the last sample plus half of the first one of the call before.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -60,6 +66,18 @@ LOGITS = HIDDEN + 64
 X = WORKSPACE
 Y = X + 256
 Z = Y + 256
+WORD = Z + 64
+SUM = WORD + 64
+SAMPLE_RATE = 8000
+AUDIO = WORKSPACE
+TOKEN = AUDIO + 4 * SAMPLE_RATE
+STATES = TOKEN + 64
+SPOKEN = STATES + 64
+HEARD = 96
+SOUND = WORKSPACE
+REMEMBERED = SOUND + 4 * HEARD
+CHANCE = REMEMBERED + 64
+AFTER = CHANCE + 64
 WEIGHTS = WORKSPACE + WORKSPACE_BYTES
 SCALE = WEIGHTS
 HIGH = SCALE + 1088
@@ -188,6 +206,75 @@ _GRAPH = f"""
     BARRIER (i32.const 0))
 """
 
+_TOTAL = f"""
+  (func (export "total") (param $tid i32) (param $threads i32) (result i32)
+    (if (i32.eqz (local.get $tid)) (then
+      (i32.store (i32.const {SUM}) (i32.add (i32.load (i32.const {WORD}))
+        (i32.add (i32.load (i32.const {WORD + 4})) (i32.load (i32.const {WORD + 8})))))))
+    BARRIER (i32.const 0))
+"""
+
+_SPEECH = f"""
+  (func (export "encode") (param $tid i32) (param $threads i32) (param $samples i32) (result i32) (local $i i32)
+      (local $h i32)
+    (if (i32.eqz (local.get $tid)) (then
+      (loop $next
+        (local.set $h (i32.add (local.get $h) (i32.trunc_f32_s (f32.mul (f32.const 1000)
+          (f32.load (i32.add (i32.const {AUDIO}) (i32.shl (local.get $i) (i32.const 2))))))))
+        (br_if $next (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (local.get $samples))))
+      (f32.store (i32.const {STATES}) (f32.convert_i32_s (local.get $h)))))
+    BARRIER (i32.const 0))
+  (func (export "decode") (param $tid i32) (param $threads i32) (param $past i32) (param $samples i32) (result i32)
+      (local $v i32) (local $letter i32)
+    (local.set $letter (i32.add (i32.const 97) (i32.rem_u (i32.add (i32.trunc_f32_s (f32.load (i32.const {STATES})))
+      (i32.add (i32.mul (i32.const 5) (local.get $past)) (i32.load (i32.const {TOKEN})))) (i32.const 26))))
+    (local.set $v (local.get $tid))
+    (loop $next
+      (f32.store (i32.add (i32.const {SPOKEN}) (i32.shl (local.get $v) (i32.const 2)))
+        (f32.add (f32.convert_i32_u (i32.eq (local.get $v) (local.get $letter)))
+          (f32.mul (f32.const 2) (f32.convert_i32_u (i32.and
+            (i32.eq (local.get $v) (i32.const 259)) (i32.ge_u (local.get $past) (i32.const 12)))))))
+      (br_if $next (i32.lt_u (local.tee $v (i32.add (local.get $v) (local.get $threads))) (i32.const {VOCABULARY}))))
+    BARRIER (i32.const 0))
+"""
+
+_DETECTOR = f"""
+  (func (export "run") (param $tid i32) (param $threads i32) (result i32)
+    (if (i32.eqz (local.get $tid)) (then
+      (f32.store (i32.const {CHANCE}) (f32.min (f32.const 1) (f32.add (f32.mul (f32.const 0.5)
+          (f32.load (i32.const {REMEMBERED})))
+        (f32.abs (f32.load (i32.const {SOUND + 4 * (HEARD - 1)}))))))
+      (f32.store (i32.const {AFTER}) (f32.abs (f32.load (i32.const {SOUND}))))
+      (f32.store (i32.const {AFTER + 4}) (f32.add (f32.const 1) (f32.load (i32.const {REMEMBERED + 4}))))))
+    BARRIER (i32.const 0))
+"""
+
+DETECTOR_TASK = {
+    "type": "speech-detection",
+    "sample_rate": SAMPLE_RATE,
+    "window": 80,
+    "context": HEARD - 80,
+    "threshold": 0.5,
+    "neg_threshold": 0.25,
+    "min_speech_ms": 20,
+    "min_silence_ms": 25,
+    "speech_pad_ms": 7.3,
+}
+
+SPEECH_TASK = {
+    "type": "transcription",
+    "sample_rate": SAMPLE_RATE,
+    "window_seconds": 0.5,
+    "min_seconds": 0.1,
+    "max_tokens": 24,
+    "max_tokens_per_second": 16,
+    "start_ids": [258],
+    "suppress_ids": [],
+    "begin_suppress_ids": [],
+}
+
+_BODIES = {"decoder": _DECODER, "graph": _GRAPH, "graphs": _GRAPH + _TOTAL, "speech": _SPEECH, "detector": _DETECTOR}
+
 
 def wasm(body: str, *, threads: bool) -> bytes:
     """Assemble one variant of a module."""
@@ -248,7 +335,7 @@ def _byte_alphabet() -> list[str]:
 
 
 def make_lowered(kind: str = "decoder", *, seed: int = 0, threads: bool = True) -> LoweredModule:
-    body = _DECODER if kind == "decoder" else _GRAPH
+    body = _BODIES[kind]
     plain = wasm(body, threads=False)
     bases = ("simd128", "relaxed", "relaxed16")
     variants = dict.fromkeys(bases, plain)
@@ -288,13 +375,55 @@ def make_lowered(kind: str = "decoder", *, seed: int = 0, threads: bool = True) 
             ),
             kv=KVLayout(16, PAGE_TOKENS, PAGE_BYTES, PAGES, CONTROL + 1024),
         )
+    if kind == "speech":
+        return LoweredModule(
+            kind="graph",
+            variants=variants,
+            memory=memory,
+            entry_points=(
+                EntryPoint("encode", ("samples",), ("audio",), ("states",)),
+                EntryPoint("decode", ("past", "samples"), ("tokens",), ("logits",)),
+            ),
+            inputs=(
+                TensorSlot("audio", "float32", (1, "samples"), AUDIO, 4 * SAMPLE_RATE),
+                TensorSlot("tokens", "int64", (1, 1), TOKEN, 8),
+            ),
+            outputs=(
+                TensorSlot("states", "float32", (1,), STATES, 4),
+                TensorSlot("logits", "float32", (1, 1, VOCABULARY), SPOKEN, 4 * VOCABULARY),
+            ),
+            dims={"past": 23, "samples": SAMPLE_RATE},
+            weights=(raw,),
+        )
+    if kind == "detector":
+        return LoweredModule(
+            kind="graph",
+            variants=variants,
+            memory=memory,
+            entry_points=(EntryPoint("run", (), ("sound", "memory"), ("chance", "after")),),
+            inputs=(
+                TensorSlot("sound", "float32", (1, HEARD), SOUND, 4 * HEARD),
+                TensorSlot("memory", "float32", (2,), REMEMBERED, 8),
+            ),
+            outputs=(
+                TensorSlot("chance", "float32", (1, 1), CHANCE, 4),
+                TensorSlot("after", "float32", (2,), AFTER, 8),
+            ),
+            dims={},
+            weights=(raw,),
+        )
+    several = kind == "graphs"
+    x, word = TensorSlot("x", "float32", ("batch", 4), X, 256), TensorSlot("word", "int32", (3,), WORD, 12)
+    y, z = TensorSlot("y", "float32", ("batch", 4), Y, 256), TensorSlot("z", "int32", ("batch",), Z, 64)
+    total = TensorSlot("sum", "int32", (1,), SUM, 4)
+    run = EntryPoint("run", ("batch",), ("x",), ("y", "z"))
     return LoweredModule(
         kind="graph",
         variants=variants,
         memory=memory,
-        entry_points=(EntryPoint("run", ("batch",)),),
-        inputs=(TensorSlot("x", "float32", ("batch", 4), X, 256),),
-        outputs=(TensorSlot("y", "float32", ("batch", 4), Y, 256), TensorSlot("z", "int32", ("batch",), Z, 64)),
+        entry_points=(run, EntryPoint("total", (), ("word",), ("sum",))) if several else (run,),
+        inputs=(x, word) if several else (x,),
+        outputs=(y, z, total) if several else (y, z),
         dims={"batch": 16},
         weights=(raw,),
     )
@@ -303,7 +432,15 @@ def make_lowered(kind: str = "decoder", *, seed: int = 0, threads: bool = True) 
 def make_model(kind: str = "decoder") -> ModelIR:
     graph = onnx_ir.Model(onnx_ir.Graph([], [], nodes=[], opset_imports={"": 23}, name="fake"), ir_version=10)
     facts = ModelFacts(f"fake-{kind}", "fake", "onnx", "0" * 64, 1024, "Apache-2.0")
-    if kind == "graph":
+    specials = {"eos_token": "<|im_end|>", "bos_token": "<|im_start|>"}
+    tokenizer = TokenizerAssets(make_tokenizer(), (259,), 258, 260, CHAT_TEMPLATE, specials)
+    if kind == "detector":
+        return ModelIR(graph, "graph", facts, task=DETECTOR_TASK)
+    if kind == "speech":
+        return ModelIR(
+            graph, "graph", facts, tokenizer=dataclasses.replace(tokenizer, chat_template=None), task=SPEECH_TASK
+        )
+    if kind != "decoder":
         return ModelIR(graph, "graph", facts)
     decoder = DecoderFacts(
         layers=1,
@@ -315,8 +452,6 @@ def make_model(kind: str = "decoder") -> ModelIR:
         vocabulary=VOCABULARY,
         context_length=CONTEXT,
     )
-    specials = {"eos_token": "<|im_end|>", "bos_token": "<|im_start|>"}
-    tokenizer = TokenizerAssets(make_tokenizer(), (259,), 258, 260, CHAT_TEMPLATE, specials)
     return ModelIR(graph, "decoder", facts, decoder, tokenizer, generation={"temperature": 0.7, "top_p": 0.9})
 
 
@@ -360,6 +495,6 @@ def write_fake_bundle(
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    for name in ("decoder", "graph"):
+    for name in _BODIES:
         written = write_fake_bundle(folder / f"{name}.edgec", kind=name)
         print(json.dumps({"path": str(written.path), "bytes": written.manifest.total_bytes()}))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
@@ -132,7 +133,8 @@ def test_every_nan_is_the_same(dtype: str) -> None:
 def test_inputs_of_every_type(graph_bundle: bundle.Bundle) -> None:
     dtypes = ("float32", "bfloat16", "int64", "bool", "uint8", "float8_e4m3fn", "float4_e2m1fn", "int4")
     slots = tuple(Slot(name, name, ("batch", 50), 0, 8000) for name in dtypes)
-    arrays = golden._inputs(dataclasses.replace(graph_bundle.manifest, inputs=slots), {"batch": 4})
+    graph = SimpleNamespace(inputs=slots)
+    arrays = golden._inputs(dataclasses.replace(graph_bundle.manifest, inputs=slots), graph, {"batch": 4})  # type: ignore[arg-type]
     for name in dtypes:
         values = arrays[name].astype(np.float64)
         assert arrays[name].shape == (4, 50) and np.isfinite(values).all() and np.unique(values).size > 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import edgec
 from edgec import bundle
 from edgec.errors import ContextFullError, RunError, UnsupportedError, UsageError
 from edgec.run import Model, load
-from tests.run.fake_module import CONTEXT, VOCABULARY, make_weights, reference_logits
+from tests.run.fake_module import CONTEXT, VOCABULARY, make_weights, reference_logits, write_fake_bundle
 
 
 def greedy_reference(prompt: list[int], count: int) -> tuple[list[int], str]:
@@ -189,3 +190,22 @@ def test_lists_and_doubles_are_converted(graph: Model) -> None:
 def test_wrong_inputs_are_named(graph: Model, inputs: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         graph.run(inputs)  # type: ignore[arg-type]
+
+
+def test_several_graphs(tmp_path: Path) -> None:
+    written = write_fake_bundle(tmp_path / "graphs.edgec", kind="graphs")
+    for threads in (1, 2):
+        with load(written, threads=threads) as model:
+            x = np.arange(8, dtype=np.float32).reshape(2, 4)
+            first = model.run({"x": x}, graph="run")
+            assert first.keys() == {"y", "z"}
+            assert model.run({"word": [1, 20, 300]}, graph="total")["sum"].tolist() == [321]
+            np.testing.assert_array_equal(model.run({"x": x}, graph="run")["y"], first["y"])
+            assert [slot.name for slot in model.graph("total").inputs] == ["word"] and model.graph("total").dims == {}
+            with pytest.raises(UsageError, match="has several graphs") as caught:
+                model.run({"x": x})
+            assert "`run`, `total`" in (caught.value.hint or "")
+            with pytest.raises(UsageError, match="there is no graph `sum`"):
+                model.run({"x": x}, graph="sum")
+            with pytest.raises(UsageError, match="the inputs are `x`"):
+                model.run({"x": x}, graph="total")

@@ -45,7 +45,7 @@ class GoldenOutput:
 @dataclass(frozen=True)
 class GraphGolden:
     dims: Mapping[str, int]
-    outputs: tuple[GoldenOutput, ...]  # in the order of the manifest's
+    outputs: tuple[GoldenOutput, ...]  # of each graph in the order of their names, in the order of the manifest
 
 
 Golden = DecoderGolden | GraphGolden

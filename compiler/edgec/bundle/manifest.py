@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -99,6 +99,14 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class GraphInfo:
+    """What one entry point of a graph model reads and writes: names of `Manifest.inputs` and `.outputs`."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class KV:
     bits: int
     page_tokens: int
@@ -171,6 +179,7 @@ class Manifest:
     dims: Mapping[str, int]
     inputs: tuple[Slot, ...]
     outputs: tuple[Slot, ...]
+    graphs: Mapping[str, GraphInfo]
     kv: KV | None
     context_length: int
     prefill_chunk: int
@@ -195,12 +204,21 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields["weights"] = [weight.to_json() for weight in self.weights]
+        if self.graphs == default_graphs(self.model.kind, self.inputs, self.outputs):
+            del fields["graphs"]
         return {"format": FORMAT, "version": VERSION, **{name: _plain(value) for name, value in fields.items()}}
 
     def dump(self) -> bytes:
         """Canonical bytes: the same manifest always gives the same ones."""
         text = json.dumps(self.to_json(), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         return (text + "\n").encode()
+
+
+def default_graphs(kind: str, inputs: Sequence[Slot], outputs: Sequence[Slot]) -> dict[str, GraphInfo]:
+    """What a manifest without `graphs` means: a graph model is one graph, `run`."""
+    if kind != "graph":
+        return {}
+    return {"run": GraphInfo(tuple(slot.name for slot in inputs), tuple(slot.name for slot in outputs))}
 
 
 def _plain(value: Any) -> Any:

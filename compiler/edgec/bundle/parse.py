@@ -28,6 +28,7 @@ from edgec.bundle.manifest import (
     VARIANTS,
     VERSION,
     FileInfo,
+    GraphInfo,
     Manifest,
     Memory,
     ModelInfo,
@@ -37,7 +38,9 @@ from edgec.bundle.manifest import (
     Slot,
     TokenizerInfo,
     WeightFile,
+    default_graphs,
 )
+from edgec.bundle.speech import check_speech_detection, check_transcription
 from edgec.bundle.task import check_task
 from edgec.errors import BundleError
 
@@ -49,7 +52,8 @@ _DIMENSION = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _MAX_SIZE = 1 << 32
 _MAX_INT32 = 2**31 - 1
 _DECODER_ENTRIES = {"prefill": ("n", "position"), "head": ("row",), "decode": ("position",)}
-_FIELDS = [field.name for field in dataclasses.fields(Manifest)] + ["format", "version"]
+_OPTIONAL = ["graphs"]
+_FIELDS = [field.name for field in dataclasses.fields(Manifest) if field.name not in _OPTIONAL] + ["format", "version"]
 _T = TypeVar("_T")
 
 
@@ -66,7 +70,7 @@ def parse_manifest(data: bytes) -> Manifest:
             hint="compile the model again, or use the edgec that wrote it",
             finding="version-unsupported",
         )
-    root.fields(_FIELDS)
+    root.fields(_FIELDS, _OPTIONAL)
     model = _model(root["model"])
     decoder = model.kind == "decoder"
     memory = _memory(root["memory"])
@@ -77,6 +81,8 @@ def parse_manifest(data: bytes) -> Manifest:
     outputs = _slots(root["outputs"], memory.workspace, dims)
     if decoder:
         _check_decoder_slots(root, inputs, outputs, prefill_chunk)
+    entry_points = _entry_points(root["entry_points"], decoder)
+    graphs = _graphs(root, decoder, entry_points, inputs, outputs, dims)
     modules = _modules(root["modules"])
     files = _files(root["files"])
     weights = _weights(root["weights"], memory.weights, files)
@@ -84,6 +90,11 @@ def parse_manifest(data: bytes) -> Manifest:
     _check_file_set(root["files"], files, modules, weights, tokenizer)
     _check_generation(root["generation"])
     check_task(root["task"])
+    kind = None if root["task"].is_null() else root["task"]["type"].string()
+    if kind == "transcription":
+        check_transcription(root, graphs, entry_points, inputs, outputs, dims)
+    elif kind == "speech-detection":
+        check_speech_detection(root, graphs, inputs, outputs)
     return Manifest(
         edgec=root["edgec"].string(),
         model=model,
@@ -91,10 +102,11 @@ def parse_manifest(data: bytes) -> Manifest:
         plan=root["plan"].free_object(),
         memory=memory,
         modules=modules,
-        entry_points=_entry_points(root["entry_points"], decoder, dims),
+        entry_points=entry_points,
         dims=dims,
         inputs=inputs,
         outputs=outputs,
+        graphs=graphs,
         kv=_kv(root["kv"], decoder, memory, context_length),
         context_length=context_length,
         prefill_chunk=prefill_chunk,
@@ -104,7 +116,7 @@ def parse_manifest(data: bytes) -> Manifest:
         generation=root["generation"].free_object(),
         task=None if root["task"].is_null() else root["task"].free_object(),
         accuracy=root["accuracy"].free_object(),
-        golden=_or_null(root["golden"], lambda node: _golden(node, decoder, dims, outputs, context_length)),
+        golden=_or_null(root["golden"], lambda node: _golden(node, graphs, dims, outputs, context_length)),
     )
 
 
@@ -161,7 +173,7 @@ def _modules(node: Node) -> dict[str, str]:
     return {variant: name.choice([f"module.{variant}.wasm"]) for variant, name in node.items()}
 
 
-def _entry_points(node: Node, decoder: bool, dims: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+def _entry_points(node: Node, decoder: bool) -> dict[str, tuple[str, ...]]:
     entries: dict[str, tuple[str, ...]] = {}
     for name, parameters in node.items():
         if not _EXPORT.fullmatch(name):
@@ -171,11 +183,60 @@ def _entry_points(node: Node, decoder: bool, dims: Mapping[str, int]) -> dict[st
         for name, expected in _DECODER_ENTRIES.items():
             if entries.get(name) != expected:
                 raise node.fail(f"lacks `{name}` with the parameters {list(expected)}")
-    else:
-        parameters_of_run = node["run"].strings()
-        if len(set(parameters_of_run)) < len(parameters_of_run) or not set(parameters_of_run) <= dims.keys():
-            raise node["run"].fail("has parameters that are not `dims`")
     return entries
+
+
+def _graphs(
+    root: Node,
+    decoder: bool,
+    entry_points: Mapping[str, tuple[str, ...]],
+    inputs: tuple[Slot, ...],
+    outputs: tuple[Slot, ...],
+    dims: Mapping[str, int],
+) -> dict[str, GraphInfo]:
+    node = root.get("graphs")
+    if decoder:
+        if node is not None:
+            raise node.fail("is there, but only graphs have it")
+        return {}
+    graphs = default_graphs("graph", inputs, outputs)
+    if node is not None:
+        graphs = {name: _graph(graph, inputs, outputs) for name, graph in node.items()}
+        if not graphs:
+            raise node.fail("is empty")
+        for side, slots in (("inputs", inputs), ("outputs", outputs)):
+            used = {name for graph in graphs.values() for name in getattr(graph, side)}
+            for slot in slots:
+                if slot.name not in used:
+                    raise node.fail(f"leaves out `{slot.name}` of `{side}`")
+    for name, graph in graphs.items():
+        parameters = root["entry_points"][name]
+        names = entry_points[name]
+        if len(set(names)) < len(names) or not set(names) <= dims.keys():
+            raise parameters.fail("has parameters that are not `dims`")
+        bound = {dim: dims[dim] for dim in names}
+        for slot in (*_named(inputs, graph.inputs), *_named(outputs, graph.outputs)):
+            try:
+                for dimension in slot.shape:
+                    dimensions.evaluate(dimension, bound)
+            except ValueError:
+                raise parameters.fail(f"lacks a dimension of `{slot.name}`") from None
+    return graphs
+
+
+def _graph(node: Node, inputs: tuple[Slot, ...], outputs: tuple[Slot, ...]) -> GraphInfo:
+    node.fields(["inputs", "outputs"])
+    graph = GraphInfo(node["inputs"].strings(), node["outputs"].strings())
+    for side, names, slots in (("inputs", graph.inputs, inputs), ("outputs", graph.outputs, outputs)):
+        if len(set(names)) < len(names) or not set(names) <= {slot.name for slot in slots}:
+            raise node[side].fail(f"has names that are not in `{side}`, or one twice")
+    if not graph.outputs:
+        raise node["outputs"].fail("is empty")
+    return graph
+
+
+def _named(slots: tuple[Slot, ...], names: tuple[str, ...]) -> list[Slot]:
+    return [slot for slot in slots if slot.name in names]
 
 
 def _dims(node: Node) -> dict[str, int]:
@@ -325,10 +386,14 @@ def _token_id(node: Node) -> int:
 
 
 def _golden(
-    node: Node, decoder: bool, dims: Mapping[str, int], outputs: tuple[Slot, ...], context_length: int
+    node: Node,
+    graphs: Mapping[str, GraphInfo],
+    dims: Mapping[str, int],
+    outputs: tuple[Slot, ...],
+    context_length: int,
 ) -> Golden:
-    if not decoder:
-        return parse_graph_golden(node, dims, len(outputs))
+    if graphs:
+        return parse_graph_golden(node, dims, sum(len(graph.outputs) for graph in graphs.values()))
     vocabulary = next(slot.bytes for slot in outputs if slot.name == "logits") // ITEM_BYTES["float32"]
     return parse_decoder_golden(node, vocabulary, context_length)
 

@@ -25,6 +25,7 @@ from edgec.bundle.manifest import (
     REPORT_FILE,
     TOKENIZER_FILE,
     FileInfo,
+    GraphInfo,
     Manifest,
     Memory,
     ModelInfo,
@@ -199,6 +200,11 @@ def _manifest(
         dims=lowered.dims,
         inputs=tuple(_slot(slot) for slot in lowered.inputs),
         outputs=tuple(_slot(slot) for slot in lowered.outputs),
+        graphs={
+            entry.name: GraphInfo(entry.inputs, entry.outputs)
+            for entry in lowered.entry_points
+            if lowered.kind == "graph"
+        },
         kv=KV(kv.bits, kv.page_tokens, kv.page_bytes, kv.pages, kv.table_offset) if kv else None,
         context_length=plan.context_length if lowered.kind == "decoder" else 0,
         prefill_chunk=plan.prefill_chunk if lowered.kind == "decoder" else 0,

@@ -27,6 +27,7 @@ Examples:
   edgec compile model.gguf --plan plan.json
   edgec compile ./my-model --profile phone-6gb --calibration chats.txt
   edgec compile ./my-model --profile phone-6gb --target-size 60MB
+  edgec compile ./my-model --profile phone-4gb --slim 0.9 --heal-minutes 30 --calibration chats.txt
 """
 
 
@@ -48,6 +49,33 @@ Examples:
     "--target-size", metavar="SIZE", help="Largest download, for example 60MB; bits go where they matter most."
 )
 @click.option("--target-bpw", type=click.FloatRange(2.75, 8.75), metavar="BITS", help="The same, in bits per weight.")
+@click.option(
+    "--slim",
+    "slim",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Share of the float16 weights' bytes that go: tokens, layers, widths and bits, where they lose least.",
+)
+@click.option(
+    "--keep-vocab",
+    metavar="N|FILE",
+    help="Keep this many tokens, or those that a text uses; any text can still be encoded.",
+)
+@click.option(
+    "--heal-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="MINUTES",
+    help="Train what is left to be like the original (needs the extra `heal`).",
+)
+@click.option(
+    "--heal-steps", type=click.IntRange(min=1), metavar="STEPS", help="The same in steps, which give the same bytes."
+)
+@click.option(
+    "--heal-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where training is saved and goes on from  [default: beside the bundle until that is written].",
+)
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
@@ -88,7 +116,7 @@ Examples:
 )
 @click.option("--no-cache", is_flag=True, help="Compute everything, keep nothing.")
 @click.option("--force", is_flag=True, help="Replace what is at the output, even if it is not a bundle.")
-@click.option("--stop-after", metavar="STAGE", help="frontend, simplify, plan, compress, lower or bundle.")
+@click.option("--stop-after", metavar="STAGE", help="frontend, simplify, slim, plan, heal, compress, lower or bundle.")
 @click.option("--dump", type=click.Path(path_type=Path), metavar="DIR", help="Write every stage's result there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
@@ -100,6 +128,11 @@ def command(
     quantizer: Any,
     target_size: str | None,
     target_bpw: float | None,
+    slim: float | None,
+    keep_vocab: str | None,
+    heal_minutes: float | None,
+    heal_steps: int | None,
+    heal_dir: Path | None,
     calibration: Path | None,
     context: int | None,
     kv_bits: str | None,
@@ -132,6 +165,7 @@ def command(
         raise UsageError("`--cache` and `--no-cache` exclude each other", hint="leave one of them out")
     plan = _read_plan(plan_file) if plan_file else None
     choices = {"--plan": plan_file, "--target-size": target_size, "--target-bpw": target_bpw, "--bits": bits}
+    choices["--slim"] = slim
     choices["--precision float32"] = precision == "float32" and not bits
     taken = [name for name, value in choices.items() if value]
     if len(taken) > 1:
@@ -159,6 +193,11 @@ def command(
         quantizer=quantizer,
         target_bytes=_size(target_size) if target_size else None,
         target_bpw=target_bpw,
+        slim=slim,
+        keep_vocabulary=_vocabulary(keep_vocab) if keep_vocab else None,
+        heal_minutes=heal_minutes,
+        heal_steps=heal_steps,
+        heal_folder=heal_dir,
         calibration=calibration,
         precision="float32" if precision == "float32" else "auto",
         plan=plan,
@@ -199,6 +238,11 @@ def _read_plan(file: Path) -> Plan:
         raise UsageError(f"`{file}` is not a plan", hint="`--dry-run --json` prints one") from error
 
 
+def _vocabulary(text: str) -> int | Path:
+    """A number of tokens, or a file."""
+    return int(text.replace(",", "")) if text.replace(",", "").isdecimal() else Path(text)
+
+
 def _size(text: str) -> int:
     from edgec.profiles.units import parse_size
 
@@ -233,6 +277,7 @@ def _numbers(entries: tuple[str, ...]) -> dict[str, list[float]]:
 
 def _show_plan(work: Work, as_json: bool) -> None:
     from edgec.cli import console
+    from edgec.report.slimming import slimming_lines
     from edgec.report.units import mebibytes
 
     plan = work.plan
@@ -259,7 +304,7 @@ def _show_plan(work: Work, as_json: bool) -> None:
         facts.add_row("prompt", f"{prediction.prefill_tokens_per_second:,.0f} tokens/s")
         facts.add_row("answer", f"{prediction.decode_tokens_per_second:,.0f} tokens/s")
     out.print(facts)
-    for reason in plan.reasons:
+    for reason in (*slimming_lines(plan), *plan.reasons):
         out.print(f"[dim]·[/] {console.plain(reason)}")
 
 

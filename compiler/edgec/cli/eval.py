@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from edgec.errors import AccuracyError, OutputError, UsageError
 if TYPE_CHECKING:
     from edgec.eval import ReferenceDecoder, ReferenceGraph
     from edgec.run import Model
+    from edgec.run.tokenizer import Tokenizer
 
 EPILOG = """\
 Examples:
@@ -161,6 +163,9 @@ def _language(
             return {"tokens": alone.tokens, "context": context, "perplexity": alone.perplexity}
         if not isinstance(reference, measures.ReferenceDecoder):
             raise UsageError("the float model is no language model")
+        own = _own_tokenizer(reference)
+        if own is not None and own.ids() != compiled.tokenizer.ids():
+            return _pruned_language(compiled, reference, own, ids, context, advance)
         both = measures.compare(compiled.logits, reference.logits, ids, context, progress=advance)
     return {
         "tokens": both.model.tokens,
@@ -173,6 +178,38 @@ def _language(
         "kl_max": both.kl_max,
         "top1_agreement": both.top1_agreement,
     }
+
+
+def _pruned_language(
+    compiled: Model, reference: ReferenceDecoder, own: Tokenizer, ids: list[int], context: int, advance: Advance
+) -> Result:
+    """Of a bundle with fewer tokens: the loss is per token of the float model, which reads the text its own way."""
+    from edgec import eval as measures
+
+    assert compiled.tokenizer is not None
+    restricted = measures.RestrictedDecoder(reference, compiled.tokenizer, own)
+    both = measures.compare(compiled.logits, restricted.logits, ids, context, progress=advance)
+    whole = measures.perplexity(reference.logits, own.encode_plain(compiled.tokenizer.decode(ids)), context)
+    more = both.model.nll * both.model.tokens - whole.nll * whole.tokens
+    return {
+        "tokens": both.model.tokens,
+        "reference_tokens": whole.tokens,
+        "context": context,
+        "perplexity": both.model.perplexity,
+        "reference_perplexity": whole.perplexity,
+        "loss": math.exp(more / whole.tokens) - 1,
+        "kl_mean": both.kl_mean,
+        "kl_p99": both.kl_p99,
+        "kl_max": both.kl_max,
+        "top1_agreement": both.top1_agreement,
+    }
+
+
+def _own_tokenizer(reference: ReferenceDecoder | ReferenceGraph) -> Tokenizer | None:
+    from edgec.run.tokenizer import Tokenizer
+
+    assets = reference.model.tokenizer
+    return None if assets is None else Tokenizer(assets.tokenizer_json)
 
 
 def _similarity(compiled: Model, reference: ReferenceDecoder | ReferenceGraph | None, file: Path) -> Result:
@@ -188,12 +225,12 @@ def _similarity(compiled: Model, reference: ReferenceDecoder | ReferenceGraph | 
     if reference is None:
         return result
     runner, task = _graph(reference), compiled.manifest.task or {}
-    tokenizer, info = compiled.tokenizer, compiled.manifest.tokenizer
-    if tokenizer is None or info is None:
-        raise UsageError("the bundle has no tokenizer, texts cannot be read")
+    tokenizer, assets = _own_tokenizer(reference), reference.model.tokenizer
+    if tokenizer is None or assets is None:
+        raise UsageError("the float model has no tokenizer, texts cannot be read")
     with _bar("float model", len(pairs)) as advance:
         expected = measures.sts_spearman(
-            lambda texts: embed(runner, tokenizer, task, texts, pad_token_id=info.pad_token_id or 0),
+            lambda texts: embed(runner, tokenizer, task, texts, pad_token_id=assets.pad_token_id or 0),
             pairs,
             progress=advance,
         )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgec.cli import loading
+from edgec.cli import loading, searching
 from edgec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,11 @@ Examples:
   edgec run smollm2.edgec "What is the capital of France?"
   edgec run smollm2.edgec --raw "Once upon a time" --max-tokens 200 --temperature 0.8
   edgec run efficientnet.edgec --image cat.jpg
+  edgec run clip.edgec --image cat.jpg "a cat" "a dog"
+  edgec run clip.edgec --search photos "a dog on the beach"
+  edgec run ppocr.edgec --image page.png
   edgec run minilm.edgec "a cat" "a kitten" "the stock market"
+  edgec run moonshine.edgec --audio speech.wav
   edgec run model.edgec --input image=image.npy --output result.npz
 """
 
@@ -35,6 +40,13 @@ Examples:
 @click.option("--raw", is_flag=True, help="Continue the text as it is, without the chat template.")
 @click.option("--system", metavar="TEXT", help="How the model should behave.")
 @click.option("--image", "images", multiple=True, type=click.Path(path_type=Path), help="A picture (JPEG, PNG, WebP).")
+@click.option(
+    "--search", type=click.Path(path_type=Path), metavar="FOLDER", help="Find its pictures that fit TEXT best."
+)
+@click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="With --search: how many.")
+@click.option("--no-cache", is_flag=True, help="With --search: keep no vectors of pictures for the next time.")
+@click.option("--graph", metavar="NAME", help="With --input: which one of several graphs.")
+@click.option("--audio", "sounds", multiple=True, type=click.Path(path_type=Path), help="A sound (WAV).")
 @click.option("--input", "inputs", multiple=True, metavar="NAME=FILE.npy", help="An input tensor.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), metavar="FILE.npz", help="Write output tensors there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -48,6 +60,11 @@ def command(
     raw: bool,
     system: str | None,
     images: tuple[Path, ...],
+    search: Path | None,
+    top: int,
+    no_cache: bool,
+    graph: str | None,
+    sounds: tuple[Path, ...],
     inputs: tuple[str, ...],
     output: Path | None,
     as_json: bool,
@@ -59,21 +76,29 @@ def command(
 ) -> None:
     """Ask BUNDLE once, in Python, with the same WebAssembly that browsers run.
 
-    A language model answers TEXT (or standard input), an encoder compares TEXTs, a vision model looks at --image,
-    and every other graph takes tensors with --input.
+    A language model answers TEXT (or standard input), an encoder compares TEXTs, a vision model looks at --image, a
+    model of both tells which TEXT fits an --image, or which pictures of a folder fit a TEXT. A speech model writes
+    down --audio, or says where somebody speaks in it. Every other graph takes tensors with --input.
     """
     with loading.load(bundle, variant=variant, threads=threads, quiet=quiet or as_json) as model:
         if model.manifest.model.kind == "decoder":
-            if images or inputs:
-                raise UsageError("a language model takes a text", hint="leave out `--image` and `--input`")
+            if images or sounds or inputs or search:
+                hint = "leave out `--image`, `--search`, `--audio` and `--input`"
+                raise UsageError("a language model takes a text", hint=hint)
             prompt = " ".join(texts) if texts else _standard_input()
             answer(model, prompt, raw, system, loading.given(options), as_json, hash_logits, quiet)
+        elif search:
+            searching.search(model, search, texts, top=top, use_cache=not no_cache, as_json=as_json, quiet=quiet)
         elif images:
-            _look(model, images, as_json)
+            _look(model, images, texts, as_json)
+        elif sounds and (model.manifest.task or {}).get("type") == "speech-detection":
+            _find_speech(model, sounds, as_json)
+        elif sounds:
+            _listen(model, sounds, as_json, quiet)
         elif texts:
             _compare(model, texts, as_json)
         else:
-            _tensors(model, inputs, output, as_json)
+            _tensors(model, graph, inputs, output, as_json)
 
 
 def _standard_input() -> str:
@@ -126,7 +151,7 @@ def answer(
     console.print_json(document)
 
 
-def _tensors(model: Model, entries: tuple[str, ...], output: Path | None, as_json: bool) -> None:
+def _tensors(model: Model, graph: str | None, entries: tuple[str, ...], output: Path | None, as_json: bool) -> None:
 
     from edgec.cli import console
 
@@ -136,7 +161,7 @@ def _tensors(model: Model, entries: tuple[str, ...], output: Path | None, as_jso
         if not name or not file:
             raise UsageError(f"`--input {entry}` is not NAME=FILE.npy")
         arrays[name] = _read_array(Path(file))
-    results = model.run(arrays)
+    results = model.run(arrays, graph=graph)
     if output is not None:
         _write_arrays(output, results)
     if as_json:
@@ -173,11 +198,18 @@ def _write_arrays(file: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _look(model: Model, images: tuple[Path, ...], as_json: bool) -> None:
+def _look(model: Model, images: tuple[Path, ...], labels: tuple[str, ...], as_json: bool) -> None:
     from edgec.cli import console
 
-    detects = (model.manifest.task or {}).get("type") == "object-detection"
-    found = {str(image): model.detect(image) if detects else model.classify(image) for image in images}
+    kind = (model.manifest.task or {}).get("type")
+    if kind == "text-image-similarity" and not labels:
+        raise UsageError("there is no text to compare with", hint='for example `--image cat.jpg "a cat" "a dog"`')
+    look: Callable[[Path], Sequence[Any]] = {
+        "object-detection": model.detect,
+        "ocr": model.ocr,
+        "text-image-similarity": lambda image: model.classify(image, labels=labels, top_k=len(labels)),
+    }.get(str(kind), model.classify)
+    found = {str(image): look(image) for image in images}
     if as_json:
         console.print_json({image: [entry.to_json() for entry in entries] for image, entries in found.items()})
         return
@@ -188,10 +220,50 @@ def _look(model: Model, images: tuple[Path, ...], as_json: bool) -> None:
             click.echo(f"{100 * entry.score:5.1f} %  {entry}")
 
 
+def _find_speech(model: Model, sounds: tuple[Path, ...], as_json: bool) -> None:
+    from edgec.cli import console
+
+    found = {str(sound): model.detect_speech(sound) for sound in sounds}
+    if as_json:
+        console.print_json({sound: [segment.to_json() for segment in segments] for sound, segments in found.items()})
+        return
+    for sound, segments in found.items():
+        if len(found) > 1:
+            click.echo(click.style(sound, bold=True))
+        for segment in segments:
+            click.echo(str(segment))
+
+
+def _listen(model: Model, sounds: tuple[Path, ...], as_json: bool, quiet: bool) -> None:
+    """Print what is said as it comes."""
+    from edgec.cli import console
+
+    documents = {}
+    for sound in sounds:
+        transcription = model.transcribe(sound)
+        if as_json:
+            text = transcription.text()
+            segments = [segment.to_json() for segment in transcription.segments]
+            documents[str(sound)] = {"text": text, "ids": transcription.ids, "segments": segments}
+            continue
+        if len(sounds) > 1:
+            click.echo(click.style(str(sound), bold=True))
+        for piece in transcription:
+            click.echo(piece, nl=False)
+        click.echo()
+        if not quiet and sys.stderr.isatty():
+            seconds = transcription.encode_seconds + transcription.decode_seconds
+            note = f"{transcription.audio_seconds:.1f} s of sound in {seconds:.2f} s"
+            click.echo(click.style(note, dim=True), err=True)
+    if as_json:
+        console.print_json(documents)
+
+
 def _compare(model: Model, texts: tuple[str, ...], as_json: bool) -> None:
     from edgec.cli import console
 
-    vectors = model.embed(list(texts))
+    both = (model.manifest.task or {}).get("type") == "text-image-similarity"
+    vectors = (model.embed_text if both else model.embed)(list(texts))
     similarities = vectors @ vectors.T
     if as_json:
         console.print_json({"embeddings": vectors.tolist(), "similarities": similarities.tolist()})

@@ -1,6 +1,12 @@
 """The compress stage: weights to packed tensors, and back for checking."""
 
-from edgec.compress.calibration.samples import Sample, generated_samples, read_samples
+from edgec.compress.calibration.samples import (
+    Sample,
+    generated_samples,
+    is_archive,
+    read_samples,
+    whole_samples,
+)
 from edgec.compress.dequantize import dequantize, dequantized_model
 from edgec.compress.hollow import hollow
 from edgec.compress.sensitivity import sensitivities
@@ -13,7 +19,9 @@ __all__ = [
     "dequantized_model",
     "generated_samples",
     "hollow",
+    "is_archive",
     "needs_samples",
     "read_samples",
     "sensitivities",
+    "whole_samples",
 ]

@@ -54,7 +54,7 @@ def pack_matrix(
         slab = np.ascontiguousarray(matrix[first * ROWS : last * ROWS], np.float32)
         if not np.abs(slab).max() <= _LARGEST_WEIGHT:
             raise _bad_value(name, matrix, locate or (lambda row, column: (row, column)))
-        result = quantizer.quantize(slab)
+        result = quantizer.quantize_at(first * ROWS, slab)
         codes = _tiled_codes(result, last - first)
         if low is not None:
             low[first:last] = pack_nibbles(codes & np.uint8(15))

@@ -15,7 +15,7 @@ from edgec.compress.calibration.walk import Walk
 from edgec.compress.dequantize import dequantize
 from edgec.compress.finite import check_finite
 from edgec.compress.matrix import pack_matrix
-from edgec.compress.quantize import QUANTIZERS, InputStatistics
+from edgec.compress.quantize import QUANTIZERS, Healed, InputStatistics, QuantizedRows, Quantizer
 from edgec.compress.reuse import TensorStore
 from edgec.errors import ModelError
 from edgec.ir.compressed import GROUP, CompressedModel, PackedTensor
@@ -33,15 +33,16 @@ def compress(
     plan: Plan,
     *,
     samples: Sequence[Sample] | None = None,
+    healed: Mapping[str, QuantizedRows] | None = None,
     store: Store | None = None,
     source_key: str = "",
     progress: Progress | None = None,
 ) -> CompressedModel:
     """Quantize every initializer to which `plan` gives less than 32 bits; check that the others are finite.
 
-    `samples` is what quantizers that look at inputs are calibrated on, see `needs_samples`. Tensors that
-    `store` has are taken from there, others are kept there as soon as they are done; `source_key` tells the
-    weights and the graph of `model` from all others. One initializer is
+    `samples` is what quantizers that look at inputs are calibrated on, see `needs_samples`; `healed` has the codes of
+    the tensors whose quantizer is "healed". Other tensors that `store` has are taken from there, or kept there as soon
+    as they are done; `source_key` tells the weights and the graph of `model` from all others. One initializer is
     held as float at a time, and while calibrating also those of one wave. `report` has `tensors`
     (per name: bits, quantizer, rows, columns, bytes, relative_rmse, max_abs and, where calibrated,
     relative_output_error) and totals. Raises
@@ -72,7 +73,7 @@ def compress(
 
     calibrated = [tensor for tensor in plan.tensors if _needs_inputs(tensor)]
     plain = [tensor for tensor in plan.tensors if tensor.bits != 32 and not _needs_inputs(tensor)]
-    reuse = TensorStore(store, source_key, uses)
+    reuse = TensorStore(None if healed else store, source_key, uses)  # codes from healing are in no key
     reuse.plain(plain)
     for name in names:
         tensor_plan = plan.tensor(name)
@@ -83,7 +84,7 @@ def compress(
         if tensor_plan is None or tensor_plan.bits == 32:
             check_finite(model, name)
         else:
-            packed[name] = reuse.load(name) or _packed(model, tensor_plan, uses[name], None, reuse)
+            packed[name] = _packed(model, tensor_plan, uses[name], None, reuse, (healed or {}).get(name))
         finished(name)
     if calibrated:
         if not samples:
@@ -140,7 +141,7 @@ def needs_samples(plan: Plan) -> bool:
 
 
 def _needs_inputs(tensor: TensorPlan) -> bool:
-    return tensor.bits != 32 and QUANTIZERS[tensor.quantizer].needs != "nothing"
+    return tensor.bits != 32 and tensor.quantizer != Healed.name and QUANTIZERS[tensor.quantizer].needs != "nothing"
 
 
 def _size(model: ModelIR, name: str) -> int:
@@ -173,6 +174,8 @@ def _check_plan(planned: TensorPlan, use: WeightUse | None) -> None:
             f"the plan gives `{name}` {bits} bits, groups of {planned.group_size} and the scheme "
             f"`{planned.scheme}`, expected 2 to 8 bits, groups of {GROUP} and `asymmetric`"
         )
+    if planned.quantizer == Healed.name:
+        return
     if planned.quantizer not in QUANTIZERS:
         raise ModelError(f"the plan gives `{name}` the quantizer `{planned.quantizer}`, expected {_QUANTIZER_NAMES}")
     if QUANTIZERS[planned.quantizer].needs != "nothing" and not use.uses_per_run:
@@ -183,10 +186,26 @@ def _check_plan(planned: TensorPlan, use: WeightUse | None) -> None:
 
 
 def _packed(
-    model: ModelIR, planned: TensorPlan, use: WeightUse, inputs: InputStatistics | None, reuse: TensorStore
+    model: ModelIR,
+    planned: TensorPlan,
+    use: WeightUse,
+    inputs: InputStatistics | None,
+    reuse: TensorStore,
+    healed: QuantizedRows | None = None,
 ) -> PackedTensor:
+    kept = reuse.load(planned.name) if inputs is None else None  # calibrated ones were looked for before
+    if kept is not None:
+        return kept
     matrix = use.to_matrix(_array(model, planned.name))
-    quantizer = QUANTIZERS[planned.quantizer](planned.bits, inputs)
+    if planned.quantizer == Healed.name:
+        if healed is None:
+            raise ModelError(
+                f"the plan takes the codes of `{planned.name}` from healing, and nothing was healed",
+                hint="heal with `--heal-steps`, or take another `quantizer`",
+            )
+        quantizer: Quantizer = Healed(planned.bits, None, healed)
+    else:
+        quantizer = QUANTIZERS[planned.quantizer](planned.bits, inputs)
     packed = pack_matrix(planned.name, matrix, quantizer, lambda row, column: _array_index(use, row, column))
     reuse.save(packed)
     return packed

@@ -4,12 +4,14 @@ from edgec.eval.language import Comparison, Perplexity, compare, perplexity
 from edgec.eval.reference import ReferenceDecoder, ReferenceGraph, open_reference
 from edgec.eval.similarity import read_pairs, spearman, sts_spearman
 from edgec.eval.vision import detection_agreement, read_index, read_pictures, top1
+from edgec.eval.vocabulary import RestrictedDecoder
 
 __all__ = [
     "Comparison",
     "Perplexity",
     "ReferenceDecoder",
     "ReferenceGraph",
+    "RestrictedDecoder",
     "compare",
     "detection_agreement",
     "open_reference",

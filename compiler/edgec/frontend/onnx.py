@@ -15,6 +15,7 @@ from edgec.frontend.onnx_external import check_external_data
 from edgec.frontend.onnx_ops import op_problems
 from edgec.frontend.onnx_opset import opset_of, upgrade
 from edgec.frontend.problems import Problem, refuse
+from edgec.frontend.towers import split_towers
 from edgec.ir.model import ModelFacts, ModelIR
 
 _FLOATS = (
@@ -27,7 +28,7 @@ _FLOATS = (
 
 def check(path: Path, *, supported_ops: Collection[str] | None = None) -> list[Problem]:
     """Every operator and input type that cannot be compiled; reads no external data."""
-    return _problems(_read(path), supported_ops)
+    return _problems(read_proto(path), supported_ops)
 
 
 def load(
@@ -43,7 +44,7 @@ def load(
     operators of the target; None leaves their check to the target. Symbolic dimensions keep their
     names. Raises `UnsupportedError`, `UnsafePathError`, `CorruptFileError` or `ModelError`.
     """
-    proto = _read(path)
+    proto = read_proto(path)
     refuse(path.name, _problems(proto, supported_ops))
     external = check_external_data(proto, path.parent)
     model = onnx_ir.from_proto(upgrade(proto))
@@ -61,10 +62,11 @@ def load(
         task=task,
     )
     ir.verify()
-    return ir
+    return split_towers(ir)
 
 
-def _read(path: Path) -> onnx.ModelProto:
+def read_proto(path: Path) -> onnx.ModelProto:
+    """The file without external data. Raises `CorruptFileError`."""
     try:
         proto = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's own error classes have no types

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgec.errors import ModelError, UnsupportedError
-from edgec.frontend import gguf, hf, hub, onnx, task_model
+from edgec.frontend import encoder_decoder, gguf, hf, hub, ocr, onnx, speech, task_model
 from edgec.frontend.families import FAMILIES
 from edgec.frontend.files import read_json
 from edgec.frontend.problems import Problem
+from edgec.frontend.signatures import recognized
 from edgec.frontend.tasks import read_task
 from edgec.ir.model import ModelIR
 
@@ -23,7 +24,7 @@ _SUFFIXES: dict[str, Literal["gguf", "onnx"]] = {".gguf": "gguf", ".onnx": "onnx
 
 @dataclass(frozen=True)
 class _Source:
-    kind: Literal["decoder", "task", "gguf", "onnx"]
+    kind: Literal["decoder", "task", "gguf", "onnx", "ocr", "speech"]
     path: Path
     name: str | None = None  # where the path says nothing
 
@@ -45,16 +46,23 @@ def load(
     Raises `UnsupportedError` when `check` finds problems, and `ModelError` when the source makes no
     sense, both before any weight is read.
     """
-    found = _resolve(source)
-    name = name or found.name
     description, task = _task(task)
+    found = _resolve(source, description["type"] if description else task)
+    name = name or found.name
     match found.kind:
         case "decoder":
             return hf.load(found.path, name=name)
         case "gguf":
             return gguf.load(found.path, name=name)
         case "onnx":
-            return onnx.load(found.path, name=name, task=description, supported_ops=supported_ops)
+            model = onnx.load(found.path, name=name, task=description, supported_ops=supported_ops)
+            return recognized(model) if model.task is None else model
+        case "ocr":
+            return ocr.load(found.path, name=name, description=description, supported_ops=supported_ops)
+        case "speech":
+            files = encoder_decoder.find(found.path)
+            assert files is not None
+            return speech.load(found.path, files, name=name, description=description, supported_ops=supported_ops)
         case "task":
             return task_model.load(
                 found.path, name=name, task=task, description=description, supported_ops=supported_ops
@@ -68,7 +76,8 @@ def check(
 
     Reads no weight, but downloads a hub id's files.
     """
-    found = _resolve(source)
+    description, task = _task(task)
+    found = _resolve(source, description["type"] if description else task)
     match found.kind:
         case "decoder":
             return hf.check(found.path)
@@ -76,8 +85,14 @@ def check(
             return gguf.check(found.path)
         case "onnx":
             return onnx.check(found.path, supported_ops=supported_ops)
+        case "ocr":
+            return ocr.check(found.path, supported_ops=supported_ops)
+        case "speech":
+            files = encoder_decoder.find(found.path)
+            assert files is not None
+            return speech.check(files, supported_ops=supported_ops)
         case "task":
-            return task_model.check(found.path, task=_task(task)[1], supported_ops=supported_ops)
+            return task_model.check(found.path, task=task, supported_ops=supported_ops)
 
 
 def _task(task: str | None) -> tuple[dict[str, Any] | None, str | None]:
@@ -87,7 +102,7 @@ def _task(task: str | None) -> tuple[dict[str, Any] | None, str | None]:
     return None, task
 
 
-def _resolve(source: str | Path) -> _Source:
+def _resolve(source: str | Path, task: str | None) -> _Source:
     path = Path(source)
     try:
         exists = path.exists()
@@ -96,7 +111,7 @@ def _resolve(source: str | Path) -> _Source:
             raise ModelError(f"`{source}` cannot be read: {os.strerror(error.errno or 0)}") from error
         exists = False
     if exists:
-        return _local(path)
+        return _Source("ocr", path) if task == ocr.TASK and path.is_dir() else _local(path)
     hub_source = hub.parse(str(source)) if isinstance(source, str) else None
     if hub_source is None:
         raise ModelError(f"`{source}` does not exist", hint=f"a model is {_KNOWN}")
@@ -117,6 +132,8 @@ def _local(path: Path) -> _Source:
 
 
 def _directory(path: Path) -> _Source:
+    if encoder_decoder.find(path) is not None:
+        return _Source("speech", path)
     if (path / "config.json").is_file():
         config = read_json(path / "config.json")
         bare_family = not config.get("architectures") and config.get("model_type") in FAMILIES

@@ -10,8 +10,10 @@ from typing import Any
 from edgec.frontend import onnx, optimum
 from edgec.frontend.files import model_card_license, read_json, source_sha256
 from edgec.frontend.hf_tokenizer import read_tokenizer, tokenizer_files
+from edgec.frontend.image_input import fix_image_input
 from edgec.frontend.problems import Problem
 from edgec.frontend.tasks import describe_task, infer_task
+from edgec.frontend.towers import split_towers
 from edgec.ir.model import ModelIR
 
 _GRAPHS = ("model.onnx", "onnx/model.onnx")
@@ -59,8 +61,11 @@ def load(
         settings = [folder / setting for setting in _SETTINGS if (folder / setting).is_file()]
         sources = [*optimum.weight_files(folder), *settings, *tokenizer_files(folder)]
         facts = dataclasses.replace(model.facts, source_format="optimum", source_sha256=source_sha256(sources))
-    vocabulary = config.get("vocab_size")
-    return dataclasses.replace(
+    fix_image_input(model.model, described, config)
+    text = config.get("text_config")
+    settings_of_text = text if isinstance(text, dict) else config
+    vocabulary = settings_of_text.get("vocab_size")
+    named = dataclasses.replace(
         model,
         facts=dataclasses.replace(
             facts,
@@ -68,8 +73,9 @@ def load(
             architecture=str(config.get("model_type", "onnx")),
             license=model_card_license(folder),
         ),
-        tokenizer=read_tokenizer(folder, config, eos_token_ids=(), vocabulary=vocabulary)
+        tokenizer=read_tokenizer(folder, settings_of_text, eos_token_ids=(), vocabulary=vocabulary)
         if isinstance(vocabulary, int)
         else None,
         task=described,
     )
+    return split_towers(named)

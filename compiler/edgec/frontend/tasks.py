@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgec.errors import CorruptFileError, ModelError, UnsupportedError
+from edgec.frontend import towers
 from edgec.frontend.files import inside, read_json
 
 # Suffix of the architecture in `config.json` -> name of the task, as Optimum calls it.
@@ -22,6 +23,7 @@ ARCHITECTURE_TASKS = {
     "ForSemanticSegmentation": "semantic-segmentation",
     "ForAudioClassification": "audio-classification",
     "ForMultipleChoice": "multiple-choice",
+    "ForZeroShotImageClassification": "zero-shot-image-classification",
     "Model": "feature-extraction",
 }
 _INTERPOLATION = {2: "bilinear", 3: "bicubic"}
@@ -46,6 +48,14 @@ def describe_task(folder: Path, config: Mapping[str, Any], task: str) -> dict[st
     """Pre- and post-processing of a task; `{"type": task}` where a runtime has none."""
     if task == "feature-extraction" and (folder / "modules.json").is_file():
         return _embedding(folder, config)
+    text = config.get("text_config")
+    if task in ("feature-extraction", "zero-shot-image-classification") and isinstance(text, dict):
+        image = _image(folder)
+        return (
+            {"type": towers.TASK, "text": {"max_length": _max_length(folder, text)}, "image": image}
+            if image
+            else {"type": "tensors"}
+        )
     if task == "image-classification":
         image = _image(folder)
         return (

@@ -2,13 +2,14 @@
 
 from edgec.ir.compressed import CompressedModel, PackedTensor
 from edgec.ir.lowered import EntryPoint, KVLayout, LoweredModule, MemoryPlan, Region, TensorSlot, WeightPlacement
-from edgec.ir.model import DecoderFacts, ModelFacts, ModelIR, TokenizerAssets
+from edgec.ir.model import DecoderFacts, GraphPart, ModelFacts, ModelIR, TokenizerAssets
 from edgec.ir.plan import KVPlan, Plan, Prediction, TensorPlan
 
 __all__ = [
     "CompressedModel",
     "DecoderFacts",
     "EntryPoint",
+    "GraphPart",
     "KVLayout",
     "KVPlan",
     "LoweredModule",

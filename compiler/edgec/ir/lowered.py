@@ -43,6 +43,8 @@ class EntryPoint:
 
     name: str
     parameters: tuple[str, ...]
+    inputs: tuple[str, ...] = ()  # of a graph: names of the slots that it reads and writes
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

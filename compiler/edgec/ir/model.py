@@ -60,7 +60,7 @@ named as in Llama's checkpoints, whatever the source (i counts layers); those in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -112,6 +112,21 @@ class TokenizerAssets:
 
 
 @dataclass(frozen=True)
+class GraphPart:
+    """One of several graphs in a model: what a call gives and wants, by names of the ONNX graph's inputs and outputs.
+
+    The nodes between belong to it; parts share what they have in common, weights above all. What follows from the
+    inputs of the part that it `follows` alone is computed by that part and kept in memory. `state` are tensors that
+    stay in memory too: an output and the input that it is in the next call, longer by what the call appended.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    follows: str | None = field(default=None, kw_only=True)
+    state: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+
+
+@dataclass(frozen=True)
 class ModelIR:
     """A model between stages. `verify()` raises `ModelError` when a convention is broken."""
 
@@ -122,6 +137,13 @@ class ModelIR:
     tokenizer: TokenizerAssets | None = None
     generation: Mapping[str, Any] = field(default_factory=dict)  # snake_case defaults
     task: Mapping[str, Any] | None = None  # pre/post-processing as data, see docs/bundle-format.md
+    parts: Mapping[str, GraphPart] = field(default_factory=dict)  # by name; empty: the graph is one part, `run`
+
+    def graph_parts(self) -> Mapping[str, GraphPart]:
+        """`parts`, or the one that is the whole graph."""
+        graph = self.model.graph
+        inputs, outputs = (tuple(value.name or "" for value in side) for side in (graph.inputs, graph.outputs))
+        return self.parts or {"run": GraphPart(inputs, outputs)}
 
     def verify(self) -> None:
         from edgec.errors import ModelError
@@ -134,6 +156,24 @@ class ModelIR:
             raise ModelError(f"`{self.facts.name}` uses ONNX opset {opset}, the pipeline works on 23 and up")
         if self.decoder is not None:
             self._verify_decoder(self.decoder)
+        self._verify_parts()
+
+    def _verify_parts(self) -> None:
+        from edgec.errors import ModelError
+
+        graph = self.model.graph
+        for name, part in self.parts.items():
+            inputs, outputs = (*part.inputs, *part.state.values()), (*part.outputs, *part.state)
+            for side, names, values in (("input", inputs, graph.inputs), ("output", outputs, graph.outputs)):
+                known = {value.name for value in values}
+                for missing in [given for given in names if given not in known]:
+                    raise ModelError(f"the part `{name}` of `{self.facts.name}` has no {side} `{missing}`")
+            if part.follows is not None and part.follows not in self.parts:
+                raise ModelError(f"the part `{name}` of `{self.facts.name}` follows `{part.follows}`, which is none")
+            before = self.parts[part.follows].inputs if part.follows is not None else ()
+            foreign = inputs_of(graph, [value for value in graph.outputs if value.name in outputs]) - {*inputs, *before}
+            if foreign:
+                raise ModelError(f"the part `{name}` of `{self.facts.name}` also needs the input `{min(foreign)}`")
 
     def _verify_decoder(self, decoder: DecoderFacts) -> None:
         from edgec.errors import ModelError
@@ -151,3 +191,31 @@ class ModelIR:
                 raise ModelError(f"`{self.facts.name}` has the {side} {names}, a decoder of its facts {wanted[side]}")
         if len(decoder.windows) not in (0, decoder.layers):
             raise ModelError(f"`{self.facts.name}` has windows of {len(decoder.windows)} layers, not {decoder.layers}")
+
+
+def inputs_of(graph: onnx_ir.Graph, values: Sequence[onnx_ir.Value]) -> set[str]:
+    """Names of the graph inputs that `values` depend on."""
+    wanted = list(values)
+    seen: set[onnx_ir.Value] = set()
+    while wanted:
+        value = wanted.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        node = value.producer()
+        if node is not None:
+            wanted += _read_by(node)
+    return {value.name or "" for value in graph.inputs if value in seen}
+
+
+def _read_by(node: onnx_ir.Node) -> list[onnx_ir.Value]:
+    """Inputs of a node, and what the bodies of its control flow read from outside."""
+    values = [value for value in node.inputs if value is not None]
+    for attribute in node.attributes.values():
+        if attribute.type in (onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS):
+            bodies = attribute.as_graphs() if attribute.type == onnx_ir.AttributeType.GRAPHS else [attribute.as_graph()]
+            for body in bodies:
+                for inner in body:
+                    values += _read_by(inner)
+                values += list(body.outputs)
+    return values

@@ -19,7 +19,7 @@ PAGE_TOKENS = 64  # of the KV cache; memory grows by pages
 BLOCK_TOKENS = 16  # that lie side by side in a page; contexts are multiples of it
 VARIANTS = ("simd128", "relaxed", "relaxed16", "simd128-threads", "relaxed-threads", "relaxed16-threads")
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)  # of quantized weights
-QuantizerName = Literal["none", "rtn", "irtn", "hqq", "gptq"]
+QuantizerName = Literal["none", "rtn", "irtn", "hqq", "gptq", "healed"]
 PROBE_BITS = 3  # at which the loss of each matrix is measured before bits are allocated
 CALIBRATED_QUANTIZERS = ("irtn", "gptq")  # those that look at what a matrix is multiplied with
 
@@ -61,6 +61,41 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class SlimTrial:
+    """A mix that was tried, and what it lost before any healing (`edgec.slim.measure`)."""
+
+    vocabulary: int  # tokens, 0 for all
+    removed_blocks: int
+    mlp_share: float  # of the features of MLPs that stay
+    head_groups: int  # groups of attention heads that stay, 0 for all
+    mean_bits: float  # of the codes of the matrices that stay
+    loss: float
+
+
+@dataclass(frozen=True)
+class SlimPlan:
+    """What was taken away before bits were given to what is left."""
+
+    vocabulary: int  # tokens that stay, 0 for all
+    vocabulary_sha256: str  # over their ids as text, empty for all: another calibration text would choose others
+    removed_blocks: tuple[int, ...]  # residual blocks, counted from 0; the layers of a decoder
+    mlp_share: float
+    head_groups: int
+    weight_bytes: int  # budget of all weights as stored, 0 where there was none
+    reason: str
+    trials: tuple[SlimTrial, ...] = ()  # the best first
+
+
+@dataclass(frozen=True)
+class HealPlan:
+    """How the slimmed model was trained to be like the original again."""
+
+    steps: int
+    before: float  # the loss (`edgec.heal.loss`) of the model as planned
+    after: float
+
+
+@dataclass(frozen=True)
 class Plan:
     model: str
     profile: str
@@ -74,6 +109,8 @@ class Plan:
     activation_bits: int  # 8, or 32 when everything stays float
     prediction: Prediction
     reasons: tuple[str, ...] = ()
+    slim: SlimPlan | None = None
+    heal: HealPlan | None = None
     format: int = PLAN_FORMAT
 
     def tensor(self, name: str) -> TensorPlan | None:
@@ -121,6 +158,8 @@ class Plan:
             yield f"`prefill_chunk` is {self.prefill_chunk}, expected 1 to {self.context_length} tokens"
         if self.kv is None and (self.context_length or self.prefill_chunk):
             yield "`context_length` and `prefill_chunk` are for decoders, which have a `kv`"
+        if self.slim is not None:
+            yield from _slim_problems(self.slim)
         for name, size in self.dims.items():
             if size < 1:
                 yield f"`dims.{name}` is {size}, expected a positive number"
@@ -147,6 +186,13 @@ class Plan:
         assert isinstance(plan, cls)
         plan.verify()
         return plan
+
+
+def _slim_problems(slim: SlimPlan) -> typing.Iterator[str]:
+    if slim.vocabulary < 0 or slim.head_groups < 0 or slim.weight_bytes < 0 or min(slim.removed_blocks, default=0) < 0:
+        yield "`slim` has a negative number"
+    if not 0 < slim.mlp_share <= 1:
+        yield f"`slim.mlp_share` is {slim.mlp_share}, expected more than 0, up to 1"
 
 
 def _decode(kind: Any, data: Any, path: str) -> Any:
@@ -195,4 +241,16 @@ def _decode_dataclass(kind: Any, data: Any, path: str) -> Any:
     return kind(**{key: _decode(hints[key], value, prefix + key) for key, value in data.items()})
 
 
-__all__ = ["PLAN_FORMAT", "VARIANTS", "WEIGHT_BITS", "KVPlan", "Plan", "Prediction", "QuantizerName", "TensorPlan"]
+__all__ = [
+    "PLAN_FORMAT",
+    "VARIANTS",
+    "WEIGHT_BITS",
+    "HealPlan",
+    "KVPlan",
+    "Plan",
+    "Prediction",
+    "QuantizerName",
+    "SlimPlan",
+    "SlimTrial",
+    "TensorPlan",
+]

@@ -33,7 +33,11 @@ def fix_inputs(model: ModelIR, values: Mapping[str, npt.ArrayLike]) -> ModelIR:
         value.const_value = ir.tensor(_converted(value, np.asarray(given)), name=name)
         value.shape = ir.Shape(value.const_value.shape.numpy())
         graph.register_initializer(value)
-    return dataclasses.replace(model, model=result)
+    parts = {
+        name: dataclasses.replace(part, inputs=tuple(given for given in part.inputs if given not in values))
+        for name, part in model.parts.items()
+    }
+    return dataclasses.replace(model, model=result, parts=parts)
 
 
 def _converted(value: ir.Value, array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:

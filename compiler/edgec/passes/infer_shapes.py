@@ -29,19 +29,29 @@ class InferShapes(GraphPass):
 
 def infer(graph: ir.Graph) -> None:
     """Sets `shape`, `dtype` and, where known, `meta[CONTENT]` of every value of `graph`."""
+    prepare(graph)
+    opset = graph.opset_imports.get("", 23)
+    for node in graph:
+        infer_node(node, opset)
+
+
+def prepare(graph: ir.Graph) -> None:
+    """The same for inputs and constants, from which everything else follows."""
     _name_free_dimensions(graph)
     for value in graph.initializers.values():
         _from_constant(value)
-    opset = graph.opset_imports.get("", 23)
-    for node in graph:
-        if node.domain != "":
-            continue
-        if node.op_type not in shape_rules.RULES:
-            infer_by_schema(node, opset)
-            continue
-        context = Context(node, [_shape(v) for v in node.inputs], [content_of(v) for v in node.inputs])
-        _infer_types(node)
-        _infer_outputs(context)
+
+
+def infer_node(node: ir.Node, opset: int) -> None:
+    """The same for the outputs of a node whose inputs are done."""
+    if node.domain != "":
+        return
+    if node.op_type not in shape_rules.RULES:
+        infer_by_schema(node, opset)
+        return
+    context = Context(node, [_shape(v) for v in node.inputs], [content_of(v) for v in node.inputs])
+    _infer_types(node)
+    _infer_outputs(context)
 
 
 def content_of(value: ir.Value | None) -> Content | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ from edgec.passes.base import (
     shape_of,
     unique_name,
 )
+from edgec.passes.expand_contrib import ExpandContrib
 from edgec.passes.expand_functions import ExpandFunctions
 from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.shape_context import axis_of
@@ -39,7 +41,8 @@ class InlineControlFlow(GraphPass):
             done = [node for node in list(model.graph) if _INLINERS.get(_key(node), _leave)(model.graph, node)]
             if not done:
                 break
-            ExpandFunctions().rewrite(model)  # those within branches and loops
+            ExpandContrib().rewrite(model)  # those within branches and loops
+            ExpandFunctions().rewrite(model)
             modified = True
         return modified
 
@@ -148,20 +151,28 @@ def _check_steps(node: ir.Node, count: int) -> None:
 
 def _spliced(graph: ir.Graph, anchor: ir.Node, body: ir.Graph, inputs: Values) -> list[ir.Value]:
     """The nodes of `body` moved before `anchor`, reading `inputs`; the values that it returns."""
+    results = list(body.outputs)
+    body.outputs.clear()  # before anything of the outer graph could become one of them
+    standing: dict[ir.Value, ir.Value] = {}
     for formal, actual in zip(body.inputs, inputs, strict=False):
         if actual is None:
             raise UnsupportedError(f"`{anchor.op_type}` ({anchor.name}) lacks the input `{formal.name}`")
-        formal.replace_all_uses_with(actual, replace_graph_outputs=True)
+        standing[formal] = actual
     for name, value in list(body.initializers.items()):
         tensor = value.const_value
         assert tensor is not None
-        value.replace_all_uses_with(add_initializer(graph, name, tensor), replace_graph_outputs=True)
-    results = list(body.outputs)
-    body.outputs.clear()
+        standing[value] = add_initializer(graph, name, tensor)
+    for old, new in standing.items():
+        old.replace_all_uses_with(new)
+    results = [standing.get(value, value) for value in results]
     taken = {value.name for node in graph for value in node.outputs}
+    names = {node.name for node in graph}
     nodes = list(body)
     body.remove(nodes)
     for node in nodes:
+        if node.name in names:
+            node.name = next(name for i in itertools.count() if (name := f"{node.name}_{i}") not in names)
+        names.add(node.name)
         for output in node.outputs:
             if output.name in taken:
                 output.name = unique_name(graph, output.name or node.op_type.lower())
@@ -186,6 +197,19 @@ def _finish(node: ir.Node, results: Values) -> None:
     graph = node.graph
     assert isinstance(graph, ir.Graph)
     graph.remove(node, safe=True)
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            _let_go(attribute.as_graph())
+
+
+def _let_go(body: ir.Graph) -> None:
+    """What is not taken over reads nothing any more, so that the rest can go too."""
+    for node in body:
+        for index in range(len(node.inputs)):
+            node.replace_input_with(index, None)
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                _let_go(attribute.as_graph())
 
 
 _INLINERS = {"If": _if, "Loop": _loop, "Scan": _scan}

@@ -11,6 +11,7 @@ from edgec.errors import ModelError
 from edgec.ir.model import ModelIR
 from edgec.passes.base import GraphPass, verify
 from edgec.passes.channels_last import ChannelsLast
+from edgec.passes.expand_contrib import ExpandContrib
 from edgec.passes.expand_functions import ExpandFunctions
 from edgec.passes.fold_batch_norm import FoldBatchNorm
 from edgec.passes.fold_constants import FoldConstants
@@ -33,6 +34,7 @@ from edgec.passes.simplify_arithmetic import SimplifyArithmetic
 PIPELINE: tuple[type[GraphPass], ...] = (
     InlineFunctions,
     LiftConstants,
+    ExpandContrib,
     ExpandFunctions,
     InferShapes,
     FoldConstants,

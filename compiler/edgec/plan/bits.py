@@ -19,8 +19,10 @@ TINY = 1024  # weights; at 4 bytes each they weigh less than a quantized matrix 
 SMALL_CONVOLUTION = 8192  # weights; a detector's narrow layers move boxes at 7 bits and weigh next to nothing
 SMALL_TABLE = 1 << 18  # weights; 8 bits of such a table cost at most 128 KiB more than 4
 WIDEST_GPTQ = 4096  # columns; of more, factors of the second moment take minutes and more than 2 GB
+SMALL_RECURRENT = 1 << 20  # weights; 4 MiB of floats
 SMALL_MODEL = 8 << 20  # weights; 8 bits of such a model cost at most 4 MiB more than 4
 
+_RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 _ROUTER = ".mlp.router.weight"  # see `ir/model.py`
 _HEAD = "lm_head: 4 bits cost 5% perplexity, 6 bits 0.5%"
 
@@ -37,7 +39,7 @@ def tensor_plans(
     `calibrated` says whether there will be calibration data; `allocated` has the bits that a target allows.
     """
     uses = weight_uses(model.model)
-    choose = _Rules(model, uses).choose
+    rules = _Rules(model, uses)
     plans = []
     for name, value in model.model.graph.initializers.items():
         tensor = value.const_value
@@ -56,10 +58,14 @@ def tensor_plans(
             plans.append(_float(name, "asked for"))
         elif bits is not None:
             plans.append(_packed(use, bits, "asked for", quantizer, calibrated))
+        elif rules.recurrent:
+            plans.append(
+                _float(name, "small recurrent network: what it remembers adds up errors, and it weighs little")
+            )
         elif "conv" in use.roles and use.elements <= SMALL_CONVOLUTION:
             plans.append(_float(name, f"narrow convolution ({use.elements} weights)"))
         else:
-            plans.append(_packed(use, *choose(use), quantizer, calibrated))
+            plans.append(_packed(use, *rules.choose(use), quantizer, calibrated))
     return tuple(plans)
 
 
@@ -74,6 +80,9 @@ class _Rules:
     def __init__(self, model: ModelIR, uses: Mapping[str, WeightUse]) -> None:
         self.vocabulary = model.decoder.vocabulary if model.decoder else None
         self.convolutional = _is_convolutional(uses)
+        self.writes = any(part.follows is not None for part in model.parts.values())
+        recurrent = any(node.op_type in _RECURRENT and node.domain == "" for node in model.model.graph)
+        self.recurrent = recurrent and sum(use.elements for use in uses.values()) <= SMALL_RECURRENT
         self.small = sum(use.elements for use in uses.values()) <= SMALL_MODEL
 
     def choose(self, use: WeightUse) -> tuple[int, str]:
@@ -83,6 +92,8 @@ class _Rules:
             return 7, "classifier of a convolutional network"
         if self.small:
             return 8, "small model: 8 bits cost little download, and it has no redundancy to lose"
+        if self.writes:
+            return 8, "encoder and decoder: at 4 bits transcripts of Moonshine tiny get other words and punctuation"
         if self.vocabulary is not None and use.rows == self.vocabulary and "linear" in use.roles:
             return 6, _HEAD
         if self.vocabulary is not None and use.rows != self.vocabulary and "embedding" in use.roles:

@@ -11,7 +11,12 @@ from edgec.errors import UsageError
 from edgec.ir.model import ModelIR
 
 _DEFAULT_SEQUENCE = 256
+_DEFAULT_LINE = 160  # steps of 8 pixels: a line of some 80 letters
 _PATTERNS = (
+    (re.compile(r"^det_(rows|columns)$"), "steps"),
+    (re.compile(r"^rec_columns$"), "line"),
+    (re.compile(r"^samples$"), "samples"),
+    (re.compile(r"^past$"), "past"),
     (re.compile(r"batch|^n$", re.I), "batch"),
     (re.compile(r"seq|length|token|past|^s$|^l$", re.I), "sequence"),
     (re.compile(r"height|^h$", re.I), "height"),
@@ -57,11 +62,20 @@ def bounds(model: ModelIR, given: Mapping[str, int] | None) -> tuple[dict[str, i
 def _default(name: str, task: Mapping[str, Any], model: str) -> tuple[int, str]:
     kind = next((kind for pattern, kind in _PATTERNS if pattern.search(name)), None)
     image = task.get("image") or {}
+    longest = task.get("max_length") or (task.get("text") or {}).get("max_length")
     if kind == "batch":
         return 1, "one input at a time on a device"
-    if kind == "sequence" and task.get("max_length"):
-        return int(task["max_length"]), "the model's own longest input"
-    if kind == "sequence":
+    if kind == "steps":
+        return -(-int(task["detect"]["longest"]) // 32), "the longest side in steps of 32 pixels"
+    if kind == "line":
+        return _DEFAULT_LINE, "a line of text in steps of 8 pixels; `max_dims` changes it"
+    if kind == "samples" and task.get("window_seconds"):
+        return int(task["window_seconds"] * task["sample_rate"]), f"{task['window_seconds']} seconds at a time"
+    if kind == "past" and task.get("max_tokens"):
+        return int(task["max_tokens"]) - 1, "the model's own longest answer"
+    if kind in ("sequence", "samples", "past") and longest:
+        return int(longest), "the model's own longest input"
+    if kind in ("sequence", "samples", "past"):
         return _DEFAULT_SEQUENCE, "a page of text; `max_dims` changes it"
     if kind in ("height", "width") and image.get(kind):
         return int(image[kind]), "the model's own image size"

@@ -132,16 +132,17 @@ def _check_choices(
 
 @dataclass(frozen=True)
 class Target:
-    """How large the weights may be: bytes of the whole download, or bits per weight of the matrices."""
+    """How large the weights may be: bytes of the whole download, bits per weight of the matrices, or bytes of all
+    weights as stored."""
 
     bytes: int | None = None
     bits_per_weight: float | None = None
+    weight_bytes: int | None = None
 
 
 def _matrix_budget(model: ModelIR, target: Target, losses: Mapping[str, float], uses: Mapping[str, WeightUse]) -> int:
     """Bytes for the matrices in `losses`, with their scales and zero points."""
-    if target.bytes is None:
-        assert target.bits_per_weight is not None
+    if target.bits_per_weight is not None:
         return int(target.bits_per_weight * sum(uses[name].elements for name in losses) / 8)
     tokenizer = len(model.tokenizer.tokenizer_json) if model.tokenizer else 0
     floats = sum(
@@ -149,6 +150,9 @@ def _matrix_budget(model: ModelIR, target: Target, losses: Mapping[str, float], 
         for name, value in model.model.graph.initializers.items()
         if value.const_value is not None and name not in losses
     )
+    if target.weight_bytes is not None:
+        return target.weight_bytes - floats
+    assert target.bytes is not None
     return target.bytes - tokenizer - memory.MODULE_BYTES - floats
 
 

@@ -6,6 +6,7 @@ import html
 
 from edgec.report import svg
 from edgec.report.data import REGIONS, Report
+from edgec.report.slimming import slimming_section
 from edgec.report.units import mebibytes, millions
 
 STYLE = """
@@ -40,7 +41,15 @@ _REGION_NAME = {"kv": "conversation (KV cache)", "static": "program data", "cont
 def render(report: Report) -> str:
     """The page, UTF-8 text."""
     title = f"{report.model} for {report.plan.profile}"
-    sections = [_head(report), _memory(report), _layers(report), _errors(report), _reasons(report), _tensors(report)]
+    sections = [
+        _head(report),
+        _memory(report),
+        _layers(report),
+        _errors(report),
+        slimming_section(report.plan),
+        _reasons(report),
+        _tensors(report),
+    ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'

@@ -26,7 +26,7 @@ from edgec.bundle.manifest import Manifest, Slot
 from edgec.errors import RunError
 from edgec.run.decoder import DecoderState, Logits
 from edgec.run.engine import Engine, numpy_dtype
-from edgec.run.graph import run_graph
+from edgec.run.graph import Graph, open_graph
 
 PROMPT_TOKENS = 9  # a full tile of rows and one more, so that tails are computed too
 STEPS = 3  # after the prompt, and two decoded tokens
@@ -73,10 +73,10 @@ def self_test(engine: Engine, state: DecoderState | None) -> SelfTest:
             found += _compare(f"logits after {count} tokens", step.sha256, kept, _sha256("float32", logits), values)
             compared += 1
     elif isinstance(golden, GraphGolden):
-        arrays = run_graph(engine, _inputs(engine.manifest, golden.dims))
-        for slot, expected in zip(engine.manifest.outputs, golden.outputs, strict=True):
-            output = _golden_output(slot, arrays[slot.name])
-            name = f"output `{slot.name}`"
+        several = len(engine.manifest.graphs) > 1
+        for (graph, slot, array), expected in zip(_run_graphs(engine, golden.dims), golden.outputs, strict=True):
+            output = _golden_output(slot, array)
+            name = f"output `{slot.name}` of `{graph}`" if several else f"output `{slot.name}`"
             found += _compare(name, expected.sha256, expected.values, output.sha256, output.values)
             compared += 1
     passed = None if golden is None else not found
@@ -91,32 +91,48 @@ def make_golden(bundle: Bundle) -> Golden | None:
     undefined. A graph may trap or read outside its tensors where inputs are indices or divisors, for
     which zeros and ones are no good. A decoder has no such excuse: raises `RunError`.
     """
+    if bundle.manifest.model.kind == "graph":
+        return _try(bundle, GREATEST_DIM) or _try(bundle, None)
+    with Engine(bundle, variant="simd128", threads=1) as engine:
+        first, again = _twice(engine, None)
+    if first != again:
+        raise RunError(
+            f"the logits of `{bundle.manifest.model.name}` depend on what lay in the memory before",
+            hint="this is a mistake of edgec; please report it with the model",
+        )
+    return first
+
+
+def _try(bundle: Bundle, greatest: int | None) -> Golden | None:
     with Engine(bundle, variant="simd128", threads=1) as engine:
         try:
-            first = _measure(engine)
-            _scribble(engine)
-            again = _measure(engine)
+            first, again = _twice(engine, greatest)
         except RunError:
-            if bundle.manifest.model.kind == "decoder":
-                raise
             return None
-    if first == again:
-        return first
-    if bundle.manifest.model.kind == "graph":
-        return None
-    raise RunError(
-        f"the logits of `{bundle.manifest.model.name}` depend on what lay in the memory before",
-        hint="this is a mistake of edgec; please report it with the model",
-    )
+    return first if first == again else None
 
 
-def _measure(engine: Engine) -> Golden:
+def _twice(engine: Engine, greatest: int | None) -> tuple[Golden, Golden]:
+    first = _measure(engine, greatest)
+    _scribble(engine)
+    return first, _measure(engine, greatest)
+
+
+def _measure(engine: Engine, greatest: int | None) -> Golden:
+    """`greatest` bounds the sizes of a graph's dimensions."""
     manifest = engine.manifest
     if manifest.model.kind == "decoder":
         return _measure_decoder(DecoderState(engine))
-    dims = {name: min(bound, GREATEST_DIM) for name, bound in manifest.dims.items()}
-    arrays = run_graph(engine, _inputs(manifest, dims))
-    return GraphGolden(dims, tuple(_golden_output(slot, arrays[slot.name]) for slot in manifest.outputs))
+    dims = {name: min(bound, greatest or bound) for name, bound in manifest.dims.items()}
+    return GraphGolden(dims, tuple(_golden_output(slot, array) for _, slot, array in _run_graphs(engine, dims)))
+
+
+def _run_graphs(engine: Engine, dims: Mapping[str, int]) -> Iterator[tuple[str, Slot, npt.NDArray[Any]]]:
+    """(graph, output, its array): every graph in the order of their names."""
+    for name in sorted(engine.manifest.graphs):
+        graph = open_graph(engine, name)
+        arrays = graph.run(_inputs(engine.manifest, graph, dims))
+        yield from ((name, slot, arrays[slot.name]) for slot in graph.outputs)
 
 
 def _measure_decoder(state: DecoderState) -> DecoderGolden:
@@ -162,9 +178,11 @@ def random_words(seed: int, count: int) -> npt.NDArray[np.uint32]:
     return z ^ (z >> np.uint32(15))
 
 
-def _inputs(manifest: Manifest, dims: Mapping[str, int]) -> dict[str, npt.NDArray[Any]]:
+def _inputs(manifest: Manifest, graph: Graph, dims: Mapping[str, int]) -> dict[str, npt.NDArray[Any]]:
     arrays = {}
     for seed, slot in enumerate(manifest.inputs):
+        if slot not in graph.inputs:
+            continue
         shape = tuple(dimensions.evaluate(dimension, dims) for dimension in slot.shape)
         top = random_words(seed, math.prod(shape)) >> np.uint32(24)
         dtype = numpy_dtype(slot)

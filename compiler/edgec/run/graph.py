@@ -1,10 +1,10 @@
-"""`run()` for graphs: arrays by name in, arrays by name out."""
+"""Graphs: arrays by name in, arrays by name out."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -17,24 +17,46 @@ from edgec.errors import RunError, UsageError
 from edgec.run.engine import Engine, numpy_dtype
 
 Arrays = Mapping[str, npt.ArrayLike]
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+_STEPS = re.compile(r"(?:([0-9]+)\*)?([A-Za-z_][A-Za-z0-9_.]*)")  # a dimension that a size tells: `name`, or `32*name`
 
 
-def run_graph(engine: Engine, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
-    """Run the graph once. Raises `UsageError` for inputs of the wrong name, type or shape."""
-    manifest = engine.manifest
-    wanted = {slot.name: slot for slot in manifest.inputs}
-    if inputs.keys() != wanted.keys():
-        raise UsageError(f"the inputs are {_listed(inputs)}", hint=f"the model wants {_listed(wanted)}")
-    arrays = {name: _converted(wanted[name], np.asarray(value)) for name, value in inputs.items()}
-    dims = _bind_dims(manifest.dims, wanted, arrays)
-    for name, array in arrays.items():
-        engine.view(wanted[name], array.size)[:] = array.reshape(-1)
-    engine.call("run", *(dims[name] for name in manifest.entry_points["run"]))
-    return {slot.name: _output(engine, slot, dims) for slot in manifest.outputs}
+class Graph:
+    """One graph of a bundle: `inputs` in order, upper bounds `dims` of their symbolic dimensions."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        manifest = engine.manifest
+        names = manifest.graphs[name]
+        self.name = name
+        self.inputs: Sequence[Slot] = [slot for slot in manifest.inputs if slot.name in names.inputs]
+        self.outputs: Sequence[Slot] = [slot for slot in manifest.outputs if slot.name in names.outputs]
+        self.dims: Mapping[str, int] = {dim: manifest.dims[dim] for dim in manifest.entry_points[name]}
+        self._engine = engine
+
+    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """Run it once. Raises `UsageError` for inputs of the wrong name, type or shape."""
+        wanted = {slot.name: slot for slot in self.inputs}
+        if inputs.keys() != wanted.keys():
+            raise UsageError(f"the inputs are {_listed(inputs)}", hint=f"the model wants {_listed(wanted)}")
+        arrays = {name: _converted(wanted[name], np.asarray(value)) for name, value in inputs.items()}
+        dims = _bind_dims(self.dims, wanted, arrays)
+        for name, array in arrays.items():
+            self._engine.view(wanted[name], array.size)[:] = array.reshape(-1)
+        self._engine.call(self.name, *(dims[name] for name in self.dims))
+        return {slot.name: _output(self._engine, slot, dims) for slot in self.outputs}
 
 
-def _listed(names: Mapping[str, Any]) -> str:
+def open_graph(engine: Engine, name: str | None = None) -> Graph:
+    """The graph of this name, or the only one. Raises `UsageError` when there is none, or more than one."""
+    graphs = engine.manifest.graphs
+    if name is None and len(graphs) > 1:
+        raise UsageError("the model has several graphs", hint=f"name one of {_listed(graphs)}")
+    chosen = next(iter(graphs)) if name is None else name
+    if chosen not in graphs:
+        raise UsageError(f"there is no graph `{chosen}`", hint=f"the model has {_listed(graphs)}")
+    return Graph(engine, chosen)
+
+
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names) or "none"
 
 
@@ -64,8 +86,9 @@ def _bind_dims(
         if len(shape) != len(slot.shape):
             raise UsageError(f"input `{name}` has {len(shape)} dimensions", hint=f"the model wants {_shown(slot)}")
         for dimension, size in zip(slot.shape, shape, strict=True):
-            if isinstance(dimension, str) and _NAME.fullmatch(dimension):
-                dims.setdefault(dimension, size)
+            steps = _STEPS.fullmatch(dimension) if isinstance(dimension, str) else None
+            if steps is not None:
+                dims.setdefault(steps[2], size // max(1, int(steps[1] or 1)))
     for name, size in dims.items():
         if not 1 <= size <= bounds[name]:
             hint = "use smaller inputs, or compile the model for larger ones"

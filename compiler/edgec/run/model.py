@@ -18,12 +18,17 @@ from edgec.run.decoder import DecoderState, Logits
 from edgec.run.engine import Engine
 from edgec.run.generation import Generation
 from edgec.run.golden import SelfTest, self_test
-from edgec.run.graph import Arrays, run_graph
+from edgec.run.graph import Arrays, Graph, open_graph
 from edgec.run.sampler import Sampling
-from edgec.run.tasks import embedding
+from edgec.run.search import Match, index_folder
+from edgec.run.tasks import embedding, ocr, similarity
+from edgec.run.tasks.audio import read_audio
 from edgec.run.tasks.classification import Classification, classifications
 from edgec.run.tasks.detection import Detection, detections
 from edgec.run.tasks.images import image_output
+from edgec.run.tasks.ocr import TextLine
+from edgec.run.tasks.speech_detection import SpeechSegment, detect_speech
+from edgec.run.tasks.transcription import Transcription
 from edgec.run.tokenizer import Tokenizer
 
 
@@ -52,7 +57,7 @@ class Model:
         self.manifest = engine.manifest
         self.tokenizer = Tokenizer.of(engine.bundle)
         self._state = DecoderState(engine) if self.manifest.model.kind == "decoder" else None
-        self._current: Generation | None = None
+        self._current: Generation | Transcription | None = None
 
     def __enter__(self) -> Model:
         return self
@@ -139,34 +144,65 @@ class Model:
         self._take_over(generation)
         return generation
 
-    def _take_over(self, generation: Generation | None) -> None:
+    def _take_over(self, generation: Generation | Transcription | None) -> None:
         if self._current is not None:
             self._current.superseded = True
         self._current = generation
 
     # graphs
 
-    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
-        """Run a graph: arrays by input name in, arrays by output name out."""
+    def run(self, inputs: Arrays, *, graph: str | None = None) -> dict[str, npt.NDArray[Any]]:
+        """Run a graph: arrays by input name in, arrays by output name out. `graph` names one of several."""
+        return self.graph(graph).run(inputs)
+
+    def graph(self, name: str | None = None) -> Graph:
+        """A graph of the model by its name, or its only one."""
         if self._state is not None:
             hint = "use `generate`, `chat` or `logits`"
             raise UnsupportedError(f"`{self.manifest.model.name}` is a language model", hint=hint)
-        return run_graph(self.engine, inputs)
+        return open_graph(self.engine, name)
 
     def embed(self, texts: str | Sequence[str]) -> npt.NDArray[np.float32]:
         """Vectors of texts, float32 [texts, width]."""
         task = self._require_task("embedding")
-        info = self.manifest.tokenizer
-        return embedding.embed(
-            self,
-            self._require_tokenizer(),
-            task,
-            [texts] if isinstance(texts, str) else list(texts),
-            pad_token_id=(info.pad_token_id if info else None) or 0,
+        return embedding.embed(self, self._require_tokenizer(), task, _listed(texts), pad_token_id=self._padding())
+
+    def embed_text(self, texts: str | Sequence[str]) -> npt.NDArray[np.float32]:
+        """Vectors of texts in the space of `embed_image`, float32 [texts, width]."""
+        task, graph = self._require_task(similarity.TASK), self.graph(similarity.TEXT_GRAPH)
+        return similarity.embed_texts(
+            graph, self._require_tokenizer(), task, _listed(texts), pad_token_id=self._padding()
         )
 
-    def classify(self, image: Any, *, top_k: int = 5) -> list[Classification]:
-        """The best classes of a picture: a path, a Pillow image or uint8 [height, width, 3]."""
+    def embed_image(self, images: Any) -> npt.NDArray[np.float32]:
+        """Vectors of one picture or a list of them in the space of `embed_text`, float32 [images, width]."""
+        task, graph = self._require_task(similarity.TASK), self.graph(similarity.IMAGE_GRAPH)
+        return similarity.embed_images(graph, task, images if isinstance(images, (list, tuple)) else [images])
+
+    def similarity(self, texts: str | Sequence[str], images: Any) -> npt.NDArray[np.float32]:
+        """The model's logit for every text with every picture, float32 [texts, images]; larger fits better."""
+        task = self._require_task(similarity.TASK)
+        return similarity.compare(task, self.embed_text(texts), self.embed_image(images))
+
+    def similarity_task(self) -> Mapping[str, Any]:
+        """The task of a model of texts and images. Raises `UnsupportedError` for others."""
+        return self._require_task(similarity.TASK)
+
+    def search(self, folder: Path | str, text: str, *, top_k: int = 10, cache: Path | None = None) -> list[Match]:
+        """The pictures below a folder that fit a text best, best first; of animations some frames are looked at.
+
+        Vectors are kept in the file `cache`. `edgec.run.search.index_folder` also says what could not be read.
+        """
+        return index_folder(self, folder, cache=cache).search(self.embed_text(text), top_k=top_k)
+
+    def classify(self, image: Any, *, labels: Sequence[str] | None = None, top_k: int = 5) -> list[Classification]:
+        """The best classes of a picture: a path, a Pillow image or uint8 [height, width, 3].
+
+        A model of texts and images chooses among `labels`, which are any texts; other models know their own.
+        """
+        if labels is not None:
+            task = self._require_task(similarity.TASK)
+            return similarity.choose(task, labels, self.similarity(labels, [image]), top_k)
         task = self._require_task("image-classification")
         output, _ = image_output(self, task["image"], image)
         return classifications(output, task, top_k)
@@ -176,6 +212,32 @@ class Model:
         task = self._require_task("object-detection")
         output, placement = image_output(self, task["image"], image)
         return detections(output, task, placement)
+
+    def ocr(self, image: Any) -> list[TextLine]:
+        """The lines of text in a picture (a path, a Pillow image or uint8 [height, width, 3]), in reading order."""
+        task = self._require_task(ocr.TASK)
+        return ocr.read_text(self.graph(ocr.DETECT_GRAPH), self.graph(ocr.RECOGNIZE_GRAPH), task, image)
+
+    def transcribe(self, audio: Any, *, sample_rate: int | None = None) -> Transcription:
+        """What is said in `audio`; iterate over the result for pieces of text as they come.
+
+        `audio` is the path of a WAV file, its bytes, or floats from -1 to 1, [samples] or [samples, channels], with
+        `sample_rate` samples a second (the model's own rate if that is not given).
+        """
+        task = self._require_task("transcription")
+        if self.engine.closed:
+            raise RunError("the model is closed")
+        info = self.manifest.tokenizer
+        samples = read_audio(audio, int(task["sample_rate"]), sample_rate)
+        ends = info.eos_token_ids if info else ()
+        transcription = Transcription(self.engine, self._require_tokenizer(), task, ends, samples)
+        self._take_over(transcription)
+        return transcription
+
+    def detect_speech(self, audio: Any, *, sample_rate: int | None = None) -> list[SpeechSegment]:
+        """The stretches of a sound in which somebody speaks; `audio` as for `transcribe`."""
+        task = self._require_task("speech-detection")
+        return detect_speech(self, task, read_audio(audio, int(task["sample_rate"]), sample_rate))
 
     @property
     def inputs(self) -> Sequence[Slot]:
@@ -230,10 +292,19 @@ class Model:
             raise UnsupportedError(f"`{self.manifest.model.name}` is not a language model", hint=hint)
         return self._state
 
+    def _padding(self) -> int:
+        """The id that fills up texts."""
+        info = self.manifest.tokenizer
+        return (info.pad_token_id if info else None) or 0
+
     def _require_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
             raise UnsupportedError(f"`{self.manifest.model.name}` has no tokenizer", hint="give token ids")
         return self.tokenizer
+
+
+def _listed(texts: str | Sequence[str]) -> list[str]:
+    return [texts] if isinstance(texts, str) else list(texts)
 
 
 __all__ = ["Model", "load"]

@@ -20,7 +20,7 @@ from edgec.bundle import Bundle
 from edgec.errors import BundleError, UsageError
 from edgec.run.decoder import DecoderState
 from edgec.run.engine import MARK_IMPORT, Engine
-from edgec.run.graph import Arrays, run_graph
+from edgec.run.graph import Arrays, open_graph
 
 SECTION = "edgec.kernels"
 START = -1
@@ -144,7 +144,8 @@ def time_decoder(engine: TimedEngine, prompt: Sequence[int], tokens: int, repeat
 
 def time_graph(engine: TimedEngine, inputs: Arrays, repeat: int) -> list[list[Step]]:
     """The step of a run, `repeat` times."""
-    return [_steps(engine, lambda: run_graph(engine, inputs)) for _ in range(repeat)]
+    graph = open_graph(engine)
+    return [_steps(engine, lambda: graph.run(inputs)) for _ in range(repeat)]
 
 
 def _steps(engine: TimedEngine, work: Callable[[], object]) -> list[Step]:

@@ -65,6 +65,10 @@ class Tokenizer:
         """Without special tokens."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
+    def ids(self) -> dict[str, int]:
+        """The id of every entry of the vocabulary."""
+        return dict(self._tokenizer.get_vocab(with_added_tokens=True))
+
     def token(self, id: int) -> str | None:
         """The vocabulary's entry for an id."""
         found = self._tokenizer.id_to_token(id)

@@ -4,7 +4,11 @@ import { EdgecError } from "../errors.js";
 import type { GenerationOptions, Generation } from "../session/generation.js";
 import type { Tensor, TensorInput } from "../session/graph.js";
 import type { SelfTest } from "../session/selftest.js";
+import type { TextLine } from "../session/ocr.js";
 import type { ModelInfo, Prompt, Stats } from "../session/session.js";
+import type { Transcription } from "../session/speech.js";
+import type { SpeechSegment } from "../session/speech_detection.js";
+import type { AudioInput, RawAudio } from "../audio/samples.js";
 import type { ChatMessage } from "../text/chat.js";
 import type { ImageInput } from "../vision/decode.js";
 import type { Classification, Detection } from "../vision/results.js";
@@ -25,6 +29,9 @@ export interface ChatOptions extends GenerateOptions {
 
 /** What `classify` and `detect` take: also elements of the page, in browsers. */
 export type ImageSource = ImageInput | HTMLImageElement | HTMLCanvasElement | HTMLVideoElement;
+
+/** What `transcribe` takes: samples from -1 to 1, an `AudioBuffer`, or the bytes of a WAV file. */
+export type AudioSource = Float32Array | RawAudio | AudioBuffer | Uint8Array | ArrayBuffer | Blob;
 
 export class Model {
   /** Facts about the bundle. */
@@ -55,27 +62,45 @@ export class Model {
     }, signal);
   }
 
-  /** Runs a graph: tensors by name in, tensors by name out. */
+  /** Runs a graph: tensors by name in, tensors by name out. `graph` names one of several. */
   async run(
     inputs: Readonly<Record<string, TensorInput>>,
-    { signal }: Abortable = {},
+    { graph, signal }: Abortable & { graph?: string } = {},
   ): Promise<Record<string, Tensor>> {
-    return (await this.backend.call("run", [inputs], { signal })) as Record<string, Tensor>;
+    return (await this.backend.call("run", [inputs, graph], { signal })) as Record<string, Tensor>;
   }
 
   /** One vector per text. */
   async embed(texts: string | readonly string[], { signal }: Abortable = {}): Promise<Float32Array[]> {
-    return (await this.backend.call("embed", [typeof texts === "string" ? [texts] : texts], {
-      signal,
-    })) as Float32Array[];
+    return (await this.backend.call("embed", [listed(texts)], { signal })) as Float32Array[];
   }
 
-  /** The best `topK` (5) labels for an image. */
+  /** Vectors of texts in the space of `embedImage`. */
+  async embedText(texts: string | readonly string[], { signal }: Abortable = {}): Promise<Float32Array[]> {
+    return (await this.backend.call("embedTexts", [listed(texts)], { signal })) as Float32Array[];
+  }
+
+  /** Vectors of images in the space of `embedText`. */
+  async embedImage(images: ImageSource | readonly ImageSource[], { signal }: Abortable = {}): Promise<Float32Array[]> {
+    return (await this.backend.call("embedImages", [await portables(images)], { signal })) as Float32Array[];
+  }
+
+  /** The model's logit for every text with every image, a row per text; larger fits better. */
+  async similarity(
+    texts: string | readonly string[],
+    images: ImageSource | readonly ImageSource[],
+    { signal }: Abortable = {},
+  ): Promise<Float32Array[]> {
+    const args = [listed(texts), await portables(images)];
+    return (await this.backend.call("similarity", args, { signal })) as Float32Array[];
+  }
+
+  /** The best `topK` (5) labels for an image. Models of texts and images choose among `labels`, which are any texts. */
   async classify(
     image: ImageSource,
-    { topK = 5, signal }: Abortable & { topK?: number } = {},
+    { topK = 5, labels, signal }: Abortable & { topK?: number; labels?: readonly string[] } = {},
   ): Promise<Classification[]> {
-    return (await this.backend.call("classify", [await portable(image), topK], { signal })) as Classification[];
+    return (await this.backend.call("classify", [await portable(image), topK, labels], { signal })) as Classification[];
   }
 
   /** The objects in an image; the thresholds are the bundle's where they are left out. */
@@ -85,6 +110,37 @@ export class Model {
   ): Promise<Detection[]> {
     const { signal, ...thresholds } = options;
     return (await this.backend.call("detect", [await portable(image), thresholds], { signal })) as Detection[];
+  }
+
+  /** The lines of text in an image, in reading order. */
+  async ocr(image: ImageSource, { signal }: Abortable = {}): Promise<TextLine[]> {
+    return (await this.backend.call("ocr", [await portable(image)], { signal })) as TextLine[];
+  }
+
+  /** What is said in a sound. A bare `Float32Array` has `sampleRate` samples a second, the model's own rate if left out. */
+  transcribe(
+    audio: AudioSource,
+    { sampleRate, signal }: Abortable & { sampleRate?: number } = {},
+  ): GenerationStream<Transcription> {
+    return new GenerationStream(async (onPiece, inner) => {
+      const call = { signal: inner, onEvent: onPiece as CallOptions["onEvent"] };
+      return (await this.backend.call("transcribe", [this.portableAudio(audio, sampleRate)], call)) as Transcription;
+    }, signal);
+  }
+
+  /** The stretches of a sound in which somebody speaks; `audio` as for `transcribe`. */
+  async detectSpeech(
+    audio: AudioSource,
+    { sampleRate, signal }: Abortable & { sampleRate?: number } = {},
+  ): Promise<SpeechSegment[]> {
+    return (await this.backend.call("detectSpeech", [this.portableAudio(audio, sampleRate)], {
+      signal,
+    })) as SpeechSegment[];
+  }
+
+  private portableAudio(audio: AudioSource, sampleRate: number | undefined): AudioInput {
+    const task = this.info.task as { sample_rate?: number } | null;
+    return portableAudio(audio, sampleRate ?? task?.sample_rate ?? 0);
   }
 
   /** The token ids that `generate` (a text) or `chat` (messages) would start from. */
@@ -119,6 +175,20 @@ export class Model {
   dispose(): Promise<void> {
     return this.backend.dispose();
   }
+}
+
+const listed = (texts: string | readonly string[]): readonly string[] => (typeof texts === "string" ? [texts] : texts);
+
+const portables = (images: ImageSource | readonly ImageSource[]): Promise<ImageInput[]> =>
+  Promise.all((Array.isArray(images) ? (images as ImageSource[]) : [images as ImageSource]).map(portable));
+
+/** An `AudioBuffer` cannot go to a worker, its samples can. */
+function portableAudio(audio: AudioSource, sampleRate: number): AudioInput {
+  if (audio instanceof Float32Array) return { channels: [audio], sampleRate };
+  if (typeof audio !== "object" || audio === null) throw new EdgecError("invalid-argument", "a sound is needed");
+  if (!("getChannelData" in audio)) return audio;
+  const channels = Array.from({ length: audio.numberOfChannels }, (_, channel) => audio.getChannelData(channel));
+  return { channels, sampleRate: audio.sampleRate };
 }
 
 /** Elements of the page cannot go to a worker, their pixels can. Relative URLs mean the page's. */

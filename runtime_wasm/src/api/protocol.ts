@@ -34,10 +34,16 @@ type Handler = (session: Session, args: never[], context: CallContext) => unknow
 
 const HANDLERS = {
   generate: (session, [prompt, options], { signal, emit }) => session.generate(prompt, options, emit, signal),
-  run: (session, [inputs], { signal }) => session.run(inputs, signal),
+  run: (session, [inputs, graph], { signal }) => session.run(inputs, graph, signal),
   embed: (session, [texts], { signal }) => session.embed(texts, signal),
-  classify: (session, [image, topK], { signal }) => session.classify(image, topK, signal),
+  embedTexts: (session, [texts], { signal }) => session.embedTexts(texts, signal),
+  embedImages: (session, [images], { signal }) => session.embedImages(images, signal),
+  similarity: (session, [texts, images], { signal }) => session.similarity(texts, images, signal),
+  classify: (session, [image, topK, labels], { signal }) => session.classify(image, topK, labels, signal),
   detect: (session, [image, thresholds], { signal }) => session.detect(image, thresholds, signal),
+  ocr: (session, [image], { signal }) => session.ocr(image, signal),
+  transcribe: (session, [audio], { signal, emit }) => session.transcribe(audio, emit, signal),
+  detectSpeech: (session, [audio], { signal }) => session.detectSpeech(audio, signal),
   encode: (session, [prompt]) => session.encode(prompt),
   decode: (session, [ids]) => session.decode(ids),
   reset: (session) => session.reset(),

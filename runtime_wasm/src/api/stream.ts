@@ -19,15 +19,15 @@ export class Piece {
   }
 }
 
-export type StartGeneration = (onPiece: (piece: PieceData) => void, signal: AbortSignal) => Promise<Generation>;
+export type Start<Result> = (onPiece: (piece: PieceData) => void, signal: AbortSignal) => Promise<Result>;
 
 /**
  * Starts at once. Iterate over it for the pieces (once), await `result` for the whole, or both. Leaving the loop early stops
  * the model.
  */
-export class GenerationStream implements AsyncIterable<Piece> {
+export class GenerationStream<Result extends { text: string } = Generation> implements AsyncIterable<Piece> {
   /** Settles when the answer is complete. */
-  readonly result: Promise<Generation>;
+  readonly result: Promise<Result>;
   private readonly controller = new AbortController();
   private readonly pieces: Piece[] = [];
   private ended = false;
@@ -35,7 +35,7 @@ export class GenerationStream implements AsyncIterable<Piece> {
   private taken = false;
 
   /** @internal */
-  constructor(start: StartGeneration, signal?: AbortSignal) {
+  constructor(start: Start<Result>, signal?: AbortSignal) {
     const abort = (): void => this.controller.abort();
     if (signal?.aborted) abort();
     signal?.addEventListener("abort", abort, { once: true });

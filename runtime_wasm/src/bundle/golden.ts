@@ -26,7 +26,7 @@ export interface GoldenOutput {
 
 export interface GraphGolden {
   dims: Record<string, number>;
-  /** In the order of the manifest's. */
+  /** Of each graph in the order of their names, in the order of the manifest's. */
   outputs: GoldenOutput[];
 }
 

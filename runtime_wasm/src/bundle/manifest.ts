@@ -72,6 +72,12 @@ export interface Slot {
   bytes: number;
 }
 
+/** What one entry point of a graph model reads and writes: names of the manifest's `inputs` and `outputs`. */
+export interface GraphInfo {
+  inputs: string[];
+  outputs: string[];
+}
+
 export interface KVLayout {
   bits: number;
   page_tokens: number;
@@ -131,6 +137,8 @@ export interface Manifest {
   dims: Record<string, number>;
   inputs: Slot[];
   outputs: Slot[];
+  /** By entry point; empty for decoders. A manifest without it has one graph, `run`. */
+  graphs: Record<string, GraphInfo>;
   kv: KVLayout | null;
   context_length: number;
   prefill_chunk: number;

@@ -14,6 +14,7 @@ import {
   MAX_WEIGHT_FILE_BYTES,
   type DType,
   type FileInfo,
+  type GraphInfo,
   type KVLayout,
   type Manifest,
   type Memory,
@@ -29,7 +30,8 @@ import {
   VERSION,
   type WeightFile,
 } from "./manifest.js";
-import { parseTask } from "./task.js";
+import { checkSpeechDetection, checkTranscription } from "./speech.js";
+import { type SpeechDetectionTask, type TranscriptionTask, parseTask } from "./task.js";
 
 const SHA256 = /^[0-9a-f]{64}$/;
 const FILE_NAME = /^[a-z0-9._/-]+$/;
@@ -72,7 +74,7 @@ export function parseManifest(data: Uint8Array): Manifest {
       },
     );
   }
-  root.fields(FIELDS);
+  root.fields(FIELDS, ["graphs"]);
   const model = parseModel(root.at("model"));
   const decoder = model.kind === "decoder";
   const memory = parseMemory(root.at("memory"));
@@ -82,6 +84,8 @@ export function parseManifest(data: Uint8Array): Manifest {
   const inputs = parseSlots(root.at("inputs"), memory.workspace, dims);
   const outputs = parseSlots(root.at("outputs"), memory.workspace, dims);
   if (decoder) checkDecoderSlots(root, inputs, outputs, prefill_chunk);
+  const entry_points = parseEntryPoints(root.at("entry_points"), decoder);
+  const graphs = parseGraphs(root, decoder, { entry_points, inputs, outputs, dims });
   const modules = parseModules(root.at("modules"));
   const files = parseFiles(root.at("files"));
   const weights = parseWeights(root.at("weights"), memory.weights, files);
@@ -93,6 +97,11 @@ export function parseManifest(data: Uint8Array): Manifest {
   ]);
   checkWeightNames(root.at("files"), files, weights);
   checkGeneration(root.at("generation"));
+  const task = parseTask(root.at("task"));
+  if (task?.type === "transcription")
+    checkTranscription(root, task as TranscriptionTask, { graphs, entry_points, inputs, outputs, dims });
+  if (task?.type === "speech-detection")
+    checkSpeechDetection(root, task as SpeechDetectionTask, { graphs, inputs, outputs });
   return {
     edgec: root.at("edgec").string(),
     model,
@@ -100,10 +109,11 @@ export function parseManifest(data: Uint8Array): Manifest {
     plan: root.at("plan").object(),
     memory,
     modules,
-    entry_points: parseEntryPoints(root.at("entry_points"), decoder, dims),
+    entry_points,
     dims,
     inputs,
     outputs,
+    graphs,
     kv: parseKv(root.at("kv"), decoder, memory, context_length),
     context_length,
     prefill_chunk,
@@ -111,14 +121,14 @@ export function parseManifest(data: Uint8Array): Manifest {
     files,
     tokenizer,
     generation: root.at("generation").object(),
-    task: parseTask(root.at("task")),
+    task,
     accuracy: root.at("accuracy").object(),
     golden: root
       .at("golden")
       .orNull((golden) =>
         decoder
           ? parseDecoderGolden(golden, vocabularyOf(outputs), context_length)
-          : parseGraphGolden(golden, dims, outputs.length),
+          : parseGraphGolden(golden, dims, Object.values(graphs).reduce((sum, graph) => sum + graph.outputs.length, 0)),
       ),
   };
 }
@@ -182,26 +192,75 @@ function parseModules(field: Field): Manifest["modules"] {
   ) as Manifest["modules"];
 }
 
-function parseEntryPoints(field: Field, decoder: boolean, dims: Dims): Record<string, string[]> {
+function parseEntryPoints(field: Field, decoder: boolean): Record<string, string[]> {
   const entries = record(
     field.entries().map(([name, parameters]) => {
       if (!EXPORT.test(name)) throw field.fail("has a name that does not match `[a-z][a-z0-9_]*`");
       return [name, parameters.strings()];
     }),
   );
-  if (!decoder) {
-    const parameters = field.at("run").strings();
-    if (new Set(parameters).size < parameters.length || !parameters.every((name) => Object.hasOwn(dims, name))) {
-      throw field.at("run").fail("has parameters that are not `dims`");
-    }
-    return entries;
-  }
+  if (!decoder) return entries;
   for (const [name, expected] of Object.entries(DECODER_ENTRIES)) {
     if (JSON.stringify(entries[name]) !== JSON.stringify(expected)) {
       throw field.fail(`lacks \`${name}\` with the parameters ${JSON.stringify(expected)}`);
     }
   }
   return entries;
+}
+
+const names = (slots: Slot[]): string[] => slots.map((slot) => slot.name);
+
+function parseGraphs(
+  root: Field,
+  decoder: boolean,
+  { entry_points, inputs, outputs, dims }: Pick<Manifest, "entry_points" | "inputs" | "outputs" | "dims">,
+): Record<string, GraphInfo> {
+  const field = root.find("graphs");
+  if (decoder) {
+    if (field) throw field.fail("is there, but only graphs have it");
+    return {};
+  }
+  let graphs: Record<string, GraphInfo> = record([["run", { inputs: names(inputs), outputs: names(outputs) }]]);
+  if (field) {
+    graphs = record(field.entries().map(([name, graph]) => [name, parseGraph(graph, inputs, outputs)]));
+    if (Object.keys(graphs).length === 0) throw field.fail("is empty");
+    for (const [side, slots] of [["inputs", inputs] as const, ["outputs", outputs] as const]) {
+      const used = new Set(Object.values(graphs).flatMap((graph) => graph[side]));
+      const unused = slots.find((slot) => !used.has(slot.name));
+      if (unused) throw field.fail(`leaves out \`${unused.name}\` of \`${side}\``);
+    }
+  }
+  for (const [name, graph] of Object.entries(graphs)) {
+    const field = root.at("entry_points").at(name);
+    const parameters = entry_points[name];
+    if (new Set(parameters).size < parameters.length || !parameters.every((dim) => Object.hasOwn(dims, dim)))
+      throw field.fail("has parameters that are not `dims`");
+    const bound = record(parameters.map((dim) => [dim, dims[dim]]));
+    const slots = [
+      ...inputs.filter((slot) => graph.inputs.includes(slot.name)),
+      ...outputs.filter((slot) => graph.outputs.includes(slot.name)),
+    ];
+    for (const slot of slots) {
+      try {
+        for (const dimension of slot.shape) evaluate(dimension, bound);
+      } catch {
+        throw field.fail(`lacks a dimension of \`${slot.name}\``);
+      }
+    }
+  }
+  return graphs;
+}
+
+function parseGraph(field: Field, inputs: Slot[], outputs: Slot[]): GraphInfo {
+  field.fields(["inputs", "outputs"]);
+  const graph: GraphInfo = { inputs: field.at("inputs").strings(), outputs: field.at("outputs").strings() };
+  for (const [side, slots] of [["inputs", inputs] as const, ["outputs", outputs] as const]) {
+    const known = new Set(names(slots));
+    if (new Set(graph[side]).size < graph[side].length || !graph[side].every((name) => known.has(name)))
+      throw field.at(side).fail(`has names that are not in \`${side}\`, or one twice`);
+  }
+  if (graph.outputs.length === 0) throw field.at("outputs").fail("is empty");
+  return graph;
 }
 
 function parseDims(field: Field): Record<string, number> {

@@ -3,18 +3,24 @@
 import type { Field } from "./json.js";
 
 const MAX_SIDE = 8192;
+const MAX_SAMPLE_RATE = 384_000;
+const MAX_WINDOW_SECONDS = 3600;
 
-export interface ImageSpec {
+/** How pixels become numbers. */
+export interface Colors {
+  channels: "RGB" | "BGR";
+  mean: [number, number, number];
+  std: [number, number, number];
+}
+
+export interface ImageSpec extends Colors {
   width: number;
   height: number;
   layout: "NCHW" | "NHWC";
-  channels: "RGB" | "BGR";
   fit: "crop" | "letterbox" | "stretch";
   crop?: number;
   pad?: number;
   interpolation: "bicubic" | "bilinear";
-  mean: [number, number, number];
-  std: [number, number, number];
 }
 
 export interface EmbeddingTask {
@@ -41,7 +47,61 @@ export interface DetectionTask {
   iou_threshold: number;
 }
 
-export type KnownTask = EmbeddingTask | ClassificationTask | DetectionTask;
+export interface SimilarityTask {
+  type: "text-image-similarity";
+  text: { max_length: number };
+  image: ImageSpec;
+  scale: number;
+  bias: number;
+  scores: "softmax" | "sigmoid";
+  normalize: boolean;
+}
+
+export interface OcrTask {
+  type: "ocr";
+  detect: Colors & {
+    longest: number;
+    threshold: number;
+    box_threshold: number;
+    unclip: number;
+    shortest: number;
+  };
+  recognize: Colors & { height: number; least_width: number; characters: string[] };
+  min_score: number;
+}
+
+export interface TranscriptionTask {
+  type: "transcription";
+  sample_rate: number;
+  window_seconds: number;
+  min_seconds: number;
+  max_tokens: number;
+  max_tokens_per_second: number;
+  start_ids: number[];
+  suppress_ids: number[];
+  begin_suppress_ids: number[];
+}
+
+export interface SpeechDetectionTask {
+  type: "speech-detection";
+  sample_rate: number;
+  window: number;
+  context: number;
+  threshold: number;
+  neg_threshold: number;
+  min_speech_ms: number;
+  min_silence_ms: number;
+  speech_pad_ms: number;
+}
+
+export type KnownTask =
+  | EmbeddingTask
+  | ClassificationTask
+  | DetectionTask
+  | SimilarityTask
+  | OcrTask
+  | TranscriptionTask
+  | SpeechDetectionTask;
 export type Task = KnownTask | { type: string };
 
 /** Throws `manifest-invalid` for a known `type` with wrong fields; unknown types are fine. */
@@ -65,8 +125,68 @@ export function parseTask(field: Field): Task | null {
       for (const stride of field.at("strides").elements()) stride.integer(1, MAX_SIDE);
       for (const name of ["score_threshold", "iou_threshold"]) checkFraction(field.at(name));
       break;
+    case "text-image-similarity":
+      field.at("text").at("max_length").integer(1);
+      checkImage(field.at("image"));
+      for (const name of ["scale", "bias"]) field.at(name).number();
+      field.at("scores").choice(["softmax", "sigmoid"]);
+      field.at("normalize").boolean();
+      break;
+    case "ocr":
+      checkOcr(field);
+      break;
+    case "transcription":
+      checkTranscription(field);
+      break;
+    case "speech-detection":
+      checkSpeechDetection(field);
+      break;
   }
   return field.object() as unknown as Task;
+}
+
+function checkOcr(field: Field): void {
+  const [detect, recognize] = [field.at("detect"), field.at("recognize")];
+  for (const part of [detect, recognize]) checkColors(part);
+  detect.at("longest").integer(1, MAX_SIDE);
+  recognize.at("height").integer(1, MAX_SIDE);
+  recognize.at("least_width").integer(1, MAX_SIDE);
+  recognize.at("characters").strings();
+  for (const fraction of [detect.at("threshold"), detect.at("box_threshold"), field.at("min_score")])
+    checkFraction(fraction);
+  for (const name of ["unclip", "shortest"]) {
+    const value = detect.at(name).number();
+    if (value < 0 || value > MAX_SIDE) throw detect.at(name).fail(`is outside 0 to ${MAX_SIDE}`);
+  }
+}
+
+function checkTranscription(field: Field): void {
+  field.at("sample_rate").integer(1, MAX_SAMPLE_RATE);
+  const longest = field.at("window_seconds").number();
+  const shortest = field.at("min_seconds").number();
+  if (longest <= 0 || longest > MAX_WINDOW_SECONDS)
+    throw field.at("window_seconds").fail(`is outside 0 to ${MAX_WINDOW_SECONDS}`);
+  if (shortest < 0 || shortest > longest) throw field.at("min_seconds").fail("is outside 0 to `window_seconds`");
+  const tokens = field.at("max_tokens").integer(1);
+  if (field.at("max_tokens_per_second").number() <= 0) throw field.at("max_tokens_per_second").fail("is not above 0");
+  const start = field.at("start_ids").elements();
+  for (const id of start) id.integer(0);
+  if (start.length === 0 || start.length >= tokens)
+    throw field.at("start_ids").fail("has no id, or as many as `max_tokens`");
+  for (const name of ["suppress_ids", "begin_suppress_ids"])
+    for (const id of field.at(name).elements()) id.integer(0);
+}
+
+function checkSpeechDetection(field: Field): void {
+  field.at("sample_rate").integer(1, MAX_SAMPLE_RATE);
+  field.at("window").integer(1, MAX_SAMPLE_RATE);
+  field.at("context").integer(0, MAX_SAMPLE_RATE);
+  const low = field.at("neg_threshold").number();
+  const high = field.at("threshold").number();
+  if (low < 0 || low > high || high > 1)
+    throw field.fail("has thresholds that are not 0 <= `neg_threshold` <= `threshold` <= 1");
+  for (const name of ["min_speech_ms", "min_silence_ms", "speech_pad_ms"])
+    if (field.at(name).number() < 0) throw field.at(name).fail("is negative");
 }
 
 function checkFraction(field: Field): void {
@@ -78,7 +198,6 @@ function checkImage(field: Field): void {
   field.at("width").integer(1, MAX_SIDE);
   field.at("height").integer(1, MAX_SIDE);
   field.at("layout").choice(["NCHW", "NHWC"]);
-  field.at("channels").choice(["RGB", "BGR"]);
   field.at("interpolation").choice(["bicubic", "bilinear"]);
   const fit = field.at("fit").choice(["crop", "letterbox", "stretch"]);
   const crop = field.find("crop");
@@ -90,6 +209,11 @@ function checkImage(field: Field): void {
   }
   if (fit === "letterbox" && !pad) throw field.fail("lacks `pad`");
   pad?.integer(0, 255);
+  checkColors(field);
+}
+
+function checkColors(field: Field): void {
+  field.at("channels").choice(["RGB", "BGR"]);
   for (const name of ["mean", "std"]) {
     const numbers = field
       .at(name)

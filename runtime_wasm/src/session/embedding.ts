@@ -2,26 +2,28 @@
 
 import type { EmbeddingTask } from "../bundle/task.js";
 import type { Slot } from "../bundle/manifest.js";
-import type { Engine } from "../engine/engine.js";
 import { EdgecError } from "../errors.js";
 import type { Tokenizer } from "../text/tokenizer.js";
-import { type Tensor, runGraph } from "./graph.js";
+import { type Graph, type Tensor, runGraph } from "./graph.js";
 
-export function embedText(engine: Engine, tokenizer: Tokenizer, task: EmbeddingTask, text: string): Float32Array {
-  const ids = engine.manifest.inputs.find((slot) => slot.name === "input_ids");
+/** What the task says about texts; `pooling` is for graphs that give a state per token. */
+export type TextSettings = Pick<EmbeddingTask, "normalize" | "max_length"> & Partial<Pick<EmbeddingTask, "pooling">>;
+
+export function embedText(graph: Graph, tokenizer: Tokenizer, task: TextSettings, text: string): Float32Array {
+  const ids = graph.inputs.find((slot) => slot.name === "input_ids");
   if (!ids || ids.shape.length !== 2)
     throw new EdgecError("unsupported", "the model has no input `input_ids` of two dimensions");
   const length = ids.shape[1];
-  const bound = typeof length === "number" ? length : (engine.manifest.dims[length] ?? Infinity);
+  const bound = typeof length === "number" ? length : (graph.dims[length] ?? Infinity);
   const tokens = truncated(tokenizer, text, Math.min(task.max_length, bound));
   const padded = typeof length === "number" ? length : tokens.length;
   const inputs = Object.fromEntries(
-    engine.manifest.inputs.map((slot) => [
+    graph.inputs.map((slot) => [
       slot.name,
-      { data: inputValues(slot, tokens, padded, engine.manifest.tokenizer?.pad_token_id ?? 0), shape: [1, padded] },
+      { data: inputValues(slot, tokens, padded, graph.engine.manifest.tokenizer?.pad_token_id ?? 0), shape: [1, padded] },
     ]),
   );
-  return pool(Object.values(runGraph(engine, inputs)), tokens.length, task);
+  return pool(Object.values(runGraph(graph, inputs)), tokens.length, task);
 }
 
 /** The ids with the tokenizer's special tokens; too long a text loses its end, not the special tokens. */
@@ -56,21 +58,25 @@ function inputValues(slot: Slot, tokens: number[], length: number, pad: number):
   return Array.from({ length }, (_, i) => value(i));
 }
 
-function pool(outputs: Tensor[], tokens: number, task: EmbeddingTask): Float32Array {
+function pool(outputs: Tensor[], tokens: number, task: TextSettings): Float32Array {
   const states = outputs.find((tensor) => tensor.data instanceof Float32Array && tensor.shape.length === 3);
   const pooled = states
     ? pooledStates(states, tokens, task)
     : outputs.find((tensor) => tensor.data instanceof Float32Array && tensor.shape.length === 2)?.data;
   if (!pooled) throw new EdgecError("unsupported", "the model has no floating-point output of two or three dimensions");
   const values = Float64Array.from(pooled as Float32Array);
-  if (!task.normalize) return Float32Array.from(values);
+  return task.normalize ? normalized(values) : Float32Array.from(values);
+}
+
+/** The vector at length 1. */
+export function normalized(values: Float64Array): Float32Array {
   let squares = 0;
   for (const value of values) squares += value * value;
   const norm = Math.max(Math.sqrt(squares), 1e-12);
   return Float32Array.from(values, (value) => value / norm);
 }
 
-function pooledStates(states: Tensor, tokens: number, task: EmbeddingTask): Float64Array {
+function pooledStates(states: Tensor, tokens: number, task: TextSettings): Float64Array {
   const width = states.shape[2];
   const count = task.pooling === "cls" ? 1 : tokens;
   const result = new Float64Array(width);

@@ -1,4 +1,4 @@
-/** `run()` for graphs: tensors by name in, tensors by name out. Twin of `edgec/run/graph.py`. */
+/** Graphs: tensors by name in, tensors by name out. Twin of `edgec/run/graph.py`. */
 
 import { type Dims, evaluate } from "../bundle/dims.js";
 import { type DType, ITEM_BYTES, type Slot } from "../bundle/manifest.js";
@@ -79,25 +79,53 @@ const RANGES: Partial<Record<DType, [bigint, bigint]>> = {
 const FLOATS: ReadonlySet<DType> = new Set(["float32", "float64", "float16", "bfloat16"]);
 /** Every element of their arrays is allowed. */
 const FREE: ReadonlySet<DType> = new Set(["int32", "int64", "uint8", "int8", "int16", "uint16", "uint32", "uint64"]);
-const NAME = /^[A-Za-z_][A-Za-z0-9_.]*$/;
+/** A dimension that a size tells: `name`, or `32*name`. */
+const STEPS = /^(?:([0-9]+)\*)?([A-Za-z_][A-Za-z0-9_.]*)$/;
 
 const wrong = (message: string, hint?: string): EdgecError => new EdgecError("invalid-argument", message, { hint });
 
-export function runGraph(engine: Engine, inputs: Readonly<Record<string, TensorInput>>): Record<string, Tensor> {
-  const { manifest } = engine;
-  const names = manifest.inputs.map((slot) => slot.name);
+/** One graph of a bundle: its inputs and outputs, and the upper bounds of its symbolic dimensions. */
+export interface Graph {
+  engine: Engine;
+  name: string;
+  inputs: Slot[];
+  outputs: Slot[];
+  dims: Record<string, number>;
+}
+
+/** The graph of this name, or the only one. */
+export function openGraph(engine: Engine, name?: string): Graph {
+  const { graphs, inputs, outputs, dims, entry_points } = engine.manifest;
+  const known = Object.keys(graphs);
+  if (name === undefined && known.length > 1) throw wrong("the model has several graphs", `name one of ${listed(known)}`);
+  const chosen = name ?? known[0];
+  if (!Object.hasOwn(graphs, chosen))
+    throw wrong(`there is no graph \`${chosen}\``, `the model has ${listed(known)}`);
+  const graph = graphs[chosen];
+  return {
+    engine,
+    name: chosen,
+    inputs: inputs.filter((slot) => graph.inputs.includes(slot.name)),
+    outputs: outputs.filter((slot) => graph.outputs.includes(slot.name)),
+    dims: Object.fromEntries(entry_points[chosen].map((dim) => [dim, dims[dim]])),
+  };
+}
+
+export function runGraph(graph: Graph, inputs: Readonly<Record<string, TensorInput>>): Record<string, Tensor> {
+  const { engine } = graph;
+  const names = graph.inputs.map((slot) => slot.name);
   const given = Object.keys(inputs);
   if (given.length !== names.length || !names.every((name) => Object.hasOwn(inputs, name))) {
     throw wrong(`the inputs are ${listed(given)}`, `the model wants ${listed(names)}`);
   }
-  const tensors = manifest.inputs.map((slot) => ({ slot, ...toTensor(slot, inputs[slot.name]) }));
-  const dims = bindDims(manifest.dims, tensors);
+  const tensors = graph.inputs.map((slot) => ({ slot, ...toTensor(slot, inputs[slot.name]) }));
+  const dims = bindDims(graph.dims, tensors);
   for (const { slot, shape, data } of tensors) checkShape(slot, shape, data.length, dims);
   for (const { slot, data } of tensors) {
     new Uint8Array(engine.memory.buffer, slot.offset).set(storedBytes(slot.dtype, data));
   }
-  engine.call("run", ...manifest.entry_points.run.map((name) => dims[name]));
-  return Object.fromEntries(manifest.outputs.map((slot) => [slot.name, read(engine, slot, dims)]));
+  engine.call(graph.name, ...Object.keys(graph.dims).map((name) => dims[name]));
+  return Object.fromEntries(graph.outputs.map((slot) => [slot.name, read(engine, slot, dims)]));
 }
 
 /** A tensor's bytes as they lie in the model's memory. */
@@ -157,7 +185,8 @@ function bindDims(bounds: Dims, tensors: { slot: Slot; shape: readonly number[] 
     if (shape.length !== slot.shape.length)
       throw wrong(`input \`${slot.name}\` has ${shape.length} dimensions`, `the model wants ${shown(slot)}`);
     slot.shape.forEach((dimension, i) => {
-      if (typeof dimension === "string" && NAME.test(dimension)) dims[dimension] ??= shape[i];
+      const steps = typeof dimension === "string" ? STEPS.exec(dimension) : null;
+      if (steps) dims[steps[2]] ??= Math.floor(shape[i] / Math.max(1, Number(steps[1] ?? 1)));
     });
   }
   for (const [name, bound] of Object.entries(bounds)) {

@@ -6,7 +6,7 @@ import { type DType, type Slot } from "../bundle/manifest.js";
 import type { Engine } from "../engine/engine.js";
 import { sha256 } from "../sha256.js";
 import type { DecoderState } from "./decoder.js";
-import { type Tensor, runGraph, storedBytes } from "./graph.js";
+import { type Tensor, openGraph, runGraph, storedBytes } from "./graph.js";
 import { isHalf } from "./half.js";
 
 /** What an engine computes otherwise than the compiler's did. */
@@ -36,7 +36,7 @@ type Kept = readonly (number | null)[];
 export async function selfTest(engine: Engine, state: DecoderState | null): Promise<Findings> {
   const { golden } = engine.manifest;
   if (!golden) return { compared: 0, differences: [] };
-  return "prompt" in golden ? testDecoder(state!, golden) : testGraph(engine, golden);
+  return "prompt" in golden ? testDecoder(state!, golden) : testGraphs(engine, golden);
 }
 
 async function testDecoder(state: DecoderState, { prompt, steps }: DecoderGolden): Promise<Findings> {
@@ -57,19 +57,24 @@ async function testDecoder(state: DecoderState, { prompt, steps }: DecoderGolden
   return { compared: steps.length, differences };
 }
 
-async function testGraph(engine: Engine, { dims, outputs }: GraphGolden): Promise<Findings> {
+async function testGraphs(engine: Engine, { dims, outputs }: GraphGolden): Promise<Findings> {
   const { manifest } = engine;
-  const inputs = manifest.inputs.map((slot, seed) => [slot.name, testInput(slot, seed, dims)] as const);
-  const tensors = runGraph(engine, Object.fromEntries(inputs));
+  const names = Object.keys(manifest.graphs).sort();
   const differences: SelfTestDifference[] = [];
-  for (const [index, slot] of manifest.outputs.entries()) {
-    const { data } = tensors[slot.name];
-    const kept = outputs[index].values;
-    const values = kept.map((_, i) => Number(data[Math.floor((i * data.length) / kept.length)]));
-    const found = await hash(slot.dtype, data);
-    differences.push(...compare(`output \`${slot.name}\``, outputs[index].sha256, kept, found, values));
+  let compared = 0;
+  for (const name of names) {
+    const graph = openGraph(engine, name);
+    const inputs = graph.inputs.map((slot) => [slot.name, testInput(slot, manifest.inputs.indexOf(slot), dims)] as const);
+    const tensors = runGraph(graph, Object.fromEntries(inputs));
+    for (const slot of graph.outputs) {
+      const { data } = tensors[slot.name];
+      const { sha256: expected, values: kept } = outputs[compared++];
+      const values = kept.map((_, i) => Number(data[Math.floor((i * data.length) / kept.length)]));
+      const what = `output \`${slot.name}\`${names.length > 1 ? ` of \`${name}\`` : ""}`;
+      differences.push(...compare(what, expected, kept, await hash(slot.dtype, data), values));
+    }
   }
-  return { compared: manifest.outputs.length, differences };
+  return { compared, differences };
 }
 
 /** Numbers that every model can take: floats from -1 to 1, other types 0 and 1. */

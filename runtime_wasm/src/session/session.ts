@@ -8,12 +8,17 @@ import { type Loaded, type LoaderOptions, load } from "../load/loader.js";
 import type { Source } from "../load/source.js";
 import type { ChatMessage } from "../text/chat.js";
 import type { Tokenizer } from "../text/tokenizer.js";
+import { type AudioInput, readAudio } from "../audio/samples.js";
 import { type ImageInput, decodeImage } from "../vision/decode.js";
 import type { Classification, Detection } from "../vision/results.js";
+import { type Transcription, transcribe } from "./speech.js";
+import { type SpeechSegment, detectSpeech } from "./speech_detection.js";
 import { DecoderState } from "./decoder.js";
 import { embedText } from "./embedding.js";
 import { type Generation, type GenerationOptions, type PieceData, generate } from "./generation.js";
-import { type Tensor, type TensorInput, runGraph } from "./graph.js";
+import { type Graph, type Tensor, type TensorInput, openGraph, runGraph } from "./graph.js";
+import { DETECT_GRAPH, RECOGNIZE_GRAPH, type TextLine, readText } from "./ocr.js";
+import { IMAGE_GRAPH, TEXT_GRAPH, choose, compare, imageVector, textVector } from "./similarity.js";
 import { type SelfTest, selfTest } from "./selftest.js";
 import { classifyImage, detectObjects } from "./vision.js";
 
@@ -29,6 +34,7 @@ export type ModelInfo = Pick<
   | "dims"
   | "inputs"
   | "outputs"
+  | "graphs"
   | "context_length"
   | "prefill_chunk"
   | "generation"
@@ -91,6 +97,7 @@ export class Session {
       dims,
       inputs,
       outputs,
+      graphs,
       context_length,
       prefill_chunk,
       generation,
@@ -106,6 +113,7 @@ export class Session {
       dims,
       inputs,
       outputs,
+      graphs,
       context_length,
       prefill_chunk,
       generation,
@@ -140,11 +148,12 @@ export class Session {
     });
   }
 
-  run(inputs: Readonly<Record<string, TensorInput>>, signal?: AbortSignal): Promise<Record<string, Tensor>> {
-    return this.exclusive(signal, async () => {
-      this.requireGraph();
-      return runGraph(this.loaded.engine, inputs);
-    });
+  run(
+    inputs: Readonly<Record<string, TensorInput>>,
+    graph: string | undefined,
+    signal?: AbortSignal,
+  ): Promise<Record<string, Tensor>> {
+    return this.exclusive(signal, async () => runGraph(this.graph(graph), inputs));
   }
 
   embed(texts: readonly string[], signal?: AbortSignal): Promise<Float32Array[]> {
@@ -155,16 +164,69 @@ export class Session {
       for (const text of texts) {
         if (typeof text !== "string") throw new EdgecError("invalid-argument", "`embed` takes texts");
         throwIfAborted(signal);
-        vectors.push(embedText(this.loaded.engine, tokenizer, task, text));
+        vectors.push(embedText(this.graph(), tokenizer, task, text));
       }
       return vectors;
     });
   }
 
-  classify(image: ImageInput, topK: number, signal?: AbortSignal): Promise<Classification[]> {
+  /** Vectors of texts in the space of `embedImages`. */
+  embedTexts(texts: readonly string[], signal?: AbortSignal): Promise<Float32Array[]> {
+    return this.exclusive(signal, async () => this.textVectors(texts, signal));
+  }
+
+  embedImages(images: readonly ImageInput[], signal?: AbortSignal): Promise<Float32Array[]> {
+    return this.exclusive(signal, () => this.imageVectors(images, signal));
+  }
+
+  /** The logit of every text with every image, a row per text. */
+  similarity(
+    texts: readonly string[],
+    images: readonly ImageInput[],
+    signal?: AbortSignal,
+  ): Promise<Float32Array[]> {
     return this.exclusive(signal, async () => {
+      const task = this.requireTask("text-image-similarity");
+      return compare(task, this.textVectors(texts, signal), await this.imageVectors(images, signal));
+    });
+  }
+
+  private textVectors(texts: readonly string[], signal?: AbortSignal): Float32Array[] {
+    const task = this.requireTask("text-image-similarity");
+    const [graph, tokenizer] = [this.graph(TEXT_GRAPH), this.requireTokenizer()];
+    return texts.map((text) => {
+      if (typeof text !== "string") throw new EdgecError("invalid-argument", "texts are needed");
+      throwIfAborted(signal);
+      return textVector(graph, tokenizer, task, text);
+    });
+  }
+
+  private async imageVectors(images: readonly ImageInput[], signal?: AbortSignal): Promise<Float32Array[]> {
+    const task = this.requireTask("text-image-similarity");
+    const graph = this.graph(IMAGE_GRAPH);
+    const vectors: Float32Array[] = [];
+    for (const image of images) {
+      throwIfAborted(signal);
+      vectors.push(imageVector(graph, task, await decodeImage(image, signal)));
+    }
+    return vectors;
+  }
+
+  /** `labels` are for models of texts and images, which choose among any texts. */
+  classify(
+    image: ImageInput,
+    topK: number,
+    labels: readonly string[] | undefined,
+    signal?: AbortSignal,
+  ): Promise<Classification[]> {
+    return this.exclusive(signal, async () => {
+      if (labels) {
+        const task = this.requireTask("text-image-similarity");
+        const rows = compare(task, this.textVectors(labels, signal), await this.imageVectors([image], signal));
+        return choose(task, labels, Float32Array.from(rows, ([logit]) => logit), topK);
+      }
       const task = this.requireTask("image-classification");
-      return classifyImage(this.loaded.engine, task, await decodeImage(image, signal), topK);
+      return classifyImage(this.graph(), task, await decodeImage(image, signal), topK);
     });
   }
 
@@ -177,7 +239,40 @@ export class Session {
       const task = this.requireTask("object-detection");
       const { scoreThreshold = task.score_threshold, iouThreshold = task.iou_threshold } = thresholds;
       const settings = { ...task, score_threshold: scoreThreshold, iou_threshold: iouThreshold };
-      return detectObjects(this.loaded.engine, settings, await decodeImage(image, signal));
+      return detectObjects(this.graph(), settings, await decodeImage(image, signal));
+    });
+  }
+
+  ocr(image: ImageInput, signal?: AbortSignal): Promise<TextLine[]> {
+    return this.exclusive(signal, async () => {
+      const task = this.requireTask("ocr");
+      return readText(this.graph(DETECT_GRAPH), this.graph(RECOGNIZE_GRAPH), task, await decodeImage(image, signal));
+    });
+  }
+
+  transcribe(
+    audio: AudioInput,
+    onPiece: (piece: PieceData) => void,
+    signal?: AbortSignal,
+  ): Promise<Transcription> {
+    return this.exclusive(signal, async () => {
+      const task = this.requireTask("transcription");
+      const tokenizer = this.requireTokenizer();
+      return transcribe(await readAudio(audio, task.sample_rate), {
+        engine: this.loaded.engine,
+        task,
+        eosTokenIds: this.manifest.tokenizer?.eos_token_ids ?? [],
+        decode: (ids) => tokenizer.decode(ids),
+        onPiece,
+        signal,
+      });
+    });
+  }
+
+  detectSpeech(audio: AudioInput, signal?: AbortSignal): Promise<SpeechSegment[]> {
+    return this.exclusive(signal, async () => {
+      const task = this.requireTask("speech-detection");
+      return detectSpeech(this.graph(), task, await readAudio(audio, task.sample_rate), signal);
     });
   }
 
@@ -276,6 +371,11 @@ export class Session {
         hint: "use `run`",
       });
     return this.state;
+  }
+
+  private graph(name?: string): Graph {
+    this.requireGraph();
+    return openGraph(this.loaded.engine, name);
   }
 
   private requireGraph(): void {

@@ -1,30 +1,30 @@
 /** Images through a graph, see docs/tasks.md. */
 
 import type { ClassificationTask, DetectionTask, ImageSpec } from "../bundle/task.js";
-import type { Engine } from "../engine/engine.js";
 import { EdgecError } from "../errors.js";
 import { type Placement, fitImage, toTensor } from "../vision/preprocess.js";
 import type { Pixels } from "../vision/resize.js";
 import { type Classification, type Detection, classifications, detections } from "../vision/results.js";
-import { runGraph } from "./graph.js";
+import { type Graph, runGraph } from "./graph.js";
 
-export function classifyImage(engine: Engine, task: ClassificationTask, image: Pixels, topK: number): Classification[] {
-  return classifications(imageOutput(engine, task.image, image).output, task, topK);
+export function classifyImage(graph: Graph, task: ClassificationTask, image: Pixels, topK: number): Classification[] {
+  return classifications(imageOutput(graph, task.image, image).output, task, topK);
 }
 
-export function detectObjects(engine: Engine, task: DetectionTask, image: Pixels): Detection[] {
-  const { output, placement } = imageOutput(engine, task.image, image);
+export function detectObjects(graph: Graph, task: DetectionTask, image: Pixels): Detection[] {
+  const { output, placement } = imageOutput(graph, task.image, image);
   return detections(output, task, placement, image);
 }
 
-function imageOutput(engine: Engine, spec: ImageSpec, image: Pixels): { output: Float32Array; placement: Placement } {
-  const [slot, ...others] = engine.manifest.inputs;
+/** The graph's first floating-point output for an image, and where that lies in the input. */
+export function imageOutput(graph: Graph, spec: ImageSpec, image: Pixels): { output: Float32Array; placement: Placement } {
+  const [slot, ...others] = graph.inputs;
   if (!slot || others.length > 0) throw new EdgecError("unsupported", "the model does not have exactly one input");
   const { pixels, placement } = fitImage(image, spec);
   const data = toTensor(pixels, spec, slot.dtype === "uint8");
   const { width, height } = spec;
   const shape = spec.layout === "NCHW" ? [1, 3, height, width] : [1, height, width, 3];
-  const outputs = runGraph(engine, { [slot.name]: { data, shape } });
+  const outputs = runGraph(graph, { [slot.name]: { data, shape } });
   const output = Object.values(outputs).find((tensor) => tensor.data instanceof Float32Array);
   if (!output) throw new EdgecError("unsupported", "the model has no floating-point output");
   return { output: output.data as Float32Array, placement };

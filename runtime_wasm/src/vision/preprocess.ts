@@ -1,6 +1,6 @@
 /** An image as the graph's input, see docs/tasks.md. */
 
-import type { ImageSpec } from "../bundle/task.js";
+import type { Colors, ImageSpec } from "../bundle/task.js";
 import { type Pixels, resize } from "./resize.js";
 
 /** How a place in the input maps back to the source: `source = (input - 0) / scale + offset`. */
@@ -71,7 +71,7 @@ function letterbox(image: Pixels, spec: ImageSpec): Prepared {
 }
 
 /** The pixels in the layout, channel order and scale of the spec; `raw` keeps the bytes. */
-export function toTensor(pixels: Pixels, spec: ImageSpec, raw: boolean): Float32Array | Uint8Array {
+export function toTensor(pixels: Pixels, spec: Colors & Pick<ImageSpec, "layout">, raw: boolean): Float32Array | Uint8Array {
   const count = pixels.width * pixels.height;
   const result = raw ? new Uint8Array(3 * count) : new Float32Array(3 * count);
   const planar = spec.layout === "NCHW";

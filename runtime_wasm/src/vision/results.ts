@@ -17,13 +17,21 @@ export interface Detection extends Classification {
 
 export function classifications(output: Float32Array, task: ClassificationTask, topK: number): Classification[] {
   const scores = task.scores === "logits" ? softmax(output) : output;
-  const order = Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a] || a - b);
-  return order
-    .slice(0, topK)
-    .map((index) => ({ index, label: task.labels?.[index] ?? String(index), score: scores[index] }));
+  return ranked(scores, (index) => task.labels?.[index] ?? String(index), topK);
 }
 
-function softmax(logits: Float32Array): Float64Array {
+/** The best scores first, the lowest index first among equals. */
+export function ranked(
+  scores: Float32Array | Float64Array,
+  label: (index: number) => string,
+  topK: number,
+): Classification[] {
+  const order = Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a] || a - b);
+  return order.slice(0, topK).map((index) => ({ index, label: label(index), score: scores[index] }));
+}
+
+/** Probabilities of one choice among all. */
+export function softmax(logits: Float32Array): Float64Array {
   const largest = logits.reduce((a, b) => Math.max(a, b), -Infinity);
   const powers = Float64Array.from(logits, (logit) => exp(logit - largest));
   const total = powers.reduce((a, b) => a + b, 0);

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx.helper as oh
@@ -10,6 +13,7 @@ import onnxruntime
 import pytest
 
 from edgec.compress.calibration.moments import Moment, vectors
+from edgec.compress.calibration.session import Session
 from edgec.compress.calibration.sites import schedule
 from edgec.compress.calibration.walk import Walk
 from edgec.errors import ModelError
@@ -132,3 +136,14 @@ def test_what_onnxruntime_cannot_run_is_said() -> None:
     walk = Walk(model, schedule(model.model.graph, weight_uses(model.model), ["gemm"]), [{"ids": np.array([99])}])
     with pytest.raises(ModelError, match="cannot run `tiny` on the calibration data"):
         list(walk)
+
+
+def test_constants_in_a_file_beside_the_model_are_found(tmp_path: Path) -> None:
+    model = tied_text_model()
+    onnx_ir.save(model.model, tmp_path / "model.onnx", external_data="model.onnx.data")
+    stored = dataclasses.replace(model, model=onnx_ir.load(tmp_path / "model.onnx"))
+    sample = {"ids": np.array([0, 7, 49])}
+    (expected,), (got,) = (
+        Session(each, list(each.model.graph), ["logits"], sample, {})(sample).values() for each in (model, stored)
+    )
+    np.testing.assert_array_equal(got, expected)

@@ -68,17 +68,18 @@ def lowered(
 
 
 class WasmGraph:
-    """`run` of one unthreaded variant."""
+    """One entry point of one unthreaded variant."""
 
-    def __init__(self, module: LoweredModule, variant: str) -> None:
+    def __init__(self, module: LoweredModule, variant: str, entry: str = "run") -> None:
         self.module = module
+        [self.point] = [point for point in module.entry_points if point.name == entry]
         self.store = wasmtime.Store()
         compiled = wasmtime.Module(self.store.engine, module.variants[variant])
         assert [(item.module, item.name) for item in compiled.imports] == [("env", "memory")]
         pages = module.memory.maximum_bytes // 65536
         self.memory = wasmtime.Memory(self.store, wasmtime.MemoryType(wasmtime.Limits(pages, pages)))
-        exports = wasmtime.Instance(self.store, compiled, [self.memory]).exports(self.store)
-        pointer, self.entry = exports["__stack_pointer"], exports["run"]
+        self.exports = exports = wasmtime.Instance(self.store, compiled, [self.memory]).exports(self.store)
+        pointer, self.entry = exports["__stack_pointer"], exports[entry]
         assert isinstance(pointer, wasmtime.Global) and isinstance(self.entry, wasmtime.Func)
         pointer.set_value(self.store, module.memory.stacks.offset + module.memory.stack_bytes)
         for weight in module.weights:
@@ -86,14 +87,14 @@ class WasmGraph:
 
     def __call__(self, feed: Arrays) -> list[npt.NDArray[Any]]:
         sizes: dict[str, int] = {}
-        for slot in self.module.inputs:
+        for slot in [slot for slot in self.module.inputs if slot.name in self.point.inputs]:
             array = np.asarray(feed[slot.name], _numpy(slot.dtype), order="C")
             sizes.update({d: n for d, n in zip(slot.shape, array.shape, strict=True) if isinstance(d, str)})
             self.memory.write(self.store, array.tobytes(), slot.offset)
-        arguments = [sizes[name] for name in self.module.entry_points[0].parameters]
+        arguments = [sizes[name] for name in self.point.parameters]
         assert self.entry(self.store, 0, 1, *arguments) == 0
         results = []
-        for slot in self.module.outputs:
+        for slot in [slot for slot in self.module.outputs if slot.name in self.point.outputs]:
             shape = [d if isinstance(d, int) else ir.SymbolicDim(d).evaluate(sizes) for d in slot.shape]
             dtype = _numpy(slot.dtype)
             content = self.memory.read(self.store, slot.offset, slot.offset + math.prod(shape) * dtype.itemsize)

@@ -339,6 +339,28 @@ def test_pools_and_resizes() -> None:
     check(model, [{"x": floats(1, 5, 7, 8)}])
 
 
+def test_repeating_a_tensor_of_variable_size() -> None:
+    """Nearest interpolation by whole factors needs no table, so the size may be open."""
+    scales = {
+        "image": np.array([1, 1, 2, 3], np.float32),
+        "sequence": np.array([1, 1, 4], np.float32),
+        "one_axis": np.array([3], np.float32),
+    }
+    half = {"coordinate_transformation_mode": "half_pixel"}
+    floor = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    nodes = [
+        node("Resize", ["x", "", "image"], "a", **floor),
+        node("Resize", ["x", "", "image"], "b", **half),
+        node("Resize", ["s", "", "sequence"], "c", **floor),
+        node("Resize", ["x", "", "one_axis"], "e", axes=[3], **floor),
+        node("Relu", ["a"], "f"),
+    ]
+    inputs: dict[str, Any] = {"x": ("f", ["n", 5, "h", "w"]), "s": ("f", ["n", 3, "w"])}
+    model = make_model(nodes, inputs, {n.output[0]: "f" for n in nodes}, scales)
+    feeds = [{"x": floats(n, 5, h, w), "s": floats(n, 3, w)} for n, h, w in ((1, 1, 1), (2, 3, 4), (1, 7, 5))]
+    check(model, feeds, dims={"n": 2, "h": 7, "w": 5})
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention(masked: bool) -> None:
     """Grouped heads, odd widths, different lengths; a mask over heads and queries, or a causal one."""

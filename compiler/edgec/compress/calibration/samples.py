@@ -52,19 +52,24 @@ def read_samples(model: ModelIR, file: Path) -> list[Sample]:
 
     Raises `UsageError`, saying what is wrong with the file.
     """
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise UsageError(f"`{file}` cannot be read ({error.strerror})") from error
-    if content[:4] == b"PK\x03\x04":
+    if is_archive(file):
         return _arrays(model, file)
     try:
-        text = content.decode("utf-8")
+        text = file.read_bytes().decode("utf-8")
     except UnicodeDecodeError:
         raise UsageError(
             f"`{file}` is neither a text in UTF-8 nor an .npz file", hint="calibration needs one of both"
         ) from None
     return text_samples(model, text, str(file))
+
+
+def is_archive(file: Path) -> bool:
+    """Whether it is an .npz file, not a text."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(4) == b"PK\x03\x04"
+    except OSError as error:
+        raise UsageError(f"`{file}` cannot be read ({error.strerror})") from error
 
 
 def text_samples(model: ModelIR, text: str, source: str) -> list[Sample]:
@@ -84,6 +89,21 @@ def text_samples(model: ModelIR, text: str, source: str) -> list[Sample]:
     step = min(WINDOW, model.decoder.context_length) - len(prefix)
     windows = [ids[start : start + step] for start in range(0, len(ids), step)]
     return [decoder_feeds(model, [*prefix, *window]) for window in _long_enough(windows, source)]
+
+
+def whole_samples(model: ModelIR, texts: Sequence[str]) -> list[Sample]:
+    """One sample per text, a decoder's uncut; those of fewer than two tokens are left out."""
+    assert model.tokenizer is not None
+    tokenizer = Tokenizer.from_buffer(model.tokenizer.tokenizer_json)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    if model.decoder is None:
+        tokenizer.enable_truncation(min(int((model.task or {}).get("max_length", _ENCODER_WINDOW)), _ENCODER_WINDOW))
+        return [encoder_feeds(model, encoding.ids) for encoding in tokenizer.encode_batch(list(texts))]
+    prefix = _prefix(model)
+    encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    windows = [[*prefix, *encoding.ids] for encoding in encodings]
+    return [decoder_feeds(model, window) for window in windows if len(window) > 1]
 
 
 def _encoder_samples(model: ModelIR, tokenizer: Any, text: str, source: str) -> list[Sample]:
@@ -173,4 +193,4 @@ def _list(names: Any) -> str:
     return ", ".join(f"`{name}`" for name in sorted(names)) or "(none)"
 
 
-__all__ = ["Sample", "generated_samples", "read_samples", "text_samples"]
+__all__ = ["Sample", "generated_samples", "is_archive", "read_samples", "text_samples", "whole_samples"]

@@ -52,7 +52,9 @@ class Session:
                     copy.type = onnx_ir.TensorType(dtype)
                     inputs.append(copy)
                 elif tensor.size <= _EMBEDDED and value.name not in fed:
-                    copy.const_value, copy.shape = tensor, onnx_ir.Shape(tensor.shape.numpy())
+                    # Read: the bytes of a file beside the model would not be found from here.
+                    copy.const_value = onnx_ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
+                    copy.shape = onnx_ir.Shape(tensor.shape.numpy())
                     constants.append(copy)
                 else:
                     array = replaced[value.name] if value.name in replaced else tensor.numpy()

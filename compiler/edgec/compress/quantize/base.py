@@ -64,6 +64,10 @@ class Quantizer(ABC):
     def quantize(self, rows: Floats) -> QuantizedRows:
         """Quantize some rows (float32 `[rows, columns]`, finite). The same rows give the same codes."""
 
+    def quantize_at(self, first: int, rows: Floats) -> QuantizedRows:
+        """`quantize` for the rows from `first` on; most quantizers do not care which rows they are."""
+        return self.quantize(rows)
+
 
 def group_ranges(columns: int) -> Iterator[tuple[slice, slice, int]]:
     """(groups, columns, features per group) of the groups that are full, and of the one that is not."""

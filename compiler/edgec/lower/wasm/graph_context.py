@@ -36,18 +36,39 @@ from edgec.passes.shape_context import Content, Context
 Handle = TensorView | Lazy | Constant
 
 
-class GraphContext:
-    """Operators' emitters read their inputs with `view` and `handle`, and call `define` for their outputs."""
+class GraphConstants:
+    """Weights of a graph, each once in the program however many parts read it."""
 
-    def __init__(self, compressed: CompressedModel, program: Program, entry: Entry) -> None:
-        self.compressed = compressed
+    def __init__(self, program: Program, compressed: CompressedModel) -> None:
         self.program = program
+        self.compressed = compressed
+        self._store = WeightStore(program, compressed)
+        self._plain: dict[str, Storage] = {}
+        self._packed: dict[str, tuple[Storage, ...]] = {}
+
+    def plain(self, name: str, data: Callable[[], npt.NDArray[Any]]) -> Storage:
+        """A constant array; `data` is asked once per name."""
+        if name not in self._plain:
+            self._plain[name] = self.program.weight(name, data())
+        return self._plain[name]
+
+    def packed(self, tensor: PackedTensor) -> tuple[Storage, ...]:
+        """Codes, scales and zeros of a quantized matrix."""
+        if tensor.name not in self._packed:
+            self._packed[tensor.name] = self._store.packed(tensor).storages
+        return self._packed[tensor.name]
+
+
+class GraphContext:
+    """One part of a graph, an entry point. Emitters read with `view` and `handle`, and `define` their outputs."""
+
+    def __init__(self, constants: GraphConstants, entry: Entry) -> None:
+        self.constants = constants
+        self.program = constants.program
         self.entry = entry
-        self.bounds: Mapping[str, int] = program.dims
+        self.bounds: Mapping[str, int] = self.program.dims
         self.outputs: dict[ir.Value, TensorView] = {}
         self._handles: dict[ir.Value, Handle] = {}
-        self.weights = WeightStore(program, compressed)
-        self._weights: dict[str, Storage] = {}
         self._cache: dict[Hashable, Any] = {}
 
     # What tensors are
@@ -66,7 +87,7 @@ class GraphContext:
         return Context(node, shapes, [content_of(value) for value in node.inputs])
 
     def packed(self, value: ir.Value | None) -> PackedTensor | None:
-        return self.compressed.packed.get(value.name or "") if value is not None else None
+        return self.constants.compressed.packed.get(value.name or "") if value is not None else None
 
     def handle(self, value: ir.Value) -> Handle:
         found = self._handles.get(value)
@@ -129,9 +150,7 @@ class GraphContext:
 
     def weight(self, name: str, data: Callable[[], npt.NDArray[Any]]) -> Storage:
         """A constant in the weights region; `data` is asked once per name."""
-        if name not in self._weights:
-            self._weights[name] = self.program.weight(name, data())
-        return self._weights[name]
+        return self.constants.plain(name, data)
 
     def weight_of(self, constant: Constant) -> TensorView:
         storage = self.weight(constant.name, constant.array)

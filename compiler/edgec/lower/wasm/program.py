@@ -100,6 +100,8 @@ class Entry:
     parameters: tuple[str, ...]
     calls: list[Call | str] = field(default_factory=list)  # a string calls another entry with `arguments`
     arguments: dict[str, tuple[Scalar, ...]] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()  # of a graph: names of what the program declares as `input` and `output`
+    outputs: tuple[str, ...] = ()
 
     def call(self, kernel: str, *operands: Operand, work: Work) -> None:
         if work.weights is None:
@@ -351,7 +353,7 @@ class Program:
             kind=self.kind,
             variants=modules,
             memory=memory,
-            entry_points=tuple(EntryPoint(entry.name, entry.parameters) for entry in self.entries),
+            entry_points=tuple(EntryPoint(e.name, e.parameters, e.inputs, e.outputs) for e in self.entries),
             inputs=tuple(_slot(*item) for item in self._inputs),
             outputs=tuple(_slot(*item) for item in self._outputs),
             dims=dict(self.dims),

@@ -29,10 +29,16 @@ def classifications(output: npt.NDArray[np.float32], task: Mapping[str, Any], to
     """The `top_k` best classes, best first."""
     scores = output.reshape(-1).astype(np.float64)
     if task["scores"] == "logits":
-        powers = exp(scores - scores.max())
-        scores = powers / np.cumsum(powers)[-1]
+        scores = softmax(scores)
     order = np.argsort(-scores, kind="stable")[:top_k]
     return [Classification(int(index), label_of(task, int(index)), float(scores[index])) for index in order]
+
+
+def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Probabilities of one choice among all."""
+    powers = exp(logits - logits.max())
+    total = np.cumsum(powers)[-1]  # added one after the other, as the other runtimes add
+    return np.asarray(powers / total)
 
 
 def label_of(task: Mapping[str, Any], index: int) -> str:

@@ -63,7 +63,10 @@ def _pool(outputs: Mapping[str, npt.NDArray[Any]], count: int, task: Mapping[str
         vector = states[0] if task["pooling"] == "cls" else states[:count].sum(axis=0) / count
     else:
         vector = first_float_output(outputs, 2)[0].astype(np.float64)
-    if task["normalize"]:
-        squares = float(np.cumsum(vector * vector)[-1])  # one after the other, as the other runtimes add
-        vector = vector / max(math.sqrt(squares), 1e-12)
-    return np.asarray(vector, np.float32)
+    return normalized(vector) if task["normalize"] else np.asarray(vector, np.float32)
+
+
+def normalized(vector: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """The vector at length 1."""
+    squares = float(np.cumsum(vector * vector)[-1])  # one after the other, as the other runtimes add
+    return np.asarray(vector / max(math.sqrt(squares), 1e-12), np.float32)

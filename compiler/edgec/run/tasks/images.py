@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,15 +71,36 @@ def _pillow() -> Any:
 
 
 def _open(path: Path) -> Image:
-    pil = _pillow()
-    try:
-        with path.open("rb") as stream:
-            opened: Image = pil.open(stream)
+    with _reading(path), path.open("rb") as stream:
+        opened: Image = _pillow().open(stream)
+        opened.load()
+        return opened
+
+
+def frames_of(path: Path, content: bytes, most: int) -> Iterator[tuple[int | None, Image]]:
+    """The picture in a file of that `content` with the number None, or frames of an animation, spread evenly."""
+    with _reading(path):
+        opened: Any = _pillow().open(io.BytesIO(content))
+        count = getattr(opened, "n_frames", 1)
+        if count == 1:
             opened.load()
-            return opened
-    except pil.DecompressionBombError:
+            yield None, opened
+            return
+        for index in sorted(
+            {round(i * (count - 1) / (most - 1)) for i in range(most)} if count > most else range(count)
+        ):
+            opened.seek(index)
+            yield index, opened.copy()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Errors of Pillow in our words."""
+    try:
+        yield
+    except _pillow().DecompressionBombError:
         raise UsageError(f"the picture `{path}` is too large") from None
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a known format, or damaged"
         raise UsageError(f"the picture `{path}` cannot be read ({reason})") from error
 
@@ -118,17 +141,35 @@ def _crop_box(w: int, h: int, width: int, height: int, crop: float) -> tuple[int
 
 
 def _resize(image: Image, size: tuple[int, int], spec: Mapping[str, Any]) -> Image:
+    """Horizontally first; Pillow 13 would take the other order for pictures that are higher than wide."""
     resampling = _pillow().Resampling
-    return image.resize(size, resampling.BICUBIC if spec["interpolation"] == "bicubic" else resampling.BILINEAR)
+    kind = resampling.BICUBIC if spec["interpolation"] == "bicubic" else resampling.BILINEAR
+    return image.resize((size[0], image.height), kind).resize(size, kind)
+
+
+def pixels_of(image: Image) -> npt.NDArray[np.uint8]:
+    """uint8 [height, width, 3]."""
+    return np.asarray(image)
+
+
+def resized(pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """uint8 [height, width, 3] in another size (width, height), bilinear."""
+    return np.asarray(_resize(_pillow().fromarray(pixels), size, {"interpolation": "bilinear"}))
 
 
 def to_tensor(pixels: npt.NDArray[np.uint8], spec: Mapping[str, Any], *, raw: bool) -> npt.NDArray[Any]:
     """[1, 3, h, w] or [1, h, w, 3]: float32 `(v - mean) / std`, or uint8 pixels when `raw`."""
-    if spec["channels"] == "BGR":
-        pixels = pixels[..., ::-1]
-    values: npt.NDArray[Any] = pixels
-    if not raw:
-        values = ((pixels - np.array(spec["mean"], np.float64)) / np.array(spec["std"], np.float64)).astype(np.float32)
+    values: npt.NDArray[Any] = _ordered(pixels, spec) if raw else colors(pixels, spec)
     if spec["layout"] == "NCHW":
         values = values.transpose(2, 0, 1)
     return np.ascontiguousarray(values[np.newaxis])
+
+
+def colors(pixels: npt.NDArray[np.uint8], spec: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+    """float32 [height, width, 3]: `(v - mean) / std` in the order of `channels`."""
+    mean, std = (np.array(spec[name], np.float64) for name in ("mean", "std"))
+    return ((_ordered(pixels, spec) - mean) / std).astype(np.float32)
+
+
+def _ordered(pixels: npt.NDArray[np.uint8], spec: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
+    return pixels[..., ::-1] if spec["channels"] == "BGR" else pixels

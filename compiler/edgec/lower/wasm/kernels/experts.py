@@ -39,15 +39,28 @@ def for_each_pair(
     """As `epilogue.for_each_tile`, for `m` pairs whose experts are `chosen` (int32)."""
     gated = finish.epilogue.gated
     zero = bind(T.shift_right(m, T.int32(31)))
-    with math.computed_constants(zero), T.parallel(0, blocks) as block, T.serial(0, m) as pair:
-        first = bind(chosen[pair] * pairs.blocks)
-        row = bind(tirx.truncdiv(pair, pairs.shared))
-        if gated:
-            sums, up = dot_blocks([first + block * 2, first + block * 2 + 1], row, 1)
-        else:
-            (sums,), up = dot_blocks([first + block], row, 1), None
+
+    def write(block: Expr, pair: Expr, sums: Registers, up: Registers | None = None) -> None:
         for half in range(2):
             finish(block, pair, half, sums[half], None if up is None else up[half])
+
+    def for_each(count: int, start: int, together: int) -> None:
+        """`count` times `together` blocks of weights from `start` on."""
+        with T.parallel(0, count) as number, T.serial(0, m) as pair:
+            block = bind(start + number * together)
+            first = bind(chosen[pair] * pairs.blocks + block)
+            row = bind(tirx.truncdiv(pair, pairs.shared))
+            sums = dot_blocks([first + i for i in range(together)], row, 1)
+            if gated:
+                write(number, pair, *sums)
+            else:
+                for i, some in enumerate(sums):
+                    write(block + i, pair, some)
+
+    with math.computed_constants(zero):
+        for_each(blocks if gated else blocks // 2, 0, 2)
+        if not gated and blocks % 2:
+            for_each(1, blocks - 1, 1)
 
 
 def route(*, experts: int, per_token: int, stride: int, normalized: bool) -> PrimFunc:

@@ -40,7 +40,7 @@ class Matrix:
         if packed is None:
             self.storages = [context.weight(f"{name}#float", lambda: pack_float(np.asarray(read(), np.float32)))]
             return
-        self.storages = context.once(("packed", name), lambda: list(context.weights.packed(packed).storages))
+        self.storages = list(context.constants.packed(packed))
 
 
 def rows_and_stride(view: TensorView) -> tuple[Dim, int] | None:

@@ -76,8 +76,9 @@ def concat(context: GraphContext, node: ir.Node) -> None:
     for value in node.inputs:
         assert value is not None
         own = context.shape(value)
-        part = context.operand(value, own)
-        context.compute_into(part, target.sliced(axis, start, 1, own[axis]))
+        place = target.sliced(axis, start, 1, own[axis])
+        if context.handle(value) != place:  # else a state, to which the rest is appended
+            context.compute_into(context.operand(value, own), place)
         start = d.add(start, own[axis])
     context.define(output, target)
 

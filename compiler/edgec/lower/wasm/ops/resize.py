@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,9 @@ from edgec.lower.wasm.graph_dims import symbols
 from edgec.lower.wasm.graph_values import TensorView
 from edgec.lower.wasm.kernels.resample import resample, weighted_places
 from edgec.lower.wasm.ops.conv import channels_first, channels_last
+from edgec.passes import dims as d
 from edgec.passes.base import constant
+from edgec.passes.dims import Dim
 from edgec.passes.shape_context import axis_of
 
 Table = tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]
@@ -25,6 +27,10 @@ def lower(context: GraphContext, node: ir.Node) -> None:
     source, output = node.inputs[0], node.outputs[0]
     assert source is not None
     before, after = context.shape(source), context.shape(output)
+    factors = _repetitions(node, before, after)
+    if factors is not None:
+        _repeat(context, source, output, factors)
+        return
     if _is_image(context, node, source, output):
         _resize_image(context, node, source, output)
         return
@@ -39,6 +45,42 @@ def lower(context: GraphContext, node: ir.Node) -> None:
             continue
         view = _resize_axis(context, node, view, axis, new[axis], scales[axis], regions[axis])
     context.define(output, view)
+
+
+def _repetitions(node: ir.Node, before: Sequence[Dim], after: Sequence[Dim]) -> list[int] | None:
+    """How often each element of a tensor of variable size is repeated along each axis, where that is all."""
+    if all(isinstance(dim, int) for dim in before) or node.attributes.get_string("mode", "nearest") != "nearest":
+        return None
+    scales = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
+    if scales is None or scales.size == 0:
+        return None
+    axes = [axis_of(a, len(before)) for a in node.attributes.get_ints("axes") or range(len(before))]
+    given = dict(zip(axes, scales.reshape(-1).tolist(), strict=True))
+    factors = [round(given.get(axis, 1.0)) for axis in range(len(before))]
+    if any(given.get(axis, 1.0) != factor or factor < 1 for axis, factor in enumerate(factors)):
+        return None
+    if not all(d.same(d.multiply(a, factor), b) for a, b, factor in zip(before, after, factors, strict=True)):
+        return None
+    for factor in set(factors):
+        for old in (4, 7):  # the places do not depend on the size
+            places, _ = resampling_table(node, old, old * factor, float(factor))
+            if places[:, 0].tolist() != [place // factor for place in range(old * factor)]:
+                return None
+    return factors
+
+
+def _repeat(context: GraphContext, source: ir.Value, output: ir.Value, factors: Sequence[int]) -> None:
+    """Every axis twice, the second time with a stride of 0; images lie channels last as elsewhere."""
+    rank = len(factors)
+    order = [0, *range(2, rank), 1] if rank == 4 else list(range(rank))
+    view = context.view(source).transposed(order)
+    counts = [factors[axis] for axis in order]
+    shape = [size for dim, count in zip(view.shape, counts, strict=True) for size in (dim, count)]
+    strides = [step for stride in view.strides for step in (stride, 0)]
+    repeated = context.copied(TensorView(view.storage, view.dtype, tuple(shape), tuple(strides), view.offset))
+    merged = [d.multiply(dim, count) for dim, count in zip(view.shape, counts, strict=True)]
+    back = [order.index(axis) for axis in range(rank)]
+    context.define(output, TensorView.whole(repeated.storage, view.dtype, merged).transposed(back))
 
 
 def _is_image(context: GraphContext, node: ir.Node, source: ir.Value, output: ir.Value) -> bool:

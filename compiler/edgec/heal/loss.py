@@ -1,0 +1,73 @@
+"""How far the student is from its teacher, on one batch.
+
+Decoders are held to the distribution of the next token (Hinton et al. 2015, "Distilling the Knowledge in a Neural
+Network"), embeddings to their direction, other graphs to their outputs. All of them are also held to
+the stream between the blocks that both models have (Jiao et al. 2020, "TinyBERT").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from edgec.heal.ops import Tensor
+from edgec.ir.model import ModelIR
+
+_STREAM = 0.1  # weight of what is between the blocks
+
+
+class Distance:
+    """`distance(student's values, teacher's values, weights of tokens)`: (to be minimised, what is reported)."""
+
+    def __init__(self, student: ModelIR, hints: Sequence[str], kept: Sequence[int] | None) -> None:
+        self._kept = None if kept is None else torch.tensor(list(kept))
+        self._hints = hints
+        self.decoder = student.decoder is not None
+        self.pooling = (student.task or {}).get("pooling") if (student.task or {}).get("type") == "embedding" else None
+        outputs = [
+            value for value in student.model.graph.outputs if value.dtype is None or value.dtype.is_floating_point()
+        ]
+        self.outputs = ["logits"] if self.decoder else [str(value.name) for value in outputs]
+
+    @property
+    def wanted(self) -> list[str]:
+        """The values of both models that are compared."""
+        return [*self.outputs, *self._hints]
+
+    def __call__(
+        self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        reported = self._outputs(student, teacher, weights)
+        if not self._hints:
+            return reported, reported
+        stream = sum(_relative(student[name], teacher[name], weights) for name in self._hints)
+        return reported + _STREAM / len(self._hints) * stream, reported
+
+    def _outputs(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], weights: Tensor) -> Tensor:
+        if self.decoder:
+            expected = teacher["logits"] if self._kept is None else teacher["logits"].index_select(-1, self._kept)
+            p, q = torch.log_softmax(expected, -1), torch.log_softmax(student["logits"], -1)
+            return ((p.exp() * (p - q)).sum(-1) * weights).sum() / weights.sum()
+        if self.pooling is not None:
+            name = self.outputs[0]
+            a, b = (self._pooled(values[name], weights) for values in (student, teacher))
+            return (1 - torch.cosine_similarity(a, b, -1)).mean()
+        return sum(_relative(student[name], teacher[name], weights) for name in self.outputs) / len(self.outputs)
+
+    def _pooled(self, states: Tensor, weights: Tensor) -> Tensor:
+        """One vector per text."""
+        if states.dim() == 2:
+            return states
+        return states[:, 0] if self.pooling == "cls" else (states * weights[..., None]).sum(1)
+
+
+def _relative(value: Tensor, expected: Tensor, weights: Tensor) -> Tensor:
+    """Squared error relative to the power; of texts, the mean over tokens."""
+    if weights.dim() == 2 and value.dim() == 3 and value.shape[:2] == weights.shape:
+        errors = (value - expected).square().sum(-1) / expected.square().sum(-1).clamp_min(1e-12)
+        return (errors * weights).sum() / weights.sum()
+    return (value - expected).square().sum() / expected.square().sum().clamp_min(1e-12)
+
+
+__all__ = ["Distance"]

@@ -1,0 +1,112 @@
+"""Weights as they will be stored, differentiable: rounding in the forward pass, straight through in the backward pass.
+
+Codes, steps and zero points are learned together (Esser et al. 2020, "Learned Step Size Quantization";
+Bhalgat et al. 2020, "LSQ+", for the zero point). What the forward pass multiplies with is bit for bit what the packed
+tensor will mean: steps are rounded to float16 scales, zero points to integers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from edgec.compress.quantize import Grid, QuantizedRows
+from edgec.heal.ops import Tensor
+from edgec.ir.compressed import GROUP
+from edgec.ir.weight_use import WeightUse
+
+_LEAST_SCALE = 6.2e-5  # the smallest normal float16
+
+
+class _Round(torch.autograd.Function):  # type: ignore[misc]
+    """`(q - center) * step` for the code q of each weight; groups along the last axis."""
+
+    @staticmethod
+    def forward(context: Any, weights: Tensor, steps: Tensor, centers: Tensor, levels: float) -> Tensor:
+        scaled = weights / steps + centers
+        codes = scaled.round().clamp_(0, levels)
+        # Beyond half a step outside of the codes a weight does not move its code.
+        inside = (scaled >= -0.5) & (scaled <= levels + 0.5)
+        context.save_for_backward(codes - centers, scaled.sub_(centers), inside, steps)
+        return (codes - centers) * steps
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        (gradient,) = gradients
+        offsets, scaled, inside, steps = context.saved_tensors
+        to_weights = gradient * inside
+        to_steps = (gradient * offsets - to_weights * scaled).sum(-1, keepdim=True)
+        to_centers = ((to_weights - gradient) * steps).sum(-1, keepdim=True)
+        return to_weights, to_steps, to_centers, None
+
+
+class _Storable(torch.autograd.Function):  # type: ignore[misc]
+    """Rounds to what is stored; the gradient goes straight through."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor, rounded: Tensor) -> Tensor:
+        return rounded
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+@dataclass
+class QuantizedWeight:
+    """One matrix of `bits` bits. `latent`, `log_steps` and `centers` are what is trained."""
+
+    use: WeightUse
+    grid: Grid
+    latent: Tensor  # [rows, groups, 32], columns padded with zeros
+    log_steps: Tensor  # [rows, groups, 1], natural logarithms
+    centers: Tensor  # [rows, groups, 1], the code that means zero
+
+    @classmethod
+    def start(cls, use: WeightUse, matrix: npt.NDArray[np.float32], found: QuantizedRows) -> QuantizedWeight:
+        """From float weights and a first choice of steps and zero points."""
+        groups = found.scales.shape[1]
+        padded = np.zeros((use.rows, groups * GROUP), np.float32)
+        padded[:, : use.columns] = matrix
+        steps = np.maximum(found.grid.steps(found.scales), found.grid.steps(np.array(_LEAST_SCALE, np.float32)))
+        centers = found.grid.centers(found.zeros)
+        latent = torch.from_numpy(padded.reshape(use.rows, groups, GROUP)).requires_grad_()
+        log_steps = torch.from_numpy(np.log(steps)[..., None]).requires_grad_()
+        return cls(use, found.grid, latent, log_steps, torch.from_numpy(centers[..., None].copy()).requires_grad_())
+
+    def array(self) -> Tensor:
+        """The initializer's array with the values that will be stored."""
+        steps, centers = self._stored()
+        values = _Round.apply(self.latent, steps, centers, float(self.grid.levels))
+        matrix = values.reshape(self.use.rows, -1)[:, : self.use.columns]
+        return matrix.T if self.use.layout == "kn" else matrix
+
+    def _stored(self) -> tuple[Tensor, Tensor]:
+        divisor = float(self.grid.step_divisor)
+        steps = self.log_steps.exp()
+        scales = (steps.detach() * divisor).clamp_(_LEAST_SCALE, 65504).to(torch.float16).to(torch.float32)
+        stored_steps = _Storable.apply(steps, scales / divisor)
+        fraction = float(self.grid.zero_divisor)
+        zeros = (self.centers.detach() * fraction).round_().clamp_(0, 255)
+        return stored_steps, _Storable.apply(self.centers, zeros / fraction)
+
+    def rows(self) -> QuantizedRows:
+        """The codes as they are stored."""
+        with torch.no_grad():
+            steps, centers = self._stored()
+            codes = (self.latent / steps + centers).round_().clamp_(0, float(self.grid.levels))
+            scales = (steps * float(self.grid.step_divisor)).to(torch.float16)
+            zeros = (centers * float(self.grid.zero_divisor)).round()
+        return QuantizedRows(
+            self.grid,
+            np.ascontiguousarray(codes.to(torch.uint8).reshape(self.use.rows, -1)[:, : self.use.columns].numpy()),
+            scales[..., 0].numpy(),
+            zeros[..., 0].to(torch.uint8).numpy(),
+        )
+
+
+__all__ = ["QuantizedWeight"]

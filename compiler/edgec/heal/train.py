@@ -1,0 +1,282 @@
+"""Healing: the slimmed model learns from the original, with its weights rounded as they will be stored.
+
+Steps are deterministic: one thread, a seed, and batches that depend on nothing but the step's number. A
+time budget is turned into a number of steps when the first ones have been timed; that number is
+reported, and gives the same weights when asked for (`steps`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir
+import torch
+
+from edgec.compress import Sample
+from edgec.compress.prune.blocks import blocks
+from edgec.compress.quantize import QUANTIZERS, QuantizedRows
+from edgec.errors import UnsupportedError, UsageError
+from edgec.heal import checkpoint
+from edgec.heal.batches import Batches
+from edgec.heal.graph import TorchGraph
+from edgec.heal.loss import Distance
+from edgec.heal.ops import Tensor
+from edgec.heal.quantized import QuantizedWeight
+from edgec.ir.model import ModelIR
+from edgec.ir.plan import Plan
+from edgec.ir.weight_use import WeightUse, weight_uses
+
+SEED = 20200709
+_TIMED = 3  # steps by which a time budget becomes a number of steps
+_SAVE_SECONDS = 60.0
+_CHECKED = 4  # batches whose loss is reported before and after
+_WARM_UP = 0.05  # of all steps
+_RATES = {"latent": 3e-4, "log_steps": 1e-3, "centers": 5e-3, "float": 3e-4}  # Adam's, at its highest
+_BETAS, _EPSILON = (0.9, 0.98), 1e-8
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Healed:
+    """`model` has the trained floats; `rows` are the codes of its quantized matrices."""
+
+    model: ModelIR
+    rows: Mapping[str, QuantizedRows]
+    steps: int
+    before: float  # the loss of what is reported (`edgec.heal.loss`), quantized but not trained
+    after: float
+
+
+def heal(
+    teacher: ModelIR,
+    student: ModelIR,
+    plan: Plan,
+    samples: Sequence[Sample],
+    kept: Sequence[int] | None = None,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> Healed:
+    """Train `student`, quantized as `plan` says, on `samples` (in its own ids, `kept` has the teacher's).
+
+    Exactly one of `steps` and `minutes` is given. With a `folder`, training is saved there every minute and goes on
+    from there; time counts from the very beginning. Raises `UnsupportedError` for graphs and matrices that cannot be
+    trained and `UsageError` for a checkpoint of something else.
+    """
+    with _one_thread():
+        return _Training(teacher, student, plan, samples, kept).run(steps, minutes, folder, progress)
+
+
+class _Training:
+    def __init__(
+        self, teacher: ModelIR, student: ModelIR, plan: Plan, samples: Sequence[Sample], kept: Sequence[int] | None
+    ) -> None:
+        self.model = student
+        shared = {str(block.end.name) for block in blocks(teacher)}
+        hints = [str(block.end.name) for block in blocks(student) if str(block.end.name) in shared]
+        self.distance = Distance(student, hints, kept)
+        self.teacher = TorchGraph(teacher, self.distance.wanted)
+        self.student = TorchGraph(student, self.distance.wanted)
+        self.batches = Batches(student, samples, kept, SEED)
+        self.quantized = _quantized(student, plan, self.student.parameters)
+        self.floats = {
+            name: tensor.requires_grad_()
+            for name, tensor in self.student.parameters.items()
+            if name not in self.quantized
+        }
+        self.student.parameters.clear()  # those that are trained stand for them
+        self.trained = dict(self._trained())
+        self.moments = {name: (torch.zeros_like(t), torch.zeros_like(t)) for name, (t, _) in self.trained.items()}
+        self.fingerprint = _fingerprint(teacher, student, plan, samples)
+
+    def _trained(self) -> Iterator[tuple[str, tuple[Tensor, float]]]:
+        """(tensor, highest rate) by name."""
+        for name, weight in self.quantized.items():
+            for part in ("latent", "log_steps", "centers"):
+                yield f"{name}/{part}", (getattr(weight, part), _RATES[part])
+        for name, tensor in self.floats.items():
+            yield f"{name}/float", (tensor, _RATES["float"])
+
+    # The loop
+
+    def run(self, steps: int | None, minutes: float | None, folder: Path | None, progress: Progress | None) -> Healed:
+        done, total, spent, before = 0, steps, 0.0, math.nan
+        found = checkpoint.load(folder, self.fingerprint) if folder is not None else None
+        if found is not None:
+            state, arrays = found
+            if steps not in (None, state["total"]):
+                raise UsageError(
+                    f"the checkpoint in `{folder}` is of {state['total']:,} steps, not of {steps:,}",
+                    hint="ask for as many, give another folder with `--heal-dir`, or remove it",
+                )
+            done, total, spent, before = state["done"], state["total"], state["seconds"], state["before"]
+            self._restore(arrays)
+        else:
+            before = self._measured()
+        began = saved = time.monotonic()
+        if total is None:
+            assert minutes is not None
+            total = self._affordable(60 * minutes)
+        while done < total:
+            if progress is not None:
+                progress(f"step {done + 1:,}", done, total)
+            self._step(done, total)
+            done += 1
+            now = time.monotonic()
+            if folder is not None and (now - saved > _SAVE_SECONDS or done == total):
+                self._save(folder, done, total, spent + now - began, before)
+                saved = time.monotonic()
+        if progress is not None:
+            progress("", total, total)
+        return Healed(self._result(), self._rows(), done, before, self._measured())
+
+    def _affordable(self, seconds: float) -> int:
+        """Steps in so many seconds, from steps that change nothing."""
+        began = time.monotonic()
+        for number in range(_TIMED):
+            self._gradients(number)
+            for tensor, _ in self.trained.values():
+                tensor.grad = None
+        # Adam passes over all weights take about a tenth of a step.
+        return max(1, int(seconds * _TIMED / (1.1 * (time.monotonic() - began))))
+
+    def _step(self, done: int, total: int) -> None:
+        self._gradients(done)
+        self._adam(done + 1, _schedule(done, total))
+
+    def _gradients(self, number: int) -> None:
+        batch = self.batches[_CHECKED + number]
+        with torch.no_grad():
+            expected = self.teacher(self.teacher.parameters, batch.teacher)
+        loss, _ = self.distance(self.student(self._weights(), batch.student), expected, batch.weights)
+        loss.backward()
+
+    def _adam(self, step: int, share: float) -> None:
+        first, second = _BETAS
+        with torch.no_grad():
+            for name, (tensor, rate) in self.trained.items():
+                gradient = tensor.grad
+                if gradient is None:
+                    continue
+                mean, square = self.moments[name]
+                mean.lerp_(gradient, 1 - first)
+                square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+                divisor = (square / (1 - second**step)).sqrt_().add_(_EPSILON)
+                tensor.addcdiv_(mean, divisor, value=-rate * share / (1 - first**step))
+                tensor.grad = None
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {**self.floats, **{name: weight.array() for name, weight in self.quantized.items()}}
+
+    def _measured(self) -> float:
+        """The reported loss on a few batches that are not trained on before the first epoch ends."""
+        with torch.no_grad():
+            weights, losses = self._weights(), []
+            for number in range(_CHECKED):
+                batch = self.batches[number]
+                expected = self.teacher(self.teacher.parameters, batch.teacher)
+                losses.append(self.distance(self.student(weights, batch.student), expected, batch.weights)[1])
+        return float(torch.stack(losses).mean())
+
+    # Results and checkpoints
+
+    def _rows(self) -> dict[str, QuantizedRows]:
+        return {name: weight.rows() for name, weight in self.quantized.items()}
+
+    def _result(self) -> ModelIR:
+        copy = self.model.model.clone()
+        with torch.no_grad():
+            for name, tensor in self._weights().items():
+                value = copy.graph.initializers[name]
+                assert value.const_value is not None
+                array = np.ascontiguousarray(tensor.detach().numpy()).astype(value.const_value.dtype.numpy())
+                value.const_value = onnx_ir.Tensor(array.copy(), name=name)
+        return dataclasses.replace(self.model, model=copy)
+
+    def _save(self, folder: Path, done: int, total: int, seconds: float, before: float) -> None:
+        state = {
+            "fingerprint": self.fingerprint,
+            "done": done,
+            "total": total,
+            "seconds": seconds,
+            "before": before,
+        }
+        arrays = {}
+        for name, (tensor, _) in self.trained.items():
+            arrays[name] = tensor.detach().numpy()
+            for kind, moment in zip(("mean", "square"), self.moments[name], strict=True):
+                arrays[f"{name}/{kind}"] = moment.numpy()
+        checkpoint.save(folder, state, arrays)
+
+    def _restore(self, arrays: Mapping[str, Any]) -> None:
+        with torch.no_grad():
+            for name, (tensor, _) in self.trained.items():
+                tensor.copy_(torch.from_numpy(arrays[name]))
+                for kind, moment in zip(("mean", "square"), self.moments[name], strict=True):
+                    moment.copy_(torch.from_numpy(arrays[f"{name}/{kind}"]))
+
+
+def _quantized(model: ModelIR, plan: Plan, parameters: Mapping[str, Tensor]) -> dict[str, QuantizedWeight]:
+    uses = weight_uses(model.model)
+    found = {}
+    for tensor in plan.tensors:
+        if tensor.bits == 32 or tensor.name not in parameters:
+            continue
+        use = uses[tensor.name]
+        if use.layout not in ("kn", "nk"):
+            raise UnsupportedError(f"`{use.name}` is neither a linear layer nor a table, it cannot be healed")
+        matrix = np.ascontiguousarray(_matrix(use, parameters[tensor.name].detach().numpy()))
+        found[tensor.name] = QuantizedWeight.start(use, matrix, QUANTIZERS["rtn"](tensor.bits, None).quantize(matrix))
+    return found
+
+
+def _matrix(use: WeightUse, array: Any) -> Any:
+    return use.to_matrix(array)
+
+
+def _schedule(done: int, total: int) -> float:
+    """Share of the highest rate: up over the first steps, then down to zero along a cosine."""
+    warm = max(1, int(_WARM_UP * total))
+    if done < warm:
+        return (done + 1) / warm
+    return 0.5 + 0.5 * math.cos(math.pi * (done - warm) / max(1, total - warm))
+
+
+def _fingerprint(teacher: ModelIR, student: ModelIR, plan: Plan, samples: Sequence[Sample]) -> str:
+    digest = hashlib.sha256()
+    for model in (teacher, student):
+        digest.update(model.facts.source_sha256.encode())
+        shapes = {name: list(v.shape or ()) for name, v in model.model.graph.initializers.items()}
+        digest.update(json.dumps(shapes, default=str).encode())
+    digest.update(json.dumps([[t.name, t.bits] for t in plan.tensors]).encode())
+    for sample in samples:
+        for name, array in sample.items():
+            digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums depend on how many threads share them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+__all__ = ["Healed", "heal"]

@@ -1,0 +1,7 @@
+"""Slimming: what is taken away from a model so that it fits into a number of bytes, and at what loss."""
+
+from edgec.slim.mix import Slimmed
+from edgec.slim.stage import slim
+from edgec.slim.texts import own_texts, parted, read_texts
+
+__all__ = ["Slimmed", "own_texts", "parted", "read_texts", "slim"]

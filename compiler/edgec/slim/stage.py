@@ -1,0 +1,138 @@
+"""`slim`: take away what costs least, before bits are given to what is left."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from edgec.compress import Sample, is_archive, read_samples, whole_samples
+from edgec.compress.prune.resize import initializer_elements
+from edgec.compress.prune.vocabulary import kept_ids, prune_vocabulary
+from edgec.errors import UsageError
+from edgec.ir.model import ModelIR
+from edgec.ir.plan import SlimPlan
+from edgec.slim.measure import Judge
+from edgec.slim.mix import Mix, Slimmed, Slimmer, levels
+from edgec.slim.search import search
+from edgec.slim.texts import parted, read_texts, some
+
+Progress = Callable[[str, int, int], None]
+
+
+def slim(
+    model: ModelIR,
+    *,
+    fraction: float | None = None,
+    vocabulary: int | Path | None = None,
+    plan: SlimPlan | None = None,
+    calibration: Path | None = None,
+    write: Callable[[], Sequence[str] | None] = lambda: None,
+    progress: Progress | None = None,
+) -> tuple[Slimmed, SlimPlan]:
+    """A smaller model, and what was done.
+
+    `fraction` of the bytes that the weights have in float16 are to go: a search finds the mix that loses
+    least. `vocabulary` is a number of tokens, or a text whose tokens stay. `plan` is what was done before, to be done
+    again. `calibration` is a text or an .npz file; without it, `write` gives what a decoder writes itself,
+    where that is needed.
+    Raises `UsageError` for data that are missing or do not fit, `DoesNotFitError` where too much was asked for.
+    """
+    kept: list[int] | None = None
+    if vocabulary is not None:
+        kept = kept_ids(model, vocabulary, _plain_text(calibration))
+    if fraction is None and plan is None:
+        assert kept is not None
+        return Slimmed(prune_vocabulary(model, kept), tuple(kept)), _only_vocabulary(kept)
+    if plan is not None and kept is None and plan.vocabulary and not plan.weight_bytes:
+        kept = kept_ids(model, plan.vocabulary, _plain_text(calibration))
+    if plan is not None and not _structural(plan) and (kept is not None or not plan.vocabulary):
+        pruned = model if kept is None else prune_vocabulary(model, kept)
+        return _checked(Slimmed(pruned, None if kept is None else tuple(kept)), plan)
+    learned, judged, samples, judged_samples = _data(model, calibration, write)
+    slimmer = Slimmer(model, samples, learned)
+    if plan is not None:
+        mix = Mix(plan.vocabulary, len(plan.removed_blocks), plan.mlp_share, plan.head_groups)
+        return _checked(slimmer.apply(mix, kept, plan.removed_blocks), plan)
+    assert fraction is not None
+    budget = int((1 - fraction) * 2 * initializer_elements(model.model.graph))
+    judge = Judge(model, judged, judged_samples)
+    found = search(slimmer, levels(slimmer, keep_vocabulary=kept is not None), judge, budget, kept, progress)
+    done = SlimPlan(
+        vocabulary=len(found.slimmed.kept or ()),
+        vocabulary_sha256=_sha256(found.slimmed.kept),
+        removed_blocks=tuple(slimmer.removed(found.mix.removed_blocks)),
+        mlp_share=found.mix.mlp_share,
+        head_groups=found.mix.head_groups,
+        weight_bytes=budget,
+        reason=_reason(model, fraction, budget, len(found.trials), found.trials[0].loss),
+        trials=found.trials,
+    )
+    return found.slimmed, done
+
+
+def _structural(plan: SlimPlan) -> bool:
+    return bool(plan.removed_blocks) or plan.mlp_share < 1 or plan.head_groups > 0
+
+
+def _checked(slimmed: Slimmed, plan: SlimPlan) -> tuple[Slimmed, SlimPlan]:
+    """The model of a plan that was given, whose tokens are those it was made with."""
+    if _sha256(slimmed.kept) != plan.vocabulary_sha256:
+        raise UsageError(
+            "the plan keeps other tokens than this text chooses",
+            hint="give the same `--calibration` and `--keep-vocab` as when the plan was made",
+        )
+    return slimmed, plan
+
+
+def _only_vocabulary(kept: Sequence[int]) -> SlimPlan:
+    return SlimPlan(len(kept), _sha256(kept), (), 1.0, 0, 0, f"a vocabulary of {len(kept):,} tokens was asked for")
+
+
+def _reason(model: ModelIR, fraction: float, budget: int, trials: int, loss: float) -> str:
+    kind = "nats per token" if model.decoder else "of the embeddings' cosine" if model.task else "of the outputs' power"
+    return (
+        f"{100 * fraction:g}% of the float16 weights go, {budget / 1e6:,.2f} MB stay: the best of {trials} mixes "
+        f"measured loses {loss:.3g} {kind} before healing"
+    )
+
+
+def _data(
+    model: ModelIR, calibration: Path | None, write: Callable[[], Sequence[str] | None]
+) -> tuple[list[str], list[str], Sequence[Sample], Sequence[Sample]]:
+    """(texts to learn from, texts to be judged by, samples of the former, samples to be judged by without texts)."""
+    texts: Sequence[str] | None
+    if calibration is not None and not is_archive(calibration):
+        texts = read_texts(model, calibration)
+    elif calibration is not None:
+        samples = read_samples(model, calibration)
+        if len(samples) < 2:
+            raise UsageError(f"`{calibration}` has one sample", hint="slimming needs two or more")
+        return [], [], samples[::2], samples[1::2]
+    else:
+        texts = write()
+    if texts is None:
+        raise UsageError(
+            f"slimming needs calibration data, and `{model.facts.name}` cannot make its own",
+            hint="give a text or an .npz file with `--calibration`",
+        )
+    if model.tokenizer is None:
+        raise UsageError(f"`{model.facts.name}` has no tokenizer", hint="give an .npz file with `--calibration`")
+    learned, judged = parted(texts, model)
+    return learned, judged, whole_samples(model, some(learned)), []
+
+
+def _plain_text(file: Path | None) -> str:
+    if file is None or is_archive(file):
+        return ""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""  # whoever reads the data says what is wrong with them
+
+
+def _sha256(kept: Sequence[int] | None) -> str:
+    return "" if kept is None else hashlib.sha256(",".join(map(str, kept)).encode()).hexdigest()
+
+
+__all__ = ["slim"]

@@ -329,7 +329,7 @@ def _show_result(work: Work, as_json: bool) -> None:
         out.print(f"  [dim]edgec bench --roofline {path}   time its kernels[/]\n")
         return
     if work.bundle.manifest.golden is None:
-        out.print("  [yellow]no self-test:[/] zeros and ones are no valid input of this graph\n")
+        out.print("  [yellow]no self-test:[/] what this graph gives for zeros and ones is not defined\n")
     cache = work.cache
     if cache is not None and cache.problem is not None:
         out.print(f"  [yellow]nothing was kept in {console.plain(cache.folder)}:[/] {console.plain(cache.problem)}\n")

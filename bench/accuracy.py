@@ -1,11 +1,13 @@
 """edgec against llama.cpp's quantizer: KL divergence and perplexity at equal bytes.
 
-    python bench/accuracy.py --ggml libggml-base.so MODEL [--text FILE] [--calibration FILE] [--report FILE.md]
+    python bench/accuracy.py --ggml libggml-base.so MODEL [--text FILE] [--calibration FILE] [--kept DIR]
+    python bench/accuracy.py --kept DIR --report docs/accuracy.md
 
 MODEL is a decoder in floats. For each of llama.cpp's recipes, edgec gets as many bytes for its weights as the recipe
 takes (its `--target-size`), and both sets of weights run in the same float graph in onnxruntime. That leaves out what
 edgec's int8 activations add (docs/decisions/0006), and what llama.cpp's own 8-bit activations would. Importance matrix
-and calibration are from the same samples. Without `--text`, the models' own text is what is predicted.
+and calibration are from the same samples. Without `--text`, the models' own text is what is predicted. With `--kept`
+every finished row is written to DIR, so that a run can be interrupted and pages made of several runs.
 """
 
 from __future__ import annotations
@@ -74,15 +76,23 @@ class Judge:
             return compare(other.logits, lambda _: next(kept), ids, context)
 
 
-def sampled_text(model: ModelIR, tokens: int, *, seed: int) -> list[int]:
-    """Text that the model writes, one token after the other."""
-    random, ids = np.random.default_rng(seed), [model.tokenizer.bos_token_id or 0 if model.tokenizer else 0]
+def sampled_windows(model: ModelIR, count: int, length: int, *, seed: int) -> list[list[int]]:
+    """Windows of text that the model writes from an empty context, one token after the other.
+
+    On such text the expected rise of the negative log likelihood is the KL divergence.
+    """
+    random, windows = np.random.default_rng(seed), []
+    begin = model.tokenizer.bos_token_id or 0 if model.tokenizer else 0
     with ReferenceDecoder(model) as reference:
-        while len(ids) < tokens:
-            logits = reference.step(ids[-1:])[-1].astype(np.float64)
-            share = np.cumsum(np.exp(logits - logits.max()))
-            ids.append(int((share < random.random() * share[-1]).sum()))
-    return ids
+        for _ in range(count):
+            reference.reset()
+            ids = [begin]
+            while len(ids) < length:
+                logits = reference.step(ids[-1:])[-1].astype(np.float64)
+                share = np.cumsum(np.exp(logits - logits.max()))
+                ids.append(int((share < random.random() * share[-1]).sum()))
+            windows.append(ids)
+    return windows
 
 
 def importance_matrix(model: ModelIR, samples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -124,52 +134,120 @@ def ggml_model(model: ModelIR, recipe: str, ggml: Ggml, imatrix: dict[str, np.nd
     return dataclasses.replace(model, model=copy), total
 
 
-def measure(source: str, arguments: argparse.Namespace) -> list[Row]:
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """All rows of one model."""
+
+    model: str
+    text: str  # what was predicted
+    calibration: str
+    tokens: int
+    context: int
+    rows: list[Row]
+
+
+def measure(source: str, arguments: argparse.Namespace) -> Table:
+    """The rows of one model; those that `--kept` has are taken from there."""
     loaded = load(source)
     model = simplify(loaded)
     assert model.decoder is not None
+    context = min(arguments.context, model.decoder.context_length)
     if arguments.text:
         assert model.tokenizer is not None
         ids = Tokenizer(model.tokenizer.tokenizer_json).encode_plain(arguments.text.read_text())[: arguments.tokens]
+        windows = [ids[start : start + context] for start in range(0, len(ids) - context + 1, context)]
     else:
-        ids = sampled_text(model, arguments.tokens, seed=7)
-    context = min(arguments.context, model.decoder.context_length)
-    judge = Judge(model, [ids[start : start + context] for start in range(0, len(ids) - context + 1, context)])
+        windows = sampled_windows(model, -(-arguments.tokens // context), context, seed=7)
+    judge = Judge(model, windows)
     samples = read_samples(model, arguments.calibration) if arguments.calibration else generated_samples(model)
     losses = sensitivities(model, quantizable(model), samples)
     imatrix = importance_matrix(loaded, samples)
-    ggml, rows = Ggml(arguments.ggml), []
+    ggml = Ggml(arguments.ggml)
+    found = Table(
+        model=Path(source).name,
+        text=arguments.text.name if arguments.text else "its own text",
+        calibration=arguments.calibration.name if arguments.calibration else "its own text",
+        tokens=sum(len(window) - 1 for window in judge.windows),
+        context=context,
+        rows=[],
+    )
+    kept = arguments.kept / f"{found.model}.json" if arguments.kept else None
+    if kept is not None and kept.is_file():
+        before = read_table(kept)
+        if dataclasses.replace(before, rows=[]) == found:
+            found = before
     for recipe in arguments.recipes.split(","):
         for used in (None, imatrix) if recipe != "Q8_0" else (None,):  # Q8_0 has no use for it
+            if any((row.recipe, row.imatrix) == (recipe, used is not None) for row in found.rows):
+                continue
             theirs, size = ggml_model(loaded, recipe, ggml, used)
+            other = judge(theirs)
+            same = next((row for row in found.rows if row.bytes == size), None)
+            if same is not None:  # what edgec makes of as many bytes does not depend on the recipe
+                loss = other.perplexity_ratio - 1
+                row = dataclasses.replace(same, recipe=recipe, imatrix=used is not None, kl=other.kl_mean, loss=loss)
+                add(found, row, kept)
+                continue
             begin = time.perf_counter()
             tokenizer = len(model.tokenizer.tokenizer_json) if model.tokenizer else 0
             target = Target(bytes=size + tokenizer + MODULE_BYTES)
-            plan = make_plan(model, profiles.load(PROFILE), calibrated=True, target=target, losses=losses)
+            given = "given" if arguments.calibration else "own"
+            plan = make_plan(model, profiles.load(PROFILE), calibration=given, target=target, losses=losses)
             ours = dequantized_model(compress(model, plan, samples=samples))
             seconds = time.perf_counter() - begin
             counts = sorted({t.bits: 0 for t in plan.tensors if t.bits != 32})
             bits = ", ".join(f"{b}: {sum(t.bits == b for t in plan.tensors)}" for b in counts)
-            other, mine = judge(theirs), judge(ours)
-            taken = weight_bytes(model, plan.tensors, stored=True)
-            rows.append(
-                Row(
-                    recipe, used is not None, size, other.kl_mean, other.perplexity_ratio - 1,
-                    taken, mine.kl_mean, mine.perplexity_ratio - 1, bits, seconds,
-                )
+            mine = judge(ours)
+            row = Row(
+                recipe, used is not None, size, other.kl_mean, other.perplexity_ratio - 1,
+                weight_bytes(model, plan.tensors, stored=True), mine.kl_mean, mine.perplexity_ratio - 1, bits, seconds,
             )  # fmt: skip
-            print(rows[-1], file=sys.stderr)
-    return rows
+            add(found, row, kept)
+    return found
 
 
-def table(source: str, rows: Sequence[Row]) -> str:
+def add(found: Table, row: Row, kept: Path | None) -> None:
+    """Append a row, and keep the table if there is a file for it."""
+    found.rows.append(row)
+    print(row, file=sys.stderr)
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(kept) as partial:
+            partial.write_text(json.dumps(dataclasses.asdict(found), indent=1) + "\n")
+
+
+def read_table(file: Path) -> Table:
+    data = json.loads(file.read_text())
+    return Table(**data | {"rows": [Row(**row) for row in data["rows"]]})
+
+
+def page(tables: Sequence[Table]) -> str:
+    """The Markdown page of all tables."""
+    rows = [row for one in tables for row in one.rows]
+    better = sum(row.edgec_kl < row.kl for row in rows)
+    lower = sum(row.edgec_loss < row.loss for row in rows)
+    bound = "no more" if all(row.edgec_bytes <= row.bytes for row in rows) else "about as many"
+    head = f"""\
+# Accuracy at equal bytes
+
+This page is written by `bench/accuracy.py`; [bench/README.md](../bench/README.md) says how it measures.
+
+Every row is one of llama.cpp's recipes and edgec with `--target-size` at {bound} bytes of
+weights, both in the same float graph. KL is that of the float model's predictions (nats per token), *perplexity* its
+change against the float model. edgec's KL is lower in {better} of {len(rows)} rows, its perplexity in {lower}.
+"""
+    return "\n".join([head, *(table(one) for one in tables)])
+
+
+def table(of: Table) -> str:
     lines = [
-        f"### {Path(source).name}",
+        f"## {of.model}",
+        f"{of.tokens:,} tokens of {of.text} in windows of {of.context}, calibrated on {of.calibration}.",
         "",
         "| llama.cpp | MB | KL | perplexity | edgec MB | KL | perplexity | KL, edgec / llama.cpp | matrices by bits |",
         "|---|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
-    for row in rows:
+    for row in of.rows:
         name = row.recipe + (" + imatrix" if row.imatrix else "")
         lines.append(
             f"| {name} | {row.bytes / 1e6:.3f} | {row.kl:.5f} | {row.loss:+.2%} | {row.edgec_bytes / 1e6:.3f} | "
@@ -180,25 +258,31 @@ def table(source: str, rows: Sequence[Row]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("models", nargs="+")
-    parser.add_argument("--ggml", type=Path, required=True, help="libggml-base, see ggml_recipes.py")
+    parser.add_argument("models", nargs="*")
+    parser.add_argument("--ggml", type=Path, help="libggml-base, see ggml_recipes.py")
     parser.add_argument("--text", type=Path, help="what is predicted")
     parser.add_argument("--calibration", type=Path, help="what edgec and the importance matrix are calibrated on")
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--recipes", default=",".join(RECIPES))
-    parser.add_argument("--report", type=Path, help="write the tables there")
+    parser.add_argument("--kept", type=Path, metavar="DIR", help="finished rows, of this run and of others")
+    parser.add_argument("--report", type=Path, help="write the page there, of all that is in --kept")
     parser.add_argument("--json", action="store_true", help="print numbers as JSON")
     arguments = parser.parse_args()
-    results = {source: measure(source, arguments) for source in arguments.models}
-    tables = "\n".join(table(source, rows) for source, rows in results.items())
+    if arguments.models and arguments.ggml is None:
+        parser.error("--ggml is needed to measure")
+    if not arguments.models and arguments.kept is None:
+        parser.error("there is neither a model to measure nor --kept to read")
+    tables = [measure(source, arguments) for source in arguments.models]
+    if arguments.kept is not None:
+        tables = [read_table(file) for file in sorted(arguments.kept.glob("*.json"))]
     if arguments.report:
         with whole_file(arguments.report) as partial:
-            Path(partial).write_text(tables)
+            Path(partial).write_text(page(tables))
     if arguments.json:
-        print(json.dumps({source: [dataclasses.asdict(row) for row in rows] for source, rows in results.items()}))
+        print(json.dumps([dataclasses.asdict(one) for one in tables]))
     else:
-        print(tables)
+        print(page(tables))
 
 
 if __name__ == "__main__":

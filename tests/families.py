@@ -43,6 +43,7 @@ class FamilyCase:
     fields: Mapping[str, Any] = field(default_factory=dict)
     head: str = "ForCausalLM"
     config: str = "Config"
+    ternary: bool = False  # linears have the weights -1, 0, 1 times a number, and are saved as BitNet's
 
     def settings(self) -> dict[str, Any]:
         return {name: value for name, value in {**SHAPES, **self.fields}.items() if value is not DROP}
@@ -57,6 +58,10 @@ _FALCON = {"num_key_value_heads": DROP, "intermediate_size": DROP, "ffn_hidden_s
 
 CASES: Mapping[str, FamilyCase] = {
     "llama": FamilyCase("Llama", "rope scaling of Llama 3", {"rope_scaling": LLAMA3, "rope_theta": 500.0}),
+    "bitnet": FamilyCase(
+        "BitNet", "norms before the last linear of a branch, squared ReLU as gate, ternary weights in two bits",
+        ternary=True,
+    ),
     "mistral": FamilyCase("Mistral", "a sliding window in all layers", {"sliding_window": 11, "head_dim": 8}),
     "qwen2": FamilyCase(
         "Qwen2",

@@ -18,18 +18,19 @@ MAY_IMPORT = {
     "resources": set(),
     "memory": set(),
     "cache": SHARED,
+    "pictures": {"errors"},
     "ir": GROUND,
     "profiles": GROUND,
     "passes": GROUND | {"ir"},
     "frontend": SHARED,
     "plan": SHARED,
-    "compress": SHARED,
+    "compress": SHARED | {"pictures"},
     "lower": SHARED,
     "report": SHARED,
     "bundle": SHARED | {""},  # writes the version into the manifest
     "slim": SHARED | {"plan", "compress"},  # searches over what both can do
     "heal": SHARED | {"compress"},  # trains what was slimmed
-    "run": SHARED | {"bundle"},  # what it reads
+    "run": SHARED | {"bundle", "pictures"},  # what it reads
     "eval": SHARED | {"frontend", "compress", "bundle", "run"},  # compares a bundle with its source
     "dumps": SHARED | {"pipeline", "bundle"},
     "pipeline": SHARED

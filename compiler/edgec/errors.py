@@ -38,8 +38,14 @@ class EdgecError(Exception):
 
 
 class UsageError(EdgecError):
+    """`dims` names the dimensions of the model that need an upper bound."""
+
     exit_code = 2
     code = "usage"
+
+    def __init__(self, message: str, *, hint: str | None = None, dims: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.dims = dims
 
 
 class ModelError(EdgecError):

@@ -54,7 +54,7 @@ class CompileOptions:
     quantizer: QuantizerName | None = None  # how codes are found
     target_bytes: int | None = None  # of the download; bits are then allocated by what each matrix loses
     target_bpw: float | None = None  # the same, in bits per weight, scales and zero points included
-    calibration: Path | None = None  # a text, or an .npz file; without it a decoder writes its own text
+    calibration: Path | None = None  # a text, pictures or an .npz file; without it a decoder writes its own text
     slim: float | None = None  # share of the bytes of float16 weights that are to go
     keep_vocabulary: int | Path | None = None  # number of tokens, or a text whose tokens stay
     heal_steps: int | None = None  # training of what was slimmed or rounded, in steps
@@ -216,6 +216,7 @@ def _plan(work: Work) -> None:
         calibration="given" if options.calibration else "own" if work.model.kind == "decoder" else "none",
         target=target,
         losses=losses,
+        compact=work.slim_plan is None and not options.heal_steps and not options.heal_minutes,
     )
     plan = dataclasses.replace(plan, slim=work.slim_plan)
     work.plan = _with_real_memory(work.model, plan) if work.model.kind == "graph" else plan
@@ -241,7 +242,7 @@ def _losses(work: Work, model: ModelIR) -> dict[str, float]:
     if samples is None:
         raise UsageError(
             f"a target needs calibration data, and `{model.facts.name}` cannot make its own",
-            hint="give a text or an .npz file with `--calibration`",
+            hint="give a text, a folder of pictures or an .npz file with `--calibration`",
         )
     return sensitivities(
         model,
@@ -303,13 +304,14 @@ def _heal(work: Work) -> None:
 
     options, model, plan = work.options, work.model, work.plan
     assert model is not None and plan is not None
-    texts = _texts(work, work.whole or model)
+    texts = _training_texts(work, work.whole or model)
     result = heal(
         work.whole or model,
         model,
         plan,
         _training_samples(work, model) if texts is None else whole_samples(model, texts),
         work.slimmed.kept if work.slimmed is not None else None,
+        originals=None if texts is None or work.whole is None else whole_samples(work.whole, texts),
         steps=options.heal_steps,
         minutes=options.heal_minutes,
         folder=_heal_folder(work),
@@ -335,18 +337,17 @@ def _heals(options: CompileOptions) -> bool:
     return options.heal_steps is not None or options.heal_minutes is not None
 
 
-def _texts(work: Work, model: ModelIR) -> list[str] | None:
+def _training_texts(work: Work, model: ModelIR) -> list[str] | None:
     """What a model that reads text is trained on; None for one that is given arrays."""
     from edgec.compress import is_archive
-    from edgec.slim import parted, read_texts
+    from edgec.slim import TRAINING_TOKENS, own_texts, parted, read_texts
 
     calibration = work.options.calibration
     if model.tokenizer is None or (calibration is not None and is_archive(calibration)):
         return None
     if calibration is not None:
         return parted(read_texts(model, calibration), model)[0]
-    texts = _own_texts(work)
-    return None if texts is None else parted(texts, model)[0]
+    return parted(own_texts(model, tokens=TRAINING_TOKENS), model)[0] if model.decoder is not None else None
 
 
 def _training_samples(work: Work, model: ModelIR) -> list[Sample]:

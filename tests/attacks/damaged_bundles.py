@@ -98,6 +98,24 @@ def step(index: int) -> list[str | int]:
     return ["golden", "steps", index]
 
 
+def computed(name: str, code: str | None, why: str, *numbers: Any) -> None:
+    """Registers a graph whose module computes `numbers` while it runs."""
+
+    def damage(root: Path) -> None:
+        shutil.rmtree(root)
+        write_fake_bundle(root, kind="graph")
+        manifest = json.loads((root / "manifest.json").read_bytes())
+        place = manifest["memory"]["workspace"]["offset"] + 4096
+        manifest["computed"] = [
+            {"offset": place, **number} if isinstance(number, dict) else number for number in numbers
+        ]
+        if code is None:
+            manifest["outputs"][1]["shape"] = ["kept.dim0"]
+        (root / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+
+    CASES.append(Case(name, code, why, damage))
+
+
 # --- nothing wrong -----------------------------------------------------------------------------------------
 
 text("sound", None, "the bundle as it was written", lambda t: t)
@@ -297,6 +315,22 @@ field("name-empty", "manifest-invalid", "a model has a name", put("model", "name
 field("kind-unknown", "manifest-invalid", "decoder or graph", put("model", "kind", value="agent"))
 field("kind-list", "manifest-invalid", "a list is no string", put("model", "kind", value=["decoder"]))
 field("kind-graph-with-cache", "manifest-invalid", "a graph has no cache", put("model", "kind", value="graph"))
+
+# --- numbers that a module computes ------------------------------------------------------------------------
+
+computed("sound-computed", None, "an output as long as the module says", {"name": "kept.dim0", "bound": 16})
+computed("computed-empty", "manifest-invalid", "then it is left out")
+computed("computed-no-object", "manifest-invalid", "a name is not enough", "kept.dim0")
+computed("computed-twice", "manifest-invalid", "names are unique", *[{"name": "k.dim0", "bound": 1}] * 2)
+computed("computed-is-a-dim", "manifest-invalid", "an input gives that one", {"name": "batch", "bound": 1})
+computed("computed-name", "manifest-invalid", "no expression", {"name": "a+b", "bound": 1})
+computed("computed-negative", "manifest-invalid", "a size", {"name": "k.dim0", "bound": -1})
+computed("computed-unbounded", "manifest-invalid", "int32", {"name": "k.dim0", "bound": 2**31})
+computed("computed-unaligned", "manifest-invalid", "an int32", {"name": "k.dim0", "bound": 1, "offset": 1118210})
+computed("computed-outside", "manifest-invalid", "not in the workspace", {"name": "k.dim0", "bound": 1, "offset": 64})
+computed("computed-extra", "manifest-invalid", "nothing else is allowed", {"name": "k.dim0", "bound": 1, "why": ""})
+field("computed-decoder", "manifest-invalid", "a decoder computes ids", put("computed", value=[]))
+
 field("source-hash-upper", "manifest-invalid", "hashes are lower-case", put("model", "source_sha256", value="A" * 64))
 field("parameters-negative", "manifest-invalid", "a count", put("model", "parameters", value=-1))
 field("parameters-unsafe", "manifest-invalid", "JavaScript cannot hold it", put("model", "parameters", value=2**53))
@@ -705,7 +739,8 @@ def _overlapping_copies(manifest: Manifest) -> None:
 
 
 def _plane_over_copy(manifest: Manifest) -> None:
-    manifest["weights"][0]["segments"][1]["target"] = manifest["weights"][0]["segments"][0]["target"]
+    first, second = manifest["weights"][0]["segments"][:2]
+    first["op"], second["target"] = "copy", first["target"]
 
 
 def _same_plane_twice(manifest: Manifest) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 import edgec
+from edgec.bundle import Bundle
 from edgec.run.tasks.audio import read_audio
 from tests.run.fake_module import SAMPLE_RATE, write_fake_bundle
 from tests.run.tasks.waves import WAVES, wav_bytes
@@ -143,16 +144,22 @@ def make_audio() -> dict[str, Any]:
         data = wav_bytes(random.uniform(-1, 1, (700, channels)), kind, rate)
         cases.append({"wav": base64.b64encode(data).decode(), "samples": _base64(read_audio(data, SAMPLE_RATE))})
     long = (random.normal(0, 0.1, 3 * SAMPLE_RATE) * np.linspace(0, 1, 3 * SAMPLE_RATE)).astype(np.float32)
-    with edgec.load(write_fake_bundle(Path(tempfile.mkdtemp()) / "speech", kind="speech"), threads=1) as model:
+    with tempfile.TemporaryDirectory() as folder:
+        speech = write_fake_bundle(Path(folder) / "speech", kind="speech")
+        detector = write_fake_bundle(Path(folder) / "detector", kind="detector")
+        return {"waves": cases, **_heard(speech, detector, random, long)}
+
+
+def _heard(speech: Bundle, detector: Bundle, random: np.random.Generator, long: Any) -> dict[str, Any]:
+    with edgec.load(speech, threads=1) as model:
         transcription = model.transcribe(long)
         text = transcription.text()
     segments = [segment.to_json() for segment in transcription.segments]
     loud = (long * np.repeat(random.integers(0, 2, 30), SAMPLE_RATE // 10) * 8).astype(np.float32)[:-33]
-    with edgec.load(write_fake_bundle(Path(tempfile.mkdtemp()) / "detector", kind="detector"), threads=1) as model:
+    with edgec.load(detector, threads=1) as model:
         detected = [segment.to_json() for segment in model.detect_speech(loud)]
     return {
         "loud": {"samples": _base64(loud), "segments": detected},
-        "waves": cases,
         "long": {"samples": _base64(long), "text": text, "segments": segments},
     }
 

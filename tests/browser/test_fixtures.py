@@ -14,7 +14,7 @@ STALE = "run `python -m tests.browser.fixtures`"
 
 
 def test_bundles(tmp_path: Path) -> None:
-    for kind in ("decoder", "graph", "graphs"):
+    for kind in ("decoder", "graph", "graphs", "speech", "detector"):
         write_fake_bundle(tmp_path / kind, kind=kind)
         fresh, committed = (_contents(folder / kind) for folder in (tmp_path, fixtures.FOLDER))
         assert fresh == committed, STALE
@@ -34,3 +34,7 @@ def test_tokenizers() -> None:
 
 def test_resizes() -> None:
     assert json.loads((fixtures.FOLDER / "resizes.json").read_text()) == fixtures.make_resizes(), STALE
+
+
+def test_audio() -> None:
+    assert json.loads((fixtures.FOLDER / "audio.json").read_text()) == fixtures.make_audio(), STALE

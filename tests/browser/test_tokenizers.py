@@ -19,6 +19,7 @@ from edgec.ir import TokenizerAssets
 from edgec.run.chat import render_chat
 from edgec.run.tokenizer import Tokenizer
 from tests.browser import fixtures
+from tests.family_tokenizers import TEXTS
 from tests.run.fake_module import CHAT_TEMPLATE, make_lowered, make_model, make_plan
 
 pytestmark = pytest.mark.node
@@ -47,7 +48,7 @@ def write_bundle(path: Path, assets: TokenizerAssets) -> None:
 def compare(path: Path, assets: TokenizerAssets) -> None:
     write_bundle(path, assets)
     tokenizer = Tokenizer(assets.tokenizer_json)
-    texts = [text for text in [*fixtures.TEXTS, *random_texts(300)] if text]
+    texts = [text for text in [*fixtures.TEXTS, *TEXTS, *random_texts(300)] if text]
     chats = [[{"role": "system", "content": "be brief"}, {"role": "user", "content": text}] for text in texts[:40]]
     choose = random.Random(1)
     size = len(json.loads(assets.tokenizer_json)["model"]["vocab"])

@@ -17,6 +17,7 @@ from edgec.bundle.manifest import Segment
 from edgec.bundle.weights import weight_files
 from edgec.errors import BundleError, OutputError
 from edgec.ir import WeightPlacement, planes
+from edgec.ir.narrow import merge_narrow
 from tests.run import fake_module
 from tests.run.fake_module import write_fake_bundle
 
@@ -204,8 +205,8 @@ def placements() -> list[WeightPlacement]:
     ]
 
 
-def rebuild(files: list[tuple[bytearray, tuple[Segment, ...]]]) -> planes.Bytes:
-    memory = np.zeros(1157, np.uint8)
+def rebuild(files: list[tuple[bytearray, tuple[Segment, ...]]], size: int = 1157) -> planes.Bytes:
+    memory = np.zeros(size, np.uint8)
     for content, segments in files:
         start = 0
         for segment in segments:
@@ -213,6 +214,8 @@ def rebuild(files: list[tuple[bytearray, tuple[Segment, ...]]]) -> planes.Bytes:
             target = memory[segment.target : segment.target + segment.target_bytes]
             if segment.op == "copy":
                 target[:] = source
+            elif segment.op in ("upper4", "scale8", "upper16"):
+                merge_narrow(target, source, segment.op)
             elif segment.op == "bits2":
                 planes.merge_bits2(target, source)
             elif segment.op == "bit1":
@@ -257,6 +260,33 @@ def test_the_most_important_bytes_come_first() -> None:
     ]
 
 
+@pytest.mark.parametrize("limit", [64, 128, 1 << 20])
+@pytest.mark.parametrize("size", [256, 260, 512])
+def test_bits_that_are_zero_are_left_out(limit: int, size: int) -> None:
+    rng = np.random.default_rng(size)
+    nibbles = rng.integers(0, 16, size, dtype=np.uint8) << 4
+    scales = (rng.integers(0, 256, size // 2, dtype=np.uint16) << 6).view(np.uint8)
+    words = (rng.integers(0, 1 << 16, size // 4, dtype=np.uint32) << 16).view(np.uint8)
+    odd = words.copy()
+    odd[8] = 1
+    kinds = {"upper4": nibbles, "scale8": scales, "upper16": words, "copy": odd}
+    placed = [WeightPlacement(op, "raw", 512 * at, data) for at, (op, data) in enumerate(kinds.items())]
+    placed.append(WeightPlacement("short", "raw", 2048, words[:252]))
+    placed.append(WeightPlacement("not aligned", "raw", 2304 + 4, words))
+    files = list(weight_files(placed, limit=limit))
+    memory = rebuild(files, 3072)
+    for placement in placed:
+        data = placement.data
+        assert np.array_equal(memory[placement.offset : placement.offset + data.size], data), placement.name
+    stored: dict[str, int] = {}
+    for _, segments in files:
+        for segment in segments:
+            stored[segment.op] = stored.get(segment.op, 0) + segment.length
+    tail = size % 32
+    half = (size - tail) // 2
+    assert stored == {"upper4": half, "scale8": half, "upper16": half, "copy": 3 * tail + 2 * size + 252}
+
+
 def test_equal_files_are_stored_once(tmp_path: Path) -> None:
     lowered = fake_module.make_lowered()
     region = dataclasses.replace(lowered.memory.weights, bytes=40 << 20)
@@ -268,11 +298,11 @@ def test_equal_files_are_stored_once(tmp_path: Path) -> None:
         kv=dataclasses.replace(lowered.memory.kv, offset=end),
         maximum_bytes=maximum,
     )
-    zeros = WeightPlacement("zeros", "raw", region.offset, np.zeros(32 << 20, np.uint8))
-    lowered = dataclasses.replace(lowered, memory=memory, weights=(zeros,))
+    ones = WeightPlacement("ones", "raw", region.offset, np.ones(32 << 20, np.uint8))
+    lowered = dataclasses.replace(lowered, memory=memory, weights=(ones,))
     model, plan = fake_module.make_model(), fake_module.make_plan()
     written = bundle.write(lowered, model=model, plan=plan, accuracy={}, out=tmp_path / "a.edgec")
-    name = f"weights/{hashlib.sha256(bytes(16 << 20)).hexdigest()}.bin"
+    name = f"weights/{hashlib.sha256(bytes([1]) * (16 << 20)).hexdigest()}.bin"
     assert [weight.file for weight in written.manifest.weights] == [name, name]
     assert bundle.verify(tmp_path / "a.edgec") == []
 

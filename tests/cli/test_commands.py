@@ -11,9 +11,11 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgec.errors import UnsupportedError, UsageError
 from tests.cli.conftest import Edgec, command, environment
 
 
@@ -350,3 +352,29 @@ def test_compile_keeps_finished_stages_unless_told_otherwise(
     assert both.code == 2 and "exclude each other" in both.stderr
     (working_folder / "file").write_text("")
     assert edgec(*line, "--cache", "file").code == 2
+
+
+def test_inspect_a_graph(edgec: Edgec, tmp_path: Path) -> None:
+    """Operands that cannot be computed are named, and so are sizes without a bound; then it says how fast."""
+
+    def value(name: str, kind: int, shape: list[int | str]) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    nodes = [
+        helper.make_node("DFT", ["x", "", "axis"], ["y"], "spectrum"),
+        helper.make_node("Range", ["a", "b", "a"], ["r"], "steps"),
+    ]
+    inputs = [value("x", 1, [1, 4, 1]), *(value(name, 7, []) for name in ("axis", "a", "b"))]
+    graph = helper.make_graph(nodes, "g", inputs, [value("y", 1, [1, 4, 2]), value("r", 7, ["k"])])
+    path = tmp_path / "model.onnx"
+    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)]).SerializeToString())
+    shown = edgec("inspect", path)
+    assert shown.code == UnsupportedError.exit_code
+    assert "`axis` of `DFT` (spectrum)" in shown.stdout
+    assert "--fix-input axis=VALUE" in shown.stdout
+    shown = edgec("inspect", path, "--fix-input", "axis=1")
+    assert shown.code == UsageError.exit_code
+    assert "--max-dim r.dim0=NUMBER" in shown.stderr
+    shown = edgec("inspect", path, "--fix-input", "axis=1", "--max-dim", "r.dim0=9", "-p", "laptop-8gb", "--json")
+    prediction = parsed(shown.stdout)["profiles"]["laptop-8gb"]["prediction"]  # type: ignore[index]
+    assert prediction["run_seconds"] > 0

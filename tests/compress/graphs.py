@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import onnx
 import onnx.helper as oh
@@ -11,7 +13,7 @@ import onnx_ir
 from edgec.ir.model import ModelFacts, ModelIR
 from edgec.ir.plan import Plan, Prediction, TensorPlan
 
-FLOAT, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+FLOAT, INT64, UINT8 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.UINT8
 
 
 def model_ir(nodes: list, inputs: list, outputs: list, weights: dict[str, np.ndarray]) -> ModelIR:
@@ -45,6 +47,20 @@ def tied_text_model(vocabulary: int = 50, width: int = 48) -> ModelIR:
     return model_ir(nodes, inputs, outputs, weights)
 
 
+def picture_model(channels: int = 3, dtype: int = FLOAT) -> ModelIR:
+    """A 1x1 convolution of pictures of 6 x 4 pixels, and a task that says how they are read."""
+    weight = np.random.default_rng(23).standard_normal((8, channels, 1, 1)).astype(np.float32)
+    nodes = [oh.make_node("Cast", ["image"], ["x"], to=FLOAT), oh.make_node("Conv", ["x", "w"], ["y"])]
+    inputs = [oh.make_tensor_value_info("image", dtype, [1, channels, 4, 6])]
+    outputs = [oh.make_tensor_value_info("y", FLOAT, [1, 8, 4, 6])]
+    image = {
+        "width": 6, "height": 4, "layout": "NCHW", "channels": "RGB", "fit": "stretch",
+        "interpolation": "bilinear", "mean": [127, 127, 127], "std": [128, 128, 128],
+    }  # fmt: skip
+    task = {"type": "image-classification", "image": image, "labels": None, "scores": "logits"}
+    return dataclasses.replace(model_ir(nodes, inputs, outputs, {"w": weight}), task=task)
+
+
 def convolution_model() -> ModelIR:
     """A 3x3 convolution, a depthwise one and a 1x1 one."""
     rng = np.random.default_rng(22)
@@ -65,7 +81,7 @@ def convolution_model() -> ModelIR:
 
 def plan_for(bits: dict[str, int]) -> Plan:
     tensors = tuple(
-        TensorPlan(name, b, 0 if b == 32 else 32, "float" if b == 32 else "asymmetric", "test")
+        TensorPlan(name, b, 0 if b >= 16 else 32, "float" if b >= 16 else "asymmetric", "test")
         for name, b in bits.items()
     )
     nothing = Prediction(0, 0, 0, 0, 0, 0.0, 0.0)

@@ -10,7 +10,8 @@ import pytest
 import edgec
 from edgec.compress import dequantized_model
 from edgec.eval import ReferenceDecoder
-from edgec.pipeline import CompileOptions, run_stages
+from edgec.pipeline import CompileOptions, Work, run_stages
+from edgec.plan.memory import weight_bytes
 
 
 @pytest.mark.parametrize("bits", [2, 3, 5])
@@ -20,6 +21,26 @@ def test_bundles_of_few_bits(tiny_llama: Path, tmp_path: Path, bits: int) -> Non
     assert work.compressed is not None and work.bundle is not None and work.plan is not None
     stored = sum(entry.bytes for name, entry in work.bundle.manifest.files.items() if name.startswith("weights/"))
     assert stored == pytest.approx(work.compressed.report["packed_bytes"], rel=0.05)
+    check_logits(work, out)
+
+
+@pytest.mark.parametrize("bits_per_weight", [2.5, 3.5, 4.6])
+def test_compact_bundles(tiny_llama: Path, tmp_path: Path, bits_per_weight: float) -> None:
+    """Scales and zero points are stored in fewer bits, and mean the same."""
+    out = tmp_path / "tiny.edgec"
+    work = run_stages(tiny_llama, "phone-8gb", out, CompileOptions(target_bpw=bits_per_weight))
+    assert work.compressed is not None and work.bundle is not None and work.plan is not None
+    assert {tensor.scheme for tensor in work.plan.tensors if tensor.quantized} == {"compact"}
+    ops = {segment.op for file in work.bundle.manifest.weights for segment in file.segments}
+    assert "scale8" in ops and ("upper4" in ops or bits_per_weight > 4)
+    predicted = weight_bytes(work.compressed.model, work.plan.tensors, stored=True)
+    stored = sum(entry.bytes for name, entry in work.bundle.manifest.files.items() if name.startswith("weights/"))
+    assert stored == pytest.approx(predicted, rel=0.03)
+    check_logits(work, out)
+
+
+def check_logits(work: Work, out: Path) -> None:
+    assert work.compressed is not None
     ids = [0, 17, 200, 31, 8, 99]
     with ReferenceDecoder(dequantized_model(work.compressed)) as reference, edgec.load(out) as model:
         ours, theirs = np.stack(list(model.logits(ids))), np.stack(list(reference.logits(ids)))

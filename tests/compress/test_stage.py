@@ -157,3 +157,13 @@ def test_six_bits_are_seven_bit_codes_with_an_empty_plane() -> None:
     errors = {b: compress(model, plan_for({"embed": b})).report["tensors"]["embed"]["relative_rmse"] for b in (4, 6, 7)}
     assert relative(dequantize(packed) - embed, embed) == pytest.approx(errors[6], rel=1e-3)
     assert errors[7] < errors[6] / 1.7 < errors[4] / 5
+
+
+def test_floats_of_16_bits_are_bfloat16() -> None:
+    model = convolution_model()
+    compressed = compress(model, plan_for({"depthwise": 16}))
+    before, after = (m.model.graph.initializers["depthwise"].const_value.numpy() for m in (model, compressed.model))
+    assert after.dtype == np.float32
+    assert not (after.view(np.uint32) & 0xFFFF).any()
+    np.testing.assert_allclose(after, before, rtol=2**-8)
+    assert (before.view(np.uint32) & 0xFFFF).any()  # the model itself is as it was

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import edgec
+from edgec.pipeline import CompileOptions, compile_model
 from tests.conformance.runtimes import Answer, Runtime, answers
 
 PROMPTS = [
@@ -76,6 +77,13 @@ def tiny_bundle(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="session")
+def tiny_compact_bundle(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("conformance") / "compact.edgec"
+    compile_model(tiny_llama, "phone-8gb", out, CompileOptions(target_bpw=3.2))
+    return out
+
+
+@pytest.fixture(scope="session")
 def smollm2_bundle(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2 as users compile it; EDGEC_SMOLLM2_BUNDLE names one that is there already."""
     given = os.environ.get("EDGEC_SMOLLM2_BUNDLE")
@@ -89,6 +97,12 @@ def smollm2_bundle(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_tiny(runtime: Runtime, tiny_bundle: Path) -> None:
     assert answers(runtime, tiny_bundle, PROMPTS[:4], max_tokens=24) == reference(tiny_bundle, 4, 24)
+
+
+@pytest.mark.parametrize("runtime", [one for one in RUNTIMES if "simd128" in str(one.id)])
+def test_tiny_of_few_bytes(runtime: Runtime, tiny_compact_bundle: Path) -> None:
+    """Scales and zero points are widened at load."""
+    assert answers(runtime, tiny_compact_bundle, PROMPTS[:2], max_tokens=16) == reference(tiny_compact_bundle, 2, 16)
 
 
 @pytest.mark.slow

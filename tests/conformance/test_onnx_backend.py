@@ -7,14 +7,15 @@ import pytest
 from tests.conformance.onnx_backend import lists, pool, suite
 
 UPDATE = "run `python -m tests.conformance.onnx_backend.update`"
-SHARE = 0.85  # of the suite that passes at least
+SHARE = 0.85  # of the suite that passes at least, with no input fixed while compiling
 
 
 def test_the_list_names_most_of_the_suite() -> None:
     listed, known = lists.passing(), suite.cases()
     assert list(listed) == sorted(listed)
     assert not set(listed) - set(known)
-    assert len(listed) >= SHARE * len(known)
+    free = [name for name, reason in listed.items() if reason in ("", suite.STATED)]
+    assert len(free) >= SHARE * len(known)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import transformers
 from PIL import Image
 
 import edgec
-from edgec.run.tasks.images import fit, read_image, to_tensor
+from edgec.pictures import fit, read_image, to_tensor
 from tests.conformance.runtimes import Runtime, image_job, in_javascript
 from tests.towers import LENGTH, save_clip, save_siglip
 

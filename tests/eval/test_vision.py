@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from edgec.errors import UsageError
-from edgec.eval.vision import LabelledImage, box_iou, detection_agreement, read_index, read_pictures, top1
+from edgec.eval.vision import LabelledImage, box_iou, detection_agreement, read_index, top1
+from edgec.pictures import list_pictures
 from edgec.run.tasks.classification import Classification
 from edgec.run.tasks.detection import Box, Detection
 
@@ -44,9 +45,9 @@ def test_bad_indexes(tmp_path: Path, text: str, message: str) -> None:
 def test_pictures_of_a_folder(tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpg", "notes.txt"):
         (tmp_path / name).touch()
-    assert [path.name for path in read_pictures(tmp_path)] == ["a.jpg", "b.PNG"]
+    assert [path.name for path in list_pictures(tmp_path)] == ["a.jpg", "b.PNG"]
     with pytest.raises(UsageError, match="no pictures"):
-        read_pictures(tmp_path / "missing")
+        list_pictures(tmp_path / "missing")
 
 
 def test_top1_counts_the_best_class() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import onnx_ir
 import onnxruntime
 import torch
 import transformers
+from safetensors.numpy import load_file, save_file
 
 from edgec.ir.model import ModelIR
 from tests.families import CASES, SHAPES
+from tests.frontend import packers
 
 
 def save_reference(
@@ -37,8 +40,30 @@ def save_reference(
             # Norms start at what does nothing: weights of 1, or of 0 where 1 is added to them, and biases of 0.
             parameter.copy_((parameter if norm else 0) + torch.randn_like(parameter) * (0.3 if norm else 0.1))
             parameter.copy_(parameter.to(dtype))
+    if case.ternary and not plain:
+        save_ternary(folder, model)
+        return model
     copy.deepcopy(model).to(dtype).save_pretrained(folder)
     return model
+
+
+def save_ternary(folder: Path, model: torch.nn.Module) -> None:
+    """Makes the linears but the lm_head ternary, and saves them as `transformers` does those of BitNet."""
+    linears = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"]
+    packed: dict[str, npt.NDArray[Any]] = {}
+    for name, linear in linears:
+        weights = linear.weight.detach().numpy()
+        scale = np.float16(np.abs(weights).mean())
+        ternary = np.clip(np.rint(weights / np.float32(scale)), -1, 1).astype(np.int64)
+        packed[f"{name}.weight"] = packers.bitnet(ternary)
+        packed[f"{name}.weight_scale"] = np.array([scale])
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(ternary * np.float32(scale)))
+    model.save_pretrained(folder)
+    save_file({**load_file(folder / "model.safetensors"), **packed}, folder / "model.safetensors")
+    path = folder / "config.json"
+    quantization = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": quantization}))
 
 
 def reference_logits(model: torch.nn.Module, ids: list[int]) -> npt.NDArray[np.float32]:

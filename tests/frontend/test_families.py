@@ -85,6 +85,21 @@ def test_impossible_values(family: str, fields: dict[str, Any], tmp_path: Path) 
         load(tmp_path)
 
 
+def test_longrope_ends_where_the_factors_change(tmp_path: Path) -> None:
+    """Where `transformers` changes them: as soon as there are more tokens than the model was trained for at first."""
+    import torch
+
+    model = save_reference(tmp_path, "phi3", plain=False)
+    decoder = load(tmp_path).decoder
+    assert decoder is not None
+    assert (decoder.context_length, decoder.longrope_context) == (272, 544)
+    rotary = model.model.rotary_emb
+    short, _ = rotary(torch.zeros(1), torch.arange(272)[None])
+    long, _ = rotary(torch.zeros(1), torch.arange(273)[None])
+    again, _ = rotary(torch.zeros(1), torch.arange(200)[None])
+    assert torch.equal(short[:, :200], again) and not torch.equal(short, long[:, :272])
+
+
 def test_checkpoint_of_the_bare_model(tmp_path: Path) -> None:
     """GPT-2's own checkpoint lacks the prefix of the class with a head."""
     from safetensors.numpy import load_file, save_file

@@ -9,10 +9,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgec import profiles
+from edgec.compress import compress
 from edgec.errors import CorruptFileError, EdgecError, ModelError, UnsupportedError
 from edgec.frontend import check, load
 from edgec.frontend.gguf_file import GGUFFile
 from edgec.frontend.hf_config import decoder_config
+from edgec.ir.weight_use import weight_uses
+from edgec.passes import simplify
+from edgec.plan import make_plan
 from tests.frontend.decoders import prefill_and_steps, reference_logits, save_reference
 from tests.frontend.gguf_families import CASES, write_family
 from tests.frontend.gguf_files import write_gguf
@@ -130,6 +135,18 @@ class TestTensorTypes:
         np.testing.assert_array_equal(values, gguf.quants.dequantize(packed, kind))
         assert np.abs(values - rows).max() < (0.02 if kind in (Kind.F16, Kind.BF16, Kind.Q8_0) else 0.5)
 
+    @pytest.mark.parametrize(("kind", "bits"), [(Kind.Q4_0, 4), (Kind.Q4_1, None), (Kind.F32, None)])
+    def test_a_grid_that_ours_holds(self, kind: gguf.GGMLQuantizationType, bits: int | None, tmp_path: Path) -> None:
+        """Q4_0's codes are kept as they are; the minimum of a Q4_1 block is no whole number of steps."""
+        save_reference(tmp_path, "llama", hidden_size=64, num_attention_heads=4, intermediate_size=96)
+        model = simplify(load(convert(tmp_path, tensor_type=kind)))
+        assert {use.grid_bits for use in weight_uses(model.model).values()} == {bits}
+        compressed = compress(model, make_plan(model, profiles.load("phone-8gb"), context_length=64))
+        kept = [tensor for tensor in compressed.plan.tensors if tensor.quantizer == "grid"]
+        assert bool(kept) == (bits is not None)
+        for tensor in kept:
+            assert compressed.report["tensors"][tensor.name]["relative_rmse"] == 0
+
     @pytest.mark.parametrize("kind", [Kind.Q2_K, Kind.Q3_K, Kind.Q4_K, Kind.Q5_K, Kind.Q6_K])
     def test_k_quants(self, kind: gguf.GGMLQuantizationType, tmp_path: Path) -> None:
         """Random blocks: the package can read K-quants, not write them."""
@@ -208,7 +225,8 @@ class TestDamage:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda data: b"", "at byte 0"),
+            (lambda data: b"", "is empty"),
+            (lambda data: b"GG", "at byte 2"),
             (lambda data: data[:20], "at byte 20: it ends inside the header"),
             (lambda data: b"GGML" + data[4:], "at byte 0: it starts with b'GGML'"),
             (lambda data: data[:8] + struct.pack("<Q", 1 << 50) + data[16:], "at byte 8"),

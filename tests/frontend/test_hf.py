@@ -176,7 +176,7 @@ class TestRefusals:
             ({"num_local_experts": 8}, "num_local_experts"),
             ({"qk_layernorm": True}, "qk_layernorm"),
             ({"embedding_multiplier": 12.0}, "embedding_multiplier"),
-            ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
+            ({"quantization_config": {"quant_method": "hqq"}}, "quantization_config.quant_method"),
             ({"layer_types": ["full_attention", "linear_attention"]}, "layer_types"),
         ],
     )
@@ -303,7 +303,8 @@ def header(content: Any, data: bytes = b"") -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "too few"),
+        (b"", "is empty"),
+        (bytes(7), "too few"),
         (struct.pack("<Q", 1 << 40), "says that its header has"),
         (struct.pack("<Q", 64) + b"{}", "says that its header has"),
         (header(b"{nonsense"), "is not JSON"),

@@ -46,9 +46,9 @@ def test_one_file_of_a_model(tiny_llama: Path) -> None:
 
 
 def test_other_files(tmp_path: Path) -> None:
-    (tmp_path / "model.pt").write_bytes(b"")
+    (tmp_path / "model.txt").write_bytes(b"")
     with pytest.raises(UnsupportedError, match="of no kind that edgec reads"):
-        check(tmp_path / "model.pt")
+        check(tmp_path / "model.txt")
 
 
 @pytest.mark.parametrize("source", ["nowhere.gguf", "./no/where", "a" * 5000, "/no/such/folder"])

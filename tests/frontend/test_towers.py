@@ -25,7 +25,13 @@ NAMES = ("logits", "text_embeds", "image_embeds")
 
 
 def save(
-    folder: Path, *, outputs: tuple[str, ...] = NAMES, mask: bool = True, end: str = "scaled", bias: float = -3.0
+    folder: Path,
+    *,
+    outputs: tuple[str, ...] = NAMES,
+    mask: bool = True,
+    end: str = "scaled",
+    bias: float = -3.0,
+    vocabulary: int = 10,
 ) -> Path:
     """Towers of one matrix each; `end`: how they meet."""
     integers, floats = TensorProto.INT64, TensorProto.FLOAT
@@ -33,7 +39,7 @@ def save(
     inputs = [value("input_ids", integers, ["texts", "length"]), value("pixels", floats, ["images", 3, 4, 4])]
     inputs += [value("attention_mask", integers, ["texts", "length"])] * mask
     weights = {
-        "table": RANDOM.normal(size=(10, 5)), "w": RANDOM.normal(size=(48, 5)), "scale": np.array(2.5),
+        "table": RANDOM.normal(size=(vocabulary, 5)), "w": RANDOM.normal(size=(48, 5)), "scale": np.array(2.5),
         "bias": np.array(bias), "gate": RANDOM.normal(size=(5,)),
     }  # fmt: skip
     node = helper.make_node

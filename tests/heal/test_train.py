@@ -133,6 +133,21 @@ def test_tokens_of_the_student_are_translated_for_the_teacher(decoder: tuple[Mod
     assert translated.before == pytest.approx(plain.before, rel=1e-5)
 
 
+def test_embeddings_are_those_of_the_original_tokens() -> None:
+    """The teacher reads the text its own way: other ids, and another number of them."""
+    model = dataclasses.replace(encoders.encoder(masked=True), task={"type": "embedding", "pooling": "mean"})
+    ids = [sample["input_ids"] for sample in encoders.samples(6)]
+    masked = [{"input_ids": row, "attention_mask": np.ones_like(row)} for row in ids]
+    longer = [
+        {"input_ids": (full := np.hstack([row, row[:, :3]])), "attention_mask": np.ones_like(full)} for row in ids
+    ]
+    plan = plan_of(model, 8)
+    kept = list(range(encoders.TOKENS))
+    alike = heal(model, model, plan, masked, kept, originals=masked, steps=1)
+    other = heal(model, model, plan, masked, kept, originals=longer, steps=1)
+    assert alike.before < 1e-3 < other.before
+
+
 def test_without_torch_nothing_is_begun(monkeypatch: pytest.MonkeyPatch, tiny_llama: Path) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else find(name, *rest))

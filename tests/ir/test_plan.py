@@ -53,12 +53,16 @@ def test_whole_numbers_are_numbers_too() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("tensors.0.bits", 9, "tensor `a` has `bits` 9, expected 2 to 8 or 32"),
+        ("tensors.0.bits", 9, "tensor `a` has `bits` 9, expected 2 to 8, 16 or 32"),
         ("tensors.0.bits", "4", r"`tensors\[0\].bits` is `4`, expected a whole number"),
         ("tensors.0.bits", True, r"`tensors\[0\].bits` is `True`"),
         ("tensors.0.bits", 32, "tensor `a` has `bits` 32 with `group_size` 32"),
         ("tensors.0.group_size", 64, "`group_size` 64 .* expected 32"),
-        ("tensors.0.scheme", "symmetric", r"`tensors\[0\].scheme` is `symmetric`, expected `asymmetric`, `float`"),
+        (
+            "tensors.0.scheme",
+            "symmetric",
+            r"`tensors\[0\].scheme` is `symmetric`, expected `asymmetric`, `compact`, `float`",
+        ),
         ("tensors.1.name", "a", "tensor `a` is listed twice"),
         ("tensors.0.extra", 1, r"`tensors\[0\]` has an unknown field `extra`"),
         ("tensors", {}, "`tensors` is .* expected a list"),

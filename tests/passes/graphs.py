@@ -206,6 +206,9 @@ class RandomWeights:
         shift = 1.0 if "norm" in name else 0.0
         return np.random.default_rng(seed).normal(shift, 0.2, self.shapes[name]).astype(np.float32)
 
+    def grid_bits(self, name: str) -> int | None:
+        return None
+
 
 def decoder(*, biases: bool, tied: bool) -> tuple[ModelIR, Arrays, RandomWeights]:
     from edgec.frontend.tensors import tensor_shapes

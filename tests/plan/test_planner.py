@@ -10,7 +10,8 @@ import pytest
 
 from edgec.errors import DoesNotFitError, UsageError
 from edgec.ir.plan import VARIANTS, Plan
-from edgec.plan import Target, make_plan
+from edgec.plan import Target, make_plan, quantizable
+from edgec.plan.memory import weight_bytes
 from edgec.plan.planner import PREFILL_CHUNK
 from edgec.profiles import load, names, query
 from tests.plan.models import convolutional, decoder, encoder, llama_1b
@@ -144,6 +145,19 @@ def test_context_of_the_model_is_the_limit() -> None:
         make_plan(decoder(context_length=500), load("tablet"), context_length=501)
 
 
+def test_contexts_of_other_rotations_are_refused_with_the_reason() -> None:
+    model = decoder(context_length=512)
+    assert model.decoder is not None
+    model = dataclasses.replace(model, decoder=dataclasses.replace(model.decoder, longrope_context=2048))
+    plan = make_plan(model, load("tablet"))
+    assert plan.context_length == 512 and any("longrope" in reason for reason in plan.reasons)
+    with pytest.raises(UsageError, match=r"longrope.* more than 512") as caught:
+        make_plan(model, load("tablet"), context_length=1024)
+    assert caught.value.hint == "choose 1 to 512"
+    with pytest.raises(UsageError, match="trained for a context"):
+        make_plan(model, load("tablet"), context_length=4096)
+
+
 def test_too_large_a_model_is_refused_with_numbers_and_the_nearest_device() -> None:
     with pytest.raises(DoesNotFitError) as caught:
         make_plan(llama_1b(), load("phone-4gb"))
@@ -253,3 +267,12 @@ def test_large_decoders_calibrate_themselves_only_when_asked() -> None:
         assert "gptq" in chosen and not reasons
     small = make_plan(decoder(), load("laptop-8gb"), calibration="own")
     assert "gptq" in {t.quantizer for t in small.tensors}
+
+
+def test_a_budget_of_weights_counts_small_tables_as_they_are_stored() -> None:
+    """Rows of small float tables are padded to 8."""
+    model = encoder()
+    losses = dict.fromkeys(quantizable(model), 1.0)
+    budget = 9_000_000
+    plan = make_plan(model, load("phone-8gb"), target=Target(weight_bytes=budget), losses=losses)
+    assert 0.99 * budget < weight_bytes(model, plan.tensors, stored=True) <= budget

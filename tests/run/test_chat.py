@@ -38,6 +38,10 @@ def test_loop_controls_strftime_and_tojson() -> None:
     assert render("{{ tools is none }}") == "True"
 
 
+def test_what_an_assistant_said_may_be_marked() -> None:
+    assert render("{% generation %}{{ messages[0].content }}{% endgeneration %}.") == "hi."
+
+
 def test_a_template_may_refuse() -> None:
     with pytest.raises(UsageError, match="roles must alternate"):
         render("{{ raise_exception('roles must alternate') }}")

@@ -11,7 +11,7 @@ import pytest
 
 import edgec
 from edgec.cli import invoke
-from edgec.errors import DoesNotFitError, UsageError
+from edgec.errors import DoesNotFitError, UnsupportedError, UsageError
 from edgec.frontend import load
 from edgec.ir import Plan
 from edgec.passes import simplify
@@ -103,6 +103,9 @@ def test_graphs_are_slimmed_on_arrays(tmp_path: Path) -> None:
     assert slimmed.model.facts.parameters < model.facts.parameters
     with pytest.raises(UsageError, match="cannot make its own"):
         slim(model, fraction=0.8)
+    parts = dataclasses.replace(model, parts={"all": model.graph_parts()["run"]})
+    with pytest.raises(UnsupportedError, match="several parts"):
+        slim(parts, fraction=0.8)
 
 
 @pytest.mark.slow
@@ -155,3 +158,15 @@ def test_a_plan_of_a_vocabulary_alone_needs_no_data(folder: Path) -> None:
     work = run_stages(folder, "phone-8gb", options=CompileOptions(plan=made, stop_after="slim"))
     assert work.model is not None and work.model.decoder is not None and work.texts is None
     assert work.model.decoder.vocabulary == 330
+
+
+@pytest.mark.slow
+def test_a_decoder_is_healed_on_its_own_text(folder: Path) -> None:
+    plain = CompileOptions(slim=0.82, context_length=64, stop_after="plan")
+    planned = run_stages(folder, "phone-8gb", options=plain).plan
+    healing = dataclasses.replace(
+        plain, slim=None, context_length=None, plan=planned, heal_steps=2, stop_after="compress"
+    )
+    work = run_stages(folder, "phone-8gb", options=healing)
+    assert planned is not None and work.plan is not None and work.plan.heal is not None
+    assert (work.plan.slim, work.plan.heal.steps) == (planned.slim, 2)

@@ -107,6 +107,15 @@ class GraphInfo:
 
 
 @dataclass(frozen=True)
+class Computed:
+    """A number that the module computes while it runs: an int32 at `offset`, from 0 to `bound`."""
+
+    name: str
+    bound: int
+    offset: int
+
+
+@dataclass(frozen=True)
 class KV:
     bits: int
     page_tokens: int
@@ -115,14 +124,22 @@ class KV:
     table_offset: int
 
 
-SegmentOp = Literal["copy", "bits2", "bit1", "byte1"]
-EXPANSION: Mapping[SegmentOp, int] = {"copy": 1, "bits2": 2, "bit1": 4, "byte1": 8}  # target bytes per stored byte
+SegmentOp = Literal["copy", "upper4", "scale8", "upper16", "bits2", "bit1", "byte1"]
+EXPANSION: Mapping[SegmentOp, int] = {  # target bytes per stored byte
+    "copy": 1,
+    "upper4": 2,
+    "scale8": 2,
+    "upper16": 2,
+    "bits2": 2,
+    "bit1": 4,
+    "byte1": 8,
+}
 SHIFTS: Mapping[SegmentOp, int] = {"bit1": 1, "byte1": 7}  # largest `shift`
 
 
 @dataclass(frozen=True)
 class Segment:
-    """`length` bytes of a file: copied to `target`, or a plane OR-ed into what is there."""
+    """`length` bytes of a file: copied to `target`, or widened or expanded and OR-ed into what is there."""
 
     op: SegmentOp
     length: int
@@ -190,6 +207,7 @@ class Manifest:
     task: Mapping[str, Any] | None
     accuracy: Mapping[str, Any]
     golden: Golden | None
+    computed: tuple[Computed, ...] = ()
 
     def input(self, name: str) -> Slot:
         return next(slot for slot in self.inputs if slot.name == name)
@@ -203,6 +221,8 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if not self.computed:
+            del fields["computed"]
         fields["weights"] = [weight.to_json() for weight in self.weights]
         if self.graphs == default_graphs(self.model.kind, self.inputs, self.outputs):
             del fields["graphs"]

@@ -27,6 +27,7 @@ from edgec.bundle.manifest import (
     TOKENIZER_FILE,
     VARIANTS,
     VERSION,
+    Computed,
     FileInfo,
     GraphInfo,
     Manifest,
@@ -52,7 +53,7 @@ _DIMENSION = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _MAX_SIZE = 1 << 32
 _MAX_INT32 = 2**31 - 1
 _DECODER_ENTRIES = {"prefill": ("n", "position"), "head": ("row",), "decode": ("position",)}
-_OPTIONAL = ["graphs"]
+_OPTIONAL = ["computed", "graphs"]
 _FIELDS = [field.name for field in dataclasses.fields(Manifest) if field.name not in _OPTIONAL] + ["format", "version"]
 _T = TypeVar("_T")
 
@@ -78,11 +79,12 @@ def parse_manifest(data: bytes) -> Manifest:
     context_length = root["context_length"].integer(1 if decoder else 0, _MAX_INT32 if decoder else 0)
     prefill_chunk = root["prefill_chunk"].integer(1 if decoder else 0, _MAX_INT32 if decoder else 0)
     inputs = _slots(root["inputs"], memory.workspace, dims)
-    outputs = _slots(root["outputs"], memory.workspace, dims)
+    computed = _computed(root, decoder, memory.workspace, dims)
+    outputs = _slots(root["outputs"], memory.workspace, {**dims, **{number.name: number.bound for number in computed}})
     if decoder:
         _check_decoder_slots(root, inputs, outputs, prefill_chunk)
     entry_points = _entry_points(root["entry_points"], decoder)
-    graphs = _graphs(root, decoder, entry_points, inputs, outputs, dims)
+    graphs = _graphs(root, decoder, entry_points, inputs, outputs, dims, computed)
     modules = _modules(root["modules"])
     files = _files(root["files"])
     weights = _weights(root["weights"], memory.weights, files)
@@ -117,6 +119,7 @@ def parse_manifest(data: bytes) -> Manifest:
         task=None if root["task"].is_null() else root["task"].free_object(),
         accuracy=root["accuracy"].free_object(),
         golden=_or_null(root["golden"], lambda node: _golden(node, graphs, dims, outputs, context_length)),
+        computed=computed,
     )
 
 
@@ -193,6 +196,7 @@ def _graphs(
     inputs: tuple[Slot, ...],
     outputs: tuple[Slot, ...],
     dims: Mapping[str, int],
+    computed: tuple[Computed, ...],
 ) -> dict[str, GraphInfo]:
     node = root.get("graphs")
     if decoder:
@@ -215,10 +219,12 @@ def _graphs(
         if len(set(names)) < len(names) or not set(names) <= dims.keys():
             raise parameters.fail("has parameters that are not `dims`")
         bound = {dim: dims[dim] for dim in names}
-        for slot in (*_named(inputs, graph.inputs), *_named(outputs, graph.outputs)):
+        made = bound | {number.name: number.bound for number in computed}
+        sides = ((_named(inputs, graph.inputs), bound), (_named(outputs, graph.outputs), made))
+        for slot, known in ((slot, known) for slots, known in sides for slot in slots):
             try:
                 for dimension in slot.shape:
-                    dimensions.evaluate(dimension, bound)
+                    dimensions.evaluate(dimension, known)
             except ValueError:
                 raise parameters.fail(f"lacks a dimension of `{slot.name}`") from None
     return graphs
@@ -245,6 +251,30 @@ def _dims(node: Node) -> dict[str, int]:
         if not _DIMENSION.fullmatch(name):
             raise node.fail(f"has a name that does not match `{_DIMENSION.pattern}`")
     return dims
+
+
+def _computed(root: Node, decoder: bool, workspace: Region, dims: Mapping[str, int]) -> tuple[Computed, ...]:
+    node = root.get("computed")
+    if node is None:
+        return ()
+    if decoder:
+        raise node.fail("is for graphs alone")
+    numbers: list[Computed] = []
+    for element in node.elements():
+        element.fields(["name", "bound", "offset"])
+        number = Computed(
+            name=element["name"].string(_DIMENSION),
+            bound=element["bound"].integer(0, _MAX_INT32),
+            offset=element["offset"].integer(0, _MAX_SIZE, multiple=4),
+        )
+        if number.name in dims or any(other.name == number.name for other in numbers):
+            raise element["name"].fail("is used twice")
+        if number.offset < workspace.offset or number.offset + 4 > workspace.end:
+            raise element.fail("lies outside the workspace")
+        numbers.append(number)
+    if not numbers:
+        raise node.fail("is empty")
+    return tuple(numbers)
 
 
 def _slots(node: Node, workspace: Region, dims: Mapping[str, int]) -> tuple[Slot, ...]:

@@ -1,8 +1,9 @@
 """Cutting the weights of a lowered module into content-addressed files, most important bytes first.
 
-Order: raw bytes, then the two top bits of all codes, then the third, then the fourth, then what longer codes
+Order: what is no code, then the two top bits of all codes, then the third, then the fourth, then what longer codes
 have below, each in the order of the memory plan. A prefix of the download is thus a usable model. Planes that are
-all zero (the lowest of a 6-bit tensor) are left out: memory starts zeroed.
+all zero (the lowest of a 6-bit tensor) are left out: memory starts zeroed. So are bits of scales, zero points and
+floats that are zero (`edgec/ir/narrow.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.bundle.manifest import EXPANSION, MAX_WEIGHT_FILE_BYTES, Segment, SegmentOp
-from edgec.ir import WeightPlacement, planes
+from edgec.ir import WeightPlacement, narrow, planes
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class _Part:
     placement: WeightPlacement
     op: SegmentOp
     shift: int = 0
+    start: int = 0  # bytes of the placement's data
+    stop: int | None = None  # its end by default
 
     @property
     def ratio(self) -> int:
@@ -37,27 +40,32 @@ class _Part:
 
     @property
     def mask(self) -> int:
-        """The bits of a target byte that this part writes."""
-        return {"copy": 0xFF, "bits2": 0xCC, "bit1": 0x11 << self.shift, "byte1": 1 << self.shift}[self.op]
+        """The bits of a target byte that this plane writes."""
+        return {"bits2": 0xCC, "bit1": 0x11 << self.shift, "byte1": 1 << self.shift}[self.op]
 
     def is_zero(self) -> bool:
-        return self.op != "copy" and not np.any(self.placement.data & np.uint8(self.mask))
+        return not np.any(self.placement.data & np.uint8(self.mask))
 
     def stored_bytes(self) -> int:
-        return self.placement.data.size // self.ratio
+        return (self.placement.data.size if self.stop is None else self.stop) // self.ratio - self.start // self.ratio
 
     def segment(self, start: int, length: int) -> Segment:
-        target = self.placement.offset + start * self.ratio
+        target = self.placement.offset + self.start + start * self.ratio
         return Segment(self.op, length, target, self.shift)
 
     def bytes(self, start: int, length: int) -> npt.NDArray[np.uint8]:
-        data = self.placement.data[start * self.ratio : (start + length) * self.ratio]
+        first = self.start + start * self.ratio
+        data = self.placement.data[first : first + length * self.ratio]
         if self.op == "copy":
             return data
+        if self.op == "upper4" or self.op == "scale8" or self.op == "upper16":
+            return narrow.narrow(data, self.op)
         if self.op == "bits2":
             return planes.split_bits2(data)
         return planes.split_bit1(data, self.shift) if self.op == "bit1" else planes.split_byte1(data, self.shift)
 
+
+_LEAST_NARROW = 256  # bytes; of less, a segment's line in the manifest costs more than it saves
 
 # Planes in the order of their importance: kind, op and shift.
 _PLANES: tuple[tuple[str, SegmentOp, int], ...] = (
@@ -77,11 +85,22 @@ _PLANES: tuple[tuple[str, SegmentOp, int], ...] = (
 
 def download_order(placements: Sequence[WeightPlacement]) -> list[_Part]:
     some = [placement for placement in placements if placement.data.size]
-    parts = [_Part(placement, "copy") for placement in some if placement.kind == "raw"]
+    parts = [part for placement in some if placement.kind == "raw" for part in _raw_parts(placement)]
     for kind, op, shift in _PLANES:
         planes_of_all = [_Part(placement, op, shift) for placement in some if placement.kind == kind]
         parts += [part for part in planes_of_all if not part.is_zero()]
     return parts
+
+
+def _raw_parts(placement: WeightPlacement) -> list[_Part]:
+    """All of it as it is, or in a narrow form where nothing is lost, and what is left over at its end."""
+    whole = placement.data.size // narrow.QUANTUM * narrow.QUANTUM
+    if whole >= _LEAST_NARROW and placement.offset % planes.QUANTUM == 0:
+        for op in narrow.NARROW:
+            if narrow.is_narrow(placement.data[:whole], op):
+                rest = [_Part(placement, "copy", start=whole)] if placement.data.size > whole else []
+                return [_Part(placement, op, stop=whole), *rest]
+    return [_Part(placement, "copy")]
 
 
 def weight_files(

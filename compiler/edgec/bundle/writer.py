@@ -24,6 +24,7 @@ from edgec.bundle.manifest import (
     REGIONS,
     REPORT_FILE,
     TOKENIZER_FILE,
+    Computed,
     FileInfo,
     GraphInfo,
     Manifest,
@@ -215,6 +216,7 @@ def _manifest(
         task=model.task,
         accuracy=accuracy,
         golden=None,
+        computed=tuple(Computed(number.name, number.bound, number.offset) for number in lowered.computed),
     )
 
 

@@ -38,6 +38,7 @@ class Work:
     max_tokens: int
     inputs: dict[str, tuple[str, tuple[int, ...]]]  # name -> dtype, shape
     repeat: int
+    graph: str | None = None  # the one that has these inputs
 
     def arrays(self) -> dict[str, Any]:
         """The inputs: floats of a normal distribution, the same each time, and ones for ids and masks."""
@@ -79,6 +80,7 @@ class Row:
     show_default=True,
     help="Runs; the last one counts.",
 )
+@click.option("--graph", metavar="NAME", help="Which one of several graphs.")
 @click.option("--roofline", is_flag=True, help="Time each kernel, and compare it with what one core can do.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="With --roofline: write a page, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
@@ -89,6 +91,7 @@ def command(
     prompt_tokens: int,
     max_tokens: int,
     repeat: int,
+    graph: str | None,
     roofline: bool,
     html: Path | None,
     as_json: bool,
@@ -109,7 +112,7 @@ def command(
     if roofline and (threads or 1) > 1:
         raise UsageError("a roofline is that of one thread", hint="leave `--threads` out")
     opened = bundles.read(bundle)
-    work = _work(opened, prompt_tokens, max_tokens, repeat)
+    work = _work(opened, prompt_tokens, max_tokens, repeat, graph)
     if roofline:
         from edgec.cli import roofline as rooflines
 
@@ -135,16 +138,23 @@ def command(
         raise next(iter(failures.values()))
 
 
-def _work(bundle: Bundle, prompt_tokens: int, max_tokens: int, repeat: int) -> Work:
+def _work(bundle: Bundle, prompt_tokens: int, max_tokens: int, repeat: int, graph: str | None) -> Work:
     manifest = bundle.manifest
     if manifest.model.kind == "graph":
         from edgec.bundle import dims
 
+        known = ", ".join(f"`{name}`" for name in manifest.graphs)
+        if graph is None and len(manifest.graphs) > 1:
+            raise UsageError("the bundle has several graphs", hint=f"choose one of {known} with `--graph`")
+        graph = graph or next(iter(manifest.graphs))
+        if graph not in manifest.graphs:
+            raise UsageError(f"there is no graph `{graph}`", hint=f"the bundle has {known}")
         shapes = {
             slot.name: (slot.dtype, tuple(dims.evaluate(dimension, manifest.dims) for dimension in slot.shape))
             for slot in manifest.inputs
+            if slot.name in manifest.graphs[graph].inputs
         }
-        return Work([], 0, shapes, repeat)
+        return Work([], 0, shapes, repeat, graph)
     room = manifest.context_length - max_tokens
     count = max(1, min(prompt_tokens, room))
     return Work(_ids(bundle, count), min(max_tokens, manifest.context_length - count), {}, repeat)
@@ -172,7 +182,7 @@ def _in_wasmtime(engine: str, bundle: Bundle, work: Work, variant: str | None, t
             if work.inputs:
                 arrays = work.arrays()
                 started = time.perf_counter()
-                model.run(arrays)
+                model.run(arrays, graph=work.graph)
                 seconds = time.perf_counter() - started
             else:
                 model.reset()
@@ -217,7 +227,7 @@ def job(work: Work) -> dict[str, Any]:
         name: {"dtype": work.inputs[name][0], "shape": array.shape, "data": base64.b64encode(array.tobytes()).decode()}
         for name, array in work.arrays().items()
     }
-    return {"inputs": inputs}
+    return {"inputs": inputs, "graph": work.graph}
 
 
 def _row(engine: str, document: dict[str, Any]) -> Row:

@@ -26,6 +26,7 @@ Examples:
   edgec compile model.gguf --profile phone-4gb --dry-run --json > plan.json
   edgec compile model.gguf --plan plan.json
   edgec compile ./my-model --profile phone-6gb --calibration chats.txt
+  edgec compile efficientnet.onnx --task task.json --profile phone-6gb --bits 4 --calibration ./pictures
   edgec compile ./my-model --profile phone-6gb --target-size 60MB
   edgec compile ./my-model --profile phone-4gb --slim 0.9 --heal-minutes 30 --calibration chats.txt
 """
@@ -48,7 +49,7 @@ Examples:
 @click.option(
     "--target-size", metavar="SIZE", help="Largest download, for example 60MB; bits go where they matter most."
 )
-@click.option("--target-bpw", type=click.FloatRange(2.75, 8.75), metavar="BITS", help="The same, in bits per weight.")
+@click.option("--target-bpw", type=click.FloatRange(2.375, 8.75), metavar="BITS", help="The same, in bits per weight.")
 @click.option(
     "--slim",
     "slim",
@@ -79,8 +80,8 @@ Examples:
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A text like those that the model will see, or an .npz file with an array for each input.",
+    metavar="FILE|DIR",
+    help="What the model will see: a text, a folder of pictures, or an .npz file with an array for each input.",
 )
 @click.option("--context", type=click.IntRange(min=1), metavar="TOKENS", help="Longest conversation.")
 @click.option("--kv-bits", type=click.Choice(["16", "32"]), help="Bits of the conversation's memory (KV cache).")
@@ -188,8 +189,8 @@ def command(
         bits=int(bits) if bits else None,
         context_length=context,
         kv_bits=int(kv_bits) if kv_bits else None,
-        max_dims=_dimensions(max_dims) or None,
-        fixed_inputs=_numbers(fixed_inputs) or None,
+        max_dims=dimensions(max_dims) or None,
+        fixed_inputs=numbers(fixed_inputs) or None,
         quantizer=quantizer,
         target_bytes=_size(target_size) if target_size else None,
         target_bpw=target_bpw,
@@ -252,7 +253,8 @@ def _size(text: str) -> int:
         raise UsageError(f"`--target-size {text}` is not a size", hint="for example `--target-size 60MB`") from None
 
 
-def _dimensions(entries: tuple[str, ...]) -> dict[str, int]:
+def dimensions(entries: tuple[str, ...]) -> dict[str, int]:
+    """Of `--max-dim`. Raises `UsageError`."""
     sizes: dict[str, int] = {}
     for entry in entries:
         name, _, size = entry.partition("=")
@@ -262,7 +264,8 @@ def _dimensions(entries: tuple[str, ...]) -> dict[str, int]:
     return sizes
 
 
-def _numbers(entries: tuple[str, ...]) -> dict[str, list[float]]:
+def numbers(entries: tuple[str, ...]) -> dict[str, list[float]]:
+    """Of `--fix-input`. Raises `UsageError`."""
     values: dict[str, list[float]] = {}
     for entry in entries:
         name, _, numbers = entry.partition("=")

@@ -260,6 +260,7 @@ def _classification(compiled: Model, reference: ReferenceDecoder | ReferenceGrap
 
 def _detection(compiled: Model, reference: ReferenceDecoder | ReferenceGraph | None, folder: Path) -> Result:
     from edgec import eval as measures
+    from edgec.pictures import list_pictures
     from edgec.run.tasks.detection import detections
     from edgec.run.tasks.images import image_output
 
@@ -271,7 +272,7 @@ def _detection(compiled: Model, reference: ReferenceDecoder | ReferenceGraph | N
         output, placement = image_output(runner, task["image"], path)
         return detections(output, task, placement)
 
-    pictures = measures.read_pictures(folder)
+    pictures = list_pictures(folder)
     with _bar("looking", len(pictures)) as advance:
         agreement = measures.detection_agreement(compiled.detect, expected, pictures, progress=advance)
     missed = agreement.reference_boxes - agreement.found

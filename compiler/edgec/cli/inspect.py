@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgec.cli.compile import dimensions, numbers
 from edgec.errors import DoesNotFitError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
@@ -32,9 +33,18 @@ Examples:
 @click.option("--tensors", is_flag=True, help="List every tensor, not only layers.")
 @click.option("--profile", "-p", help="For a model: look at this device only.")
 @click.option("--task", help="For a model: what it is for, when it goes through Optimum.")
+@click.option("--max-dim", "max_dims", multiple=True, metavar="NAME=SIZE", help="As for `compile`.")
+@click.option("--fix-input", "fixed", multiple=True, metavar="NAME=NUMBERS", help="As for `compile`.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(
-    path: str, html: Path | None, tensors: bool, profile: str | None, task: str | None, as_json: bool
+    path: str,
+    html: Path | None,
+    tensors: bool,
+    profile: str | None,
+    task: str | None,
+    max_dims: tuple[str, ...],
+    fixed: tuple[str, ...],
+    as_json: bool,
 ) -> int | None:
     """Show what PATH contains.
 
@@ -46,7 +56,7 @@ def command(
         return None
     if html is not None:
         raise UsageError("`--html` needs a bundle", hint=f"compile `{path}` first")
-    return _inspect_model(path, profile, task, as_json)
+    return _inspect_model(path, profile, task, dimensions(max_dims), numbers(fixed), as_json)
 
 
 def _inspect_bundle(path: Path, html: Path | None, tensors: bool, as_json: bool) -> None:
@@ -119,7 +129,14 @@ def _show_report(report: Report, tensors: bool) -> None:
         )
 
 
-def _inspect_model(source: str, profile: str | None, task: str | None, as_json: bool) -> int:
+def _inspect_model(
+    source: str,
+    profile: str | None,
+    task: str | None,
+    dims: dict[str, int],
+    fixed: dict[str, list[float]],
+    as_json: bool,
+) -> int:
     from edgec import frontend, passes, profiles
     from edgec.cli import console
     from edgec.pipeline import supported_operators
@@ -127,17 +144,19 @@ def _inspect_model(source: str, profile: str | None, task: str | None, as_json: 
     operators = supported_operators()
     problems = frontend.check(source, task=task, supported_ops=operators)
     if problems:
-        if as_json:
-            console.print_json({"compiles": False, "problems": [asdict(problem) for problem in problems]})
-        else:
-            click.echo(click.style("does not compile", fg="red") + ":")
-            for problem in problems:
-                click.echo(f"  {problem}")
-        return UnsupportedError.exit_code
-    model = frontend.load(source, task=task, supported_ops=operators)
+        return _refuse([asdict(p) | {"message": f"{p}, supported: {p.supported}"} for p in problems], as_json)
+    model = frontend.load(source, task=task, supported_ops=operators, hashed=False)
     names = [profile] if profile else list(profiles.names())
-    simplified = passes.simplify(model)
-    plans = {name: _plan(simplified, name) for name in names}
+    simplified = passes.simplify(passes.fix_inputs(model, fixed))
+    if model.kind == "graph":
+        from edgec.lower.wasm.graph_check import graph_problems
+
+        refusals = graph_problems(simplified.model.graph)
+        if refusals:
+            return _refuse(
+                [{"message": str(e).replace("\n  hint:", ":"), "inputs": e.inputs} for e in refusals], as_json
+            )
+    plans = {name: _plan(simplified, name, dims) for name in names}
     if as_json:
         console.print_json(_model_json(model, plans))
     else:
@@ -146,12 +165,24 @@ def _inspect_model(source: str, profile: str | None, task: str | None, as_json: 
     return 0 if fits else DoesNotFitError.exit_code
 
 
-def _plan(model: ModelIR, profile: str) -> Plan | DoesNotFitError:
+def _refuse(problems: list[dict[str, Any]], as_json: bool) -> int:
+    from edgec.cli import console
+
+    if as_json:
+        console.print_json({"compiles": False, "problems": problems})
+    else:
+        click.echo(click.style("does not compile", fg="red") + ":")
+        for problem in problems:
+            click.echo(f"  {problem['message']}")
+    return UnsupportedError.exit_code
+
+
+def _plan(model: ModelIR, profile: str, dims: dict[str, int]) -> Plan | DoesNotFitError:
     from edgec import profiles
     from edgec.plan import make_plan
 
     try:
-        return make_plan(model, profiles.load(profile))
+        return make_plan(model, profiles.load(profile), max_dims=dims or None)
     except DoesNotFitError as error:
         return error
 
@@ -200,15 +231,8 @@ def _show_model(model: ModelIR, plans: dict[str, Plan | DoesNotFitError]) -> Non
     listed = ", ".join(f"{operator} {count}" for operator, count in _operators(model))
     out.print(f"operators: {listed}\n")
     decoder = model.kind == "decoder"
-    table = console.table(
-        "device",
-        "download",
-        "memory",
-        "context",
-        "prompt",
-        "answer",
-        right=["download", "memory", "context", "prompt", "answer"],
-    )
+    columns = ["download", "memory", *(["context", "prompt", "answer"] if decoder else ["run"])]
+    table = console.table("device", *columns, right=columns)
     for name, plan in plans.items():
         if isinstance(plan, DoesNotFitError):
             table.add_row(name, "[red]does not fit[/]")
@@ -221,6 +245,8 @@ def _show_model(model: ModelIR, plans: dict[str, Plan | DoesNotFitError]) -> Non
                 f"{p.prefill_tokens_per_second:,.0f}/s",
                 f"{p.decode_tokens_per_second:,.0f}/s",
             ]
+        else:
+            row.append(f"{1000 * p.run_seconds:,.1f} ms")
         table.add_row(*row)
     out.print(table)
     for name, plan in plans.items():

@@ -62,6 +62,9 @@ class _Weights:
     def read(self, name: str) -> npt.NDArray[np.float32]:
         return np.ones(self._shapes[name], np.float32)
 
+    def grid_bits(self, name: str) -> int | None:
+        return None
+
 
 def make_bundle(folder: Path, threads: int) -> Bundle:
     """The decoder that is measured, in `folder`."""

@@ -53,7 +53,7 @@ def _in_wasmtime(engine: str, bundle: Bundle, work: Work, variant: str | None) -
         if work.prompt:
             runs = time_decoder(timed, work.prompt, work.max_tokens, work.repeat)
         else:
-            runs = time_graph(timed, work.arrays(), work.repeat)
+            runs = time_graph(timed, work.arrays(), work.repeat, work.graph)
         kernels, chosen = timed.kernels, timed.variant
     rates = limits.measure(bundle.manifest.memory.weights.bytes)
     version = importlib.metadata.version("wasmtime")

@@ -15,7 +15,7 @@ _GAIN = 0.2  # of codes that are spread evenly: outputs are about as large as in
 def hollow(model: ModelIR, plan: Plan) -> CompressedModel:
     """Random codes for every tensor that `plan` quantizes. No weight of `model` is read."""
     uses, random = weight_uses(model.model), np.random.default_rng(0)
-    packed = {t.name: _packed(uses[t.name], t.bits, random) for t in plan.tensors if t.bits != 32}
+    packed = {t.name: _packed(uses[t.name], t.bits, random) for t in plan.tensors if t.quantized}
     return CompressedModel(model, plan, packed)
 
 

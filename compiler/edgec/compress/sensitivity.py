@@ -1,7 +1,7 @@
 """How much the model's output suffers when one matrix alone is quantized.
 
-The measure is the KL divergence of the next token's distribution for language models (nats), and
-the squared error relative to the outputs' power for other graphs.
+The measure is the KL divergence of the next token's or the class's distribution for language models
+and classifiers (nats), and the squared error relative to the outputs' power for other graphs.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from edgec.ir.store import Store, key_of
 from edgec.ir.weight_use import WeightUse, weight_uses
 
 _SAMPLES = 2
+_PICTURES = 16  # for a classifier, which predicts only once in each
 _OPERATIONS = 4e12  # of all runs together: about a minute on two cores
 _FEWEST_TOKENS = 32  # of a sample
 Outputs = list[npt.NDArray[Any]]
@@ -63,7 +64,7 @@ def sensitivities(
             progress(name, number, len(names))
         changed = {name: _quantized(model, uses[name])}
         outputs = [list(session(sample, changed).values()) for sample in few]
-        measure = _divergence if model.kind == "decoder" else _relative_error
+        measure = _divergence if model.kind == "decoder" or _classifies(model) else _relative_error
         losses[name] = float(np.mean([measure(a, b) for a, b in zip(references, outputs, strict=True)]))
         if not np.isfinite(losses[name]):
             raise ModelError(f"`{name}` at {PROBE_BITS} bits makes outputs that are not finite on the calibration data")
@@ -86,11 +87,16 @@ def _kept(store: Store | None, key: str) -> float | None:
 
 def _few(model: ModelIR, runs: int, samples: Sequence[Sample]) -> list[Sample]:
     """The first samples, those of large language models cut so that `runs` runs take a minute."""
-    few = list(samples[:_SAMPLES])
+    few = list(samples[: _PICTURES if _classifies(model) else _SAMPLES])
     if model.kind != "decoder":
         return few
     tokens = int(_OPERATIONS / (2 * model.facts.parameters * max(runs, 1) * len(few)))
     return [decoder_feeds(model, sample["input_ids"][0, : max(tokens, _FEWEST_TOKENS)].tolist()) for sample in few]
+
+
+def _classifies(model: ModelIR) -> bool:
+    task = model.task or {}
+    return task.get("type") == "image-classification" and task.get("scores") == "logits"
 
 
 def _quantized(model: ModelIR, use: WeightUse) -> npt.NDArray[Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
+import onnx_ir
 from threadpoolctl import threadpool_limits
 
 from edgec.compress.calibration.samples import Sample
@@ -38,7 +41,7 @@ def compress(
     source_key: str = "",
     progress: Progress | None = None,
 ) -> CompressedModel:
-    """Quantize every initializer to which `plan` gives less than 32 bits; check that the others are finite.
+    """Quantize every initializer as `plan` says, round floats of 16 bits to bfloat16, and check that all are finite.
 
     `samples` is what quantizers that look at inputs are calibrated on, see `needs_samples`; `healed` has the codes of
     the tensors whose quantizer is "healed". Other tensors that `store` has are taken from there, or kept there as soon
@@ -56,12 +59,13 @@ def compress(
                 f"the plan names the tensor `{planned.name}`, which `{model.facts.name}` does not have",
                 hint="make the plan again from this model",
             )
-        if planned.bits != 32:
+        if planned.quantized:
             _check_plan(planned, uses.get(planned.name))
     names = [n for n, v in initializers.items() if v.const_value is not None and v.const_value.dtype in FLOAT_TYPES]
     sizes = {name: _size(model, name) for name in names}
     total, done = sum(sizes.values()), 0
     packed: dict[str, PackedTensor] = {}
+    rounded: dict[str, np.ndarray[Any, np.dtype[Any]]] = {}
 
     def begin(name: str) -> None:
         if progress is not None:
@@ -72,7 +76,7 @@ def compress(
         done += sizes[name]
 
     calibrated = [tensor for tensor in plan.tensors if _needs_inputs(tensor)]
-    plain = [tensor for tensor in plan.tensors if tensor.bits != 32 and not _needs_inputs(tensor)]
+    plain = [tensor for tensor in plan.tensors if not _needs_inputs(tensor)]
     reuse = TensorStore(None if healed else store, source_key, uses)  # codes from healing are in no key
     reuse.plain(plain)
     for name in names:
@@ -81,8 +85,10 @@ def compress(
             check_finite(model, name)  # before it spoils the inputs of others
             continue
         begin(name)
-        if tensor_plan is None or tensor_plan.bits == 32:
+        if tensor_plan is None or not tensor_plan.quantized:
             check_finite(model, name)
+            if tensor_plan is not None and tensor_plan.bits == 16:
+                rounded[name] = _array(model, name).astype(ml_dtypes.bfloat16).astype(np.float32)
         else:
             packed[name] = _packed(model, tensor_plan, uses[name], None, reuse, (healed or {}).get(name))
         finished(name)
@@ -91,22 +97,21 @@ def compress(
             raise ModelError(
                 f"the plan gives `{calibrated[0].name}` the quantizer `{calibrated[0].quantizer}`, "
                 "which needs calibration data",
-                hint="give a text or arrays with `--calibration`, or take the quantizer `rtn`",
+                hint="give a text, pictures or arrays with `--calibration`, or take the quantizer `rtn`",
             )
         # Sums of a matrix product depend on how many threads share it; a bundle's bytes must not.
         with threadpool_limits(1, "blas"):
             waves = schedule(model.model.graph, uses, {tensor.name for tensor in calibrated})
             reuse.calibrated(waves.waves, {tensor.name: tensor for tensor in calibrated}, plain, samples)
-            _calibrate(model, uses, calibrated, waves, samples, packed, reuse, begin, finished)
+            _calibrate(_with_floats(model, rounded), calibrated, waves, samples, packed, reuse, begin, finished)
     if progress is not None:
         progress("", total, total)
     packed = {name: packed[name] for name in names if name in packed}
-    return CompressedModel(model, plan, packed, _report(packed, sizes, plan))
+    return CompressedModel(_with_floats(model, rounded), plan, packed, _report(packed, sizes, plan))
 
 
 def _calibrate(
     model: ModelIR,
-    uses: Mapping[str, WeightUse],
     planned: Sequence[TensorPlan],
     waves: Schedule,
     samples: Sequence[Sample],
@@ -116,6 +121,7 @@ def _calibrate(
     finished: Callable[[str], None],
 ) -> None:
     """Quantize the tensors `planned` one after the other into `packed`, each on what those before it give."""
+    uses = weight_uses(model.model)
     plans = {tensor.name: tensor for tensor in planned}
     whole = {name for name, tensor in plans.items() if QUANTIZERS[tensor.quantizer].needs == "second moment"}
     known = {name: tensor for name in plans if (tensor := reuse.load(name)) is not None}
@@ -141,7 +147,17 @@ def needs_samples(plan: Plan) -> bool:
 
 
 def _needs_inputs(tensor: TensorPlan) -> bool:
-    return tensor.bits != 32 and tensor.quantizer != Healed.name and QUANTIZERS[tensor.quantizer].needs != "nothing"
+    return tensor.quantized and tensor.quantizer != Healed.name and QUANTIZERS[tensor.quantizer].needs != "nothing"
+
+
+def _with_floats(model: ModelIR, floats: Mapping[str, np.ndarray[Any, np.dtype[Any]]]) -> ModelIR:
+    """A copy of the model with other values of some initializers; the model itself where there are none."""
+    if not floats:
+        return model
+    copy = model.model.clone()
+    for name, array in floats.items():
+        copy.graph.initializers[name].const_value = onnx_ir.Tensor(array, name=name)
+    return dataclasses.replace(model, model=copy)
 
 
 def _size(model: ModelIR, name: str) -> int:
@@ -169,10 +185,10 @@ def _check_plan(planned: TensorPlan, use: WeightUse | None) -> None:
             f"the plan gives `{name}` {bits} bits, but it is not used as a weight matrix",
             hint="set its `bits` to 32 and its `group_size` to 0",
         )
-    if bits not in WEIGHT_BITS or planned.group_size != GROUP or planned.scheme != "asymmetric":
+    if bits not in WEIGHT_BITS or planned.group_size != GROUP or planned.scheme not in ("asymmetric", "compact"):
         raise ModelError(
             f"the plan gives `{name}` {bits} bits, groups of {planned.group_size} and the scheme "
-            f"`{planned.scheme}`, expected 2 to 8 bits, groups of {GROUP} and `asymmetric`"
+            f"`{planned.scheme}`, expected 2 to 8 bits, groups of {GROUP} and `asymmetric` or `compact`"
         )
     if planned.quantizer == Healed.name:
         return
@@ -205,7 +221,7 @@ def _packed(
             )
         quantizer: Quantizer = Healed(planned.bits, None, healed)
     else:
-        quantizer = QUANTIZERS[planned.quantizer](planned.bits, inputs)
+        quantizer = QUANTIZERS[planned.quantizer](planned.bits, inputs, compact=planned.scheme == "compact")
     packed = pack_matrix(planned.name, matrix, quantizer, lambda row, column: _array_index(use, row, column))
     reuse.save(packed)
     return packed
@@ -223,6 +239,14 @@ def _array_index(use: WeightUse, row: int, column: int) -> tuple[int, ...]:
     return (row, int(channel), *(int(k) for k in kernel))
 
 
+def _stored_bytes(tensor: PackedTensor, planned: TensorPlan) -> int:
+    """Bytes in the bundle."""
+    scales, zeros = tensor.scales.nbytes, tensor.zeros.nbytes
+    if planned.scheme == "compact":
+        scales, zeros = scales // 2, zeros // 2 if planned.bits <= 3 else zeros
+    return tensor.high.size * planned.bits // 4 + scales + zeros
+
+
 def _report(packed: Mapping[str, PackedTensor], sizes: Mapping[str, int], plan: Plan) -> dict[str, Any]:
     tensors: dict[str, dict[str, Any]] = {}
     for name, tensor in packed.items():
@@ -233,7 +257,7 @@ def _report(packed: Mapping[str, PackedTensor], sizes: Mapping[str, int], plan: 
             "quantizer": planned.quantizer,
             "rows": tensor.rows,
             "columns": tensor.columns,
-            "bytes": tensor.high.size * planned.bits // 4 + tensor.scales.nbytes + tensor.zeros.nbytes,  # as stored
+            "bytes": _stored_bytes(tensor, planned),
             **tensor.error,
         }
     quantized = sum(sizes[name] for name in packed)

@@ -3,7 +3,7 @@
 from edgec.eval.language import Comparison, Perplexity, compare, perplexity
 from edgec.eval.reference import ReferenceDecoder, ReferenceGraph, open_reference
 from edgec.eval.similarity import read_pairs, spearman, sts_spearman
-from edgec.eval.vision import detection_agreement, read_index, read_pictures, top1
+from edgec.eval.vision import detection_agreement, read_index, top1
 from edgec.eval.vocabulary import RestrictedDecoder
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "perplexity",
     "read_index",
     "read_pairs",
-    "read_pictures",
     "spearman",
     "sts_spearman",
     "top1",

@@ -12,8 +12,6 @@ from edgec.errors import UsageError
 from edgec.run.tasks.classification import Classification
 from edgec.run.tasks.detection import Box, Detection
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-
 
 @dataclass(frozen=True)
 class LabelledImage:
@@ -72,14 +70,6 @@ def _inside(folder: Path, name: str) -> Path:
     if not path.is_relative_to(folder.resolve()):
         raise UsageError(f"`{name}` in `index.csv` leads out of the folder")
     return path
-
-
-def read_pictures(folder: Path) -> list[Path]:
-    """All pictures of a folder, by name."""
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES) if folder.is_dir() else []
-    if not found:
-        raise UsageError(f"`{folder}` has no pictures")
-    return found
 
 
 def top1(

@@ -74,6 +74,11 @@ def stored_tensors(spec: DecoderSpec, layout: Layout) -> dict[str, Stored]:
     return {name: _stored(spec, layout, name, shape) for name, shape in tensor_shapes(spec)}
 
 
+def needed_tensors(spec: DecoderSpec, layout: Layout) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor that a checkpoint has to have."""
+    return {name: stored.shape for stored in stored_tensors(spec, layout).values() for name in stored.names}
+
+
 def _stored(spec: DecoderSpec, layout: Layout, name: str, shape: tuple[int, ...]) -> Stored:
     stem, _, kind = name.rpartition(".")
     part = stem.rpartition(".")[2]
@@ -176,6 +181,11 @@ class CheckpointWeights:
             array = take(array)
         return np.ascontiguousarray(array, np.float32)
 
+    def grid_bits(self, name: str) -> int | None:
+        found = [self._source.grid_bits(part) for part in self._stored[name].names]
+        bits = [count for count in found if count is not None]
+        return max(bits) if len(bits) == len(found) else None
+
 
 def check_tensors(spec: DecoderSpec, layout: Layout, found: Mapping[str, tuple[int, ...]]) -> None:
     """Compares the tensors of a checkpoint (`found`: name to shape) with what the model needs.
@@ -183,7 +193,7 @@ def check_tensors(spec: DecoderSpec, layout: Layout, found: Mapping[str, tuple[i
     Raises `ModelError` for missing or wrongly shaped tensors and `UnsupportedError` for tensors
     that the builder would not use, since leaving one out would compile another model.
     """
-    needed = {name: stored.shape for stored in stored_tensors(spec, layout).values() for name in stored.names}
+    needed = needed_tensors(spec, layout)
     missing = [name for name in needed if name not in found]
     if missing:
         raise ModelError(
@@ -225,4 +235,4 @@ def _some(names: list[str]) -> str:
     return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"
 
 
-__all__ = ["CheckpointWeights", "Layout", "Stored", "check_tensors", "fitted", "stored_tensors"]
+__all__ = ["CheckpointWeights", "Layout", "Stored", "check_tensors", "fitted", "needed_tensors", "stored_tensors"]

@@ -26,6 +26,7 @@ from edgec.frontend.tensors import (
     tensor_shapes,
 )
 from edgec.frontend.weights import WeightSource
+from edgec.ir.weight_use import mark_grid
 
 OPSET = 23
 IR_VERSION = 11
@@ -152,6 +153,7 @@ class _Decoder:
             **attributes,
         )
         present += [present_key, present_value]
+        attended = self._layer_norm(number, "attention_inner", attended)
         return self._linear(number, "o_proj", attended)
 
     def _mlp(self, number: int, source: onnx_ir.Value) -> onnx_ir.Value:
@@ -159,12 +161,12 @@ class _Decoder:
         shape: list[Dim] = [1, "n", self._facts.intermediate]
         if not self._facts.gated_mlp:
             inner = self._activation(f"{prefix}.up", self._linear(number, "up_proj", source), spec.activation, shape)
-            return self._linear(number, "down_proj", inner)
+            return self._linear(number, "down_proj", self._layer_norm(number, "mlp_inner", inner))
         gate = self._linear(number, "gate_proj", source)
         up = self._linear(number, "up_proj", source)
         gate = self._activation(f"{prefix}.gate", gate, spec.activation, shape)
         (gated,) = writer.node("Mul", [gate, up], [(f"{prefix}.gated", shape)])
-        return self._linear(number, "down_proj", gated)
+        return self._linear(number, "down_proj", self._layer_norm(number, "mlp_inner", gated))
 
     def _experts(self, number: int, source: onnx_ir.Value) -> onnx_ir.Value:
         """Every expert computes, and the weights of those that were not chosen are zero."""
@@ -342,9 +344,11 @@ class _Decoder:
             return onnx_ir.Tensor(array.swapaxes(-1, -2) if transposed else array, name=name)
 
         extents = (*shape[:-2], shape[-1], shape[-2]) if transposed else shape
-        return self._writer.initializer(
+        value = self._writer.initializer(
             onnx_ir.LazyTensor(read, onnx_ir.DataType.FLOAT, onnx_ir.Shape(extents), name=name)
         )
+        mark_grid(value, weights.grid_bits(name))
+        return value
 
 
 __all__ = ["IR_VERSION", "OPSET", "build_decoder"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from edgec.frontend.checkpoint import Layout
-from edgec.frontend.spec import POST_NORMS, PRE_NORMS
+from edgec.frontend.spec import INNER_NORMS, POST_NORMS, PRE_NORMS
 from edgec.frontend.values import Values
 
 ATTENTION_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -200,6 +200,20 @@ FAMILIES: Mapping[str, Family] = {
             "LlamaForCausalLM",
             {**_COMMON_DEFAULTS, "max_position_embeddings": 2048},
             bias_switches={"attention_bias": ATTENTION_LINEARS, "mlp_bias": MLP_LINEARS},
+        ),
+        Family(
+            "bitnet",
+            "BitNetForCausalLM",
+            {
+                **_COMMON_DEFAULTS,
+                "hidden_act": "relu2",
+                "max_position_embeddings": 2048,
+                "num_key_value_heads": 5,
+                "rms_norm_eps": 1e-5,
+                "rope_theta": 500000.0,
+            },
+            bias_switches={"attention_bias": ATTENTION_LINEARS},
+            switches=lambda values: {"norms": PRE_NORMS | INNER_NORMS},
         ),
         Family(
             "mistral",

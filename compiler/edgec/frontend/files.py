@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +56,23 @@ def _roots(folder: Path) -> list[Path]:
     return [folder.resolve(), *((parent.parent / "blobs").resolve() for parent in snapshots[:1])]
 
 
+_hashing = ContextVar("_hashing", default=True)
+
+
+@contextmanager
+def without_hashes() -> Iterator[None]:
+    """Inside, `source_sha256` reads nothing and gives zeros: for those who only look at a model."""
+    token = _hashing.set(False)
+    try:
+        yield
+    finally:
+        _hashing.reset(token)
+
+
 def source_sha256(paths: Iterable[Path]) -> str:
     """SHA-256 over the bytes of the files in file-name order."""
+    if not _hashing.get():
+        return "0" * 64
     digest = hashlib.sha256()
     for path in sorted(set(paths), key=lambda p: (p.name, p.as_posix())):
         with path.open("rb") as file:

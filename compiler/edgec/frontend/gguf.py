@@ -78,6 +78,9 @@ def _problems(file: GGUFFile) -> list[Problem]:
     if architecture not in ARCHITECTURES:
         return [Problem("general.architecture", f"'{architecture}'", supported)]
     problems = []
+    parts = metadata.integer("split.count") or 1
+    if parts > 1:
+        return [Problem("split.count", str(parts), "a whole file: join the parts with `llama-gguf-split --merge`")]
     prefix = f"{architecture}."
     known = ARCHITECTURES[architecture]
     read = _READ | known.reads | {_EPSILONS[known.norm]} | (EXPERTS if known.experts else set())
@@ -144,6 +147,7 @@ def _spec(header: Header, architecture: Architecture) -> DecoderSpec:
         windows=tuple(windows),
         gated_mlp=architecture.gated,
         tied_embedding=not header.has("output.weight"),
+        longrope_context=trained if trained > context else 0,
         **_experts(header, architecture),
     )
     return DecoderSpec(

@@ -87,6 +87,10 @@ class GGUFFile:
         values = gguf.quants.dequantize(raw.reshape(-1, row_bytes), kind)
         return np.asarray(values, dtype=np.float32).reshape(tensor.shape)
 
+    def grid_bits(self, name: str) -> int | None:
+        """Q4_0's blocks of 32 have a float16 step and the zero point 8. Others have steps or minima of their own."""
+        return 4 if self.tensors[name].type_name == "Q4_0" else None
+
 
 class _Reader:
     """A cursor that never reads past the end."""

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from edgec.errors import ModelError
-from edgec.frontend.checkpoint import CheckpointWeights, check_tensors, fitted
+from edgec.frontend.checkpoint import CheckpointWeights, check_tensors, fitted, needed_tensors
 from edgec.frontend.decoder import build_decoder
 from edgec.frontend.files import inside, model_card_license, read_json, source_sha256
+from edgec.frontend.foreign import check_whole, pickled_weights
 from edgec.frontend.hf_config import config_problems, decoder_config
 from edgec.frontend.hf_tokenizer import read_tokenizer, tokenizer_files
+from edgec.frontend.prequantized import METHODS, PrequantizedWeights
 from edgec.frontend.problems import Problem, refuse
 from edgec.frontend.safetensors_file import FLOAT_DTYPES, SafetensorsWeights
 from edgec.frontend.tensors import EMBEDDING, LM_HEAD, parameter_count
@@ -35,8 +37,10 @@ def check(folder: Path) -> list[Problem]:
     """Everything in the configuration and the tensor list that cannot be compiled; reads no weight."""
     config = read_json(folder / "config.json")
     problems = config_problems(config)
-    weights = SafetensorsWeights(weight_files(folder))
-    foreign = sorted({entry.dtype for entry in weights.entries.values()} - FLOAT_DTYPES)
+    stored = SafetensorsWeights(weight_files(folder))
+    if any(problem.subject.startswith("quantization_config") for problem in problems):
+        return problems
+    foreign = sorted(_source(config, stored).foreign_dtypes())
     if foreign:
         problems.append(Problem("tensor dtype", ", ".join(foreign), ", ".join(sorted(FLOAT_DTYPES))))
     return problems
@@ -44,15 +48,17 @@ def check(folder: Path) -> list[Problem]:
 
 def load(folder: Path, *, name: str | None = None) -> ModelIR:
     """Reads a directory. Raises `UnsupportedError`, `ModelError` or `CorruptFileError` before any weight is read."""
-    refuse(folder.name, check(folder))
+    refuse(folder.name, check(folder), file="config.json")
     config = read_json(folder / "config.json")
     decoder = decoder_config(config)
     files = weight_files(folder)
-    weights = SafetensorsWeights(files)
+    weights = _source(config, SafetensorsWeights(files), transposed=decoder.layout.transposed)
     spec, layout = decoder.spec, fitted(decoder.layout, weights.shapes())
     embedding, head = layout.stored(EMBEDDING), layout.stored(LM_HEAD)
-    if spec.facts.tied_embedding and embedding not in weights.entries and head in weights.entries:
+    if spec.facts.tied_embedding and embedding not in weights.shapes() and head in weights.shapes():
         weights.rename(head, embedding)  # some checkpoints store a tied matrix under the other name
+    if isinstance(weights, PrequantizedWeights):
+        weights.leave_out_empty_biases(needed_tensors(spec, layout))
     check_tensors(spec, layout, weights.shapes())
     generation = _generation_config(folder)
     ends = _token_ids(generation.get("eos_token_id", config.get("eos_token_id")))
@@ -79,16 +85,31 @@ def load(folder: Path, *, name: str | None = None) -> ModelIR:
     return model
 
 
+def _source(
+    config: Mapping[str, Any], stored: SafetensorsWeights, *, transposed: bool = False
+) -> SafetensorsWeights | PrequantizedWeights:
+    """The checkpoint's tensors as floats, whether it was quantized or not."""
+    quantization = config.get("quantization_config")
+    if not quantization:
+        return stored
+    method = METHODS[quantization["quant_method"]]
+    return PrequantizedWeights(stored, method, quantization, transposed=transposed)
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a directory, complete according to the index if there is one."""
     index_path = folder / INDEX
     if not index_path.is_file():
         single = folder / SINGLE
         if single.is_file():
+            check_whole(single)
             return [single]
+        pickled = pickled_weights(folder)
         raise ModelError(
-            f"`{folder.name}` has neither `{SINGLE}` nor `{INDEX}`",
-            hint="convert the weights to safetensors; pickled weights are not read",
+            f"`{folder.name}` has neither `{SINGLE}` nor `{INDEX}`{f', only `{pickled}`' if pickled else ''}",
+            hint="convert the weights to safetensors; pickled weights are not read"
+            if pickled
+            else "download the model's weights too",
         )
     index = read_json(index_path)
     weight_map = index.get("weight_map")
@@ -101,6 +122,8 @@ def weight_files(folder: Path) -> list[Path]:
             f"`{INDEX}` lists missing shards: {', '.join(f'`{shard}`' for shard in absent)}",
             hint="download the missing files",
         )
+    for path in shards.values():
+        check_whole(path)
     stored = SafetensorsWeights(list(shards.values())).entries
     for tensor, shard in weight_map.items():
         if tensor not in stored or stored[tensor].path != shards[shard]:

@@ -14,6 +14,7 @@ from typing import Any
 from edgec.errors import ModelError
 from edgec.frontend.checkpoint import Layout
 from edgec.frontend.families import FAMILIES, Family
+from edgec.frontend.prequantized import METHODS
 from edgec.frontend.problems import Problem
 from edgec.frontend.rope import ROPE_KEYS, ROPE_TYPES, inverse_frequencies
 from edgec.frontend.spec import Activation, DecoderSpec, LayerSpec, Rope
@@ -38,7 +39,8 @@ _ROPE_NAMES = ("num_key_value_heads", "rms_norm_eps", "rope_theta", "sliding_win
 _READ = frozenset(
     {
         "architectures", "head_dim", "layer_types", "max_window_layers", "model_type",
-        "original_max_position_embeddings", "rope_parameters", "rope_scaling", "use_sliding_window",
+        "original_max_position_embeddings", "quantization_config", "rope_parameters", "rope_scaling",
+        "use_sliding_window",
     }
 )  # fmt: skip
 # Fields about training, files, sampling or other libraries: without effect on the logits.
@@ -105,11 +107,24 @@ def config_problems(config: Mapping[str, Any]) -> list[Problem]:
             problems.append(Problem(name, repr(config[name]), f"the value of `{other}`, {values.get(other)!r}"))
     if family.rope != "none":
         problems += _rope_problems(fields.rope(), partial=fields.partial is not None)
+    problems += _quantization_problems(config.get("quantization_config"))
     known = fields.read | _HARMLESS
     for name, value in config.items():
         if name not in known and not name.startswith("_") and value not in (None, False, 0, "", [], {}):
             problems.append(Problem(name, _short(value), "leaving it out or switching it off"))
     return problems
+
+
+def _quantization_problems(quantization: Any) -> list[Problem]:
+    """What stands against reading weights that were quantized elsewhere."""
+    if not quantization:
+        return []
+    if not isinstance(quantization, dict):
+        raise ModelError(f"the config field `quantization_config` is {_short(quantization)}, expected an object")
+    method = METHODS.get(str(quantization.get("quant_method")))
+    if method is None:
+        return [Problem("quantization_config.quant_method", repr(quantization.get("quant_method")), _quoted(METHODS))]
+    return method.problems(quantization)
 
 
 def _rope_problems(rope: Mapping[str, Any], *, partial: bool) -> list[Problem]:
@@ -204,6 +219,7 @@ def decoder_config(config: Mapping[str, Any]) -> DecoderConfig:
     # Models with plain MLPs may leave the size out.
     widen = not family.gated and fields.get("intermediate_size") is None
     windows = _windows(fields, layers, pattern)
+    trained = context
     ropes, context = _ropes(fields, windows, head_dim, context)
     windows = [None if window is None or window >= context else window for window in windows]
     facts = DecoderFacts(
@@ -218,6 +234,7 @@ def decoder_config(config: Mapping[str, Any]) -> DecoderConfig:
         windows=tuple(windows),
         gated_mlp=family.gated,
         tied_embedding=bool(fields.get("tie_word_embeddings")),
+        longrope_context=trained if trained > context else 0,
         **experts,
     )
     switches.setdefault("norm_epsilon", None)

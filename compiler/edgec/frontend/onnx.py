@@ -12,6 +12,7 @@ import onnx_ir
 from edgec.errors import CorruptFileError, ModelError
 from edgec.frontend.files import source_sha256
 from edgec.frontend.onnx_external import check_external_data
+from edgec.frontend.onnx_nbits import expand_nbits, nbits_problems
 from edgec.frontend.onnx_ops import op_problems
 from edgec.frontend.onnx_opset import opset_of, upgrade
 from edgec.frontend.problems import Problem, refuse
@@ -24,6 +25,9 @@ _FLOATS = (
     onnx_ir.DataType.BFLOAT16,
     onnx_ir.DataType.DOUBLE,
 )
+
+
+_ADVICE = "export the model without them, or compute that part outside of it"
 
 
 def check(path: Path, *, supported_ops: Collection[str] | None = None) -> list[Problem]:
@@ -45,10 +49,11 @@ def load(
     names. Raises `UnsupportedError`, `UnsafePathError`, `CorruptFileError` or `ModelError`.
     """
     proto = read_proto(path)
-    refuse(path.name, _problems(proto, supported_ops))
+    refuse(path.name, _problems(proto, supported_ops), hint=_ADVICE)
     external = check_external_data(proto, path.parent)
     model = onnx_ir.from_proto(upgrade(proto))
     onnx_ir.external_data.set_base_dir(model.graph, path.parent)
+    expand_nbits(model)
     ir = ModelIR(
         model=model,
         kind="graph",
@@ -85,7 +90,7 @@ def _problems(proto: onnx.ModelProto, supported_ops: Collection[str] | None) -> 
             problems.append(Problem(value.name, "a sequence, map or optional", "tensors as inputs and outputs"))
         elif value.type.tensor_type.elem_type == onnx.TensorProto.STRING:
             problems.append(Problem(value.name, "a tensor of texts", "tensors of numbers"))
-    return problems + op_problems(proto, opset_of(proto), supported_ops)
+    return [*problems, *op_problems(proto, opset_of(proto), supported_ops), *nbits_problems(proto)]
 
 
 def _parameters(model: onnx_ir.Model) -> int:

@@ -29,7 +29,7 @@ def check_external_data(proto: onnx.ModelProto, folder: Path) -> list[Path]:
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         fields = {entry.key: entry.value for entry in tensor.external_data}
-        path = inside(folder, fields.get("location", ""), named_by=f"tensor {tensor.name}")
+        path = inside(folder, fields.get("location", ""), named_by=tensor.name)
         if not path.is_file():
             raise ModelError(
                 f"the file `{fields['location']}` with the values of `{tensor.name}` is missing",

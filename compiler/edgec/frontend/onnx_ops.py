@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 import onnx
 
+from edgec.frontend import onnx_nbits as nbits
 from edgec.frontend.problems import Problem
 
 STANDARD = ("", "ai.onnx")
@@ -19,28 +20,37 @@ def op_problems(proto: onnx.ModelProto, opset: int, supported: Collection[str] |
     computed only from constants and shapes are not judged by it, since simplifying folds them.
     """
     own = {(function.domain, function.name) for function in proto.functions}
-    foreign: dict[str, None] = {}
-    unknown: dict[str, None] = {}
+    top = {id(node) for node in proto.graph.node}
+    foreign: dict[str, list[str]] = {}
+    unknown: dict[str, list[str]] = {}
     for node in _all_nodes(proto):
         if (node.domain, node.op_type) in own:
             continue
+        if (node.domain, node.op_type) == (nbits.DOMAIN, nbits.OP) and id(node) in top:
+            continue  # the frontend replaces it
         if supported is not None and f"{node.domain}.{node.op_type}" in supported:
             continue
         if node.domain not in STANDARD:
-            foreign[f"{node.domain}.{node.op_type}"] = None
+            foreign.setdefault(f"{node.domain}.{node.op_type}", []).append(_name(node))
         elif not onnx.defs.has(node.op_type, opset):
-            unknown[node.op_type] = None
-    known = "operators of the ONNX standard" if supported is None else ", ".join(sorted(supported))
-    problems = [Problem(op, "an operator outside the ONNX standard", known) for op in foreign]
-    problems += [Problem(op, f"no operator of ONNX opset {opset}", known) for op in unknown]
+            unknown.setdefault(node.op_type, []).append(_name(node))
+    problems = [_problem(op, "an operator outside the ONNX standard", nodes) for op, nodes in foreign.items()]
+    problems += [_problem(op, f"no operator of ONNX opset {opset}", nodes) for op, nodes in unknown.items()]
     if supported is not None:
-        refused = {
-            node.op_type: None
-            for node in _computing_nodes(proto.graph)
-            if node.domain in STANDARD and node.op_type not in supported and node.op_type not in unknown
-        }
-        problems += [Problem(op, "an operator without a kernel", known) for op in refused]
+        refused: dict[str, list[str]] = {}
+        for node in _computing_nodes(proto.graph):
+            if node.domain in STANDARD and node.op_type not in supported and node.op_type not in unknown:
+                refused.setdefault(node.op_type, []).append(_name(node))
+        problems += [_problem(op, "an operator without a kernel", nodes) for op, nodes in refused.items()]
     return problems
+
+
+def _problem(op: str, found: str, nodes: list[str]) -> Problem:
+    return Problem(op, found, "operators of the ONNX standard that compute with tensors of numbers", tuple(nodes))
+
+
+def _name(node: onnx.NodeProto) -> str:
+    return node.name or next((name for name in node.output if name), "?")
 
 
 def _computing_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

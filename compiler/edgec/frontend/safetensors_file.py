@@ -25,6 +25,8 @@ _DTYPES: dict[str, npt.DTypeLike] = {
     "F64": np.float64,
 }
 FLOAT_DTYPES = frozenset(_DTYPES)
+_ITEM_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "I32": 4, "U32": 4, "I64": 8, "U64": 8}
+_ITEM_BYTES.update({name: np.dtype(dtype).itemsize for name, dtype in _DTYPES.items()})
 _HINT = "download the file again"
 
 
@@ -47,16 +49,24 @@ class SafetensorsEntry:
                 f"tensor `{self.name}` has dtype `{self.dtype}`",
                 hint=f"supported are {', '.join(f'`{name}`' for name in _DTYPES)}; use the model's unquantized weights",
             )
+        return self.raw().view(dtype).reshape(self.shape).astype(np.float32, copy=False)
+
+    def integers(self, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """The values of a tensor of integers; `dtype` has as many bytes as the stored one."""
+        return self.raw().view(dtype).reshape(self.shape)
+
+    def raw(self) -> npt.NDArray[np.uint8]:
+        """The stored bytes, in one row."""
         with self.path.open("rb") as file:
             file.seek(self.offset)
-            array = np.fromfile(file, dtype=dtype, count=math.prod(self.shape))
+            array = np.fromfile(file, dtype=np.uint8, count=self.bytes)
         if array.nbytes != self.bytes:
             raise CorruptFileError(
                 f"`{self.path.name}` ends inside tensor `{self.name}`: byte {self.offset + array.nbytes} of "
                 f"{self.offset + self.bytes}",
                 hint=_HINT,
             )
-        return array.reshape(self.shape).astype(np.float32, copy=False)
+        return array
 
 
 def read_header(path: Path) -> dict[str, SafetensorsEntry]:
@@ -95,10 +105,10 @@ def _entry(path: Path, name: str, fields: Any, start: int) -> SafetensorsEntry:
     if not isinstance(dtype, str) or not all(type(n) is int and n >= 0 for n in numbers) or end < begin:
         raise CorruptFileError(f"the header of `{path.name}` describes `{name}` wrongly", hint=_HINT)
     entry = SafetensorsEntry(path, name, dtype, tuple(shape), start + begin, end - begin)
-    if dtype in _DTYPES and math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize != entry.bytes:
+    if dtype in _ITEM_BYTES and math.prod(shape) * _ITEM_BYTES[dtype] != entry.bytes:
         raise CorruptFileError(
             f"`{path.name}` stores {entry.bytes} bytes for `{name}`, but {dtype} {list(shape)} has "
-            f"{math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize}",
+            f"{math.prod(shape) * _ITEM_BYTES[dtype]}",
             hint=_HINT,
         )
     return entry
@@ -135,8 +145,15 @@ class SafetensorsWeights:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: entry.shape for name, entry in self.entries.items()}
 
+    def foreign_dtypes(self) -> set[str]:
+        """Dtypes of tensors that are no floats."""
+        return {entry.dtype for entry in self.entries.values()} - FLOAT_DTYPES
+
     def read(self, name: str) -> npt.NDArray[np.float32]:
         return self.entries[name].read()
+
+    def grid_bits(self, name: str) -> int | None:
+        return None
 
 
 __all__ = ["FLOAT_DTYPES", "SafetensorsEntry", "SafetensorsWeights", "read_header"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Collection
@@ -10,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgec.errors import ModelError, UnsupportedError
-from edgec.frontend import encoder_decoder, gguf, hf, hub, ocr, onnx, speech, task_model
+from edgec.frontend import encoder_decoder, foreign, gguf, hf, hub, ocr, onnx, speech, task_model
 from edgec.frontend.families import FAMILIES
-from edgec.frontend.files import read_json
+from edgec.frontend.files import read_json, without_hashes
 from edgec.frontend.problems import Problem
 from edgec.frontend.signatures import recognized
 from edgec.frontend.tasks import read_task
@@ -35,17 +36,24 @@ def load(
     task: str | None = None,
     name: str | None = None,
     supported_ops: Collection[str] | None = None,
+    hashed: bool = True,
 ) -> ModelIR:
     """Reads a model.
 
     `source` is a Hugging Face directory, a GGUF or ONNX file, or a hub id (`org/name`, or
     `org/name/file.gguf`). `task` is what a model that is no decoder is for, as Optimum calls it, or
     the path of a `*.json` file with a task as in `docs/bundle-format.md`. `name` overrides the
-    model's name. `supported_ops` are the operators that the target has kernels for (ONNX only).
+    model's name. `supported_ops` are the operators that the target has kernels for (ONNX only). `hashed=False` leaves
+    the hash of the source out, for which all weights would be read.
 
     Raises `UnsupportedError` when `check` finds problems, and `ModelError` when the source makes no
     sense, both before any weight is read.
     """
+    with contextlib.nullcontext() if hashed else without_hashes():
+        return _load(source, task, name, supported_ops)
+
+
+def _load(source: str | Path, task: str | None, name: str | None, supported_ops: Collection[str] | None) -> ModelIR:
     description, task = _task(task)
     found = _resolve(source, description["type"] if description else task)
     name = name or found.name
@@ -125,9 +133,11 @@ def _local(path: Path) -> _Source:
         return _directory(path)
     kind = _SUFFIXES.get(path.suffix.lower())
     if kind is not None:
+        foreign.check_whole(path)
         return _Source(kind, path)
     if (path.parent / "config.json").is_file():
         raise UnsupportedError(f"`{path.name}` is one file of a model", hint=f"name its folder `{path.parent}`")
+    foreign.refuse_file(path)
     raise UnsupportedError(f"`{path.name}` is of no kind that edgec reads", hint=f"a model is {_KNOWN}")
 
 
@@ -138,12 +148,14 @@ def _directory(path: Path) -> _Source:
         config = read_json(path / "config.json")
         bare_family = not config.get("architectures") and config.get("model_type") in FAMILIES
         return _Source("decoder" if hf.is_decoder(config) or bare_family else "task", path)
+    foreign.refuse_folder(path)
     files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in _SUFFIXES]
     if len(files) == 1:
-        return _Source(_SUFFIXES[files[0].suffix.lower()], files[0])
+        return _local(files[0])
     if files:
         raise ModelError(
-            f"`{path}` holds {len(files)} models: {', '.join(file.name for file in files[:6])}", hint="name one of them"
+            f"`{path}` holds {len(files)} models: {', '.join(file.name for file in files[:6])}",
+            hint=f"name one of them; a detector and a recogniser of text are one model with `--task {ocr.TASK}`",
         )
     raise UnsupportedError(
         f"`{path}` holds no model: there is no `config.json`, `*.gguf` or `*.onnx` in it", hint=f"a model is {_KNOWN}"

@@ -11,11 +11,12 @@ from typing import Literal
 
 from edgec.ir.model import DecoderFacts
 
-NormPlace = Literal["attention", "attention_output", "mlp", "mlp_output"]
+NormPlace = Literal["attention", "attention_inner", "attention_output", "mlp", "mlp_inner", "mlp_output"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
 
 PRE_NORMS: frozenset[NormPlace] = frozenset({"attention", "mlp"})
 POST_NORMS: frozenset[NormPlace] = frozenset({"attention_output", "mlp_output"})
+INNER_NORMS: frozenset[NormPlace] = frozenset({"attention_inner", "mlp_inner"})  # before a branch's last linear
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class LayerSpec:
 
 @dataclass(frozen=True)
 class DecoderSpec:
-    """`norms`: which of the four places of a layer have one. `parallel`: both branches read the stream as it
+    """`norms`: which places of a layer have one. `parallel`: both branches read the stream as it
     enters the layer; without an "mlp" norm the MLP then reads what the attention reads."""
 
     facts: DecoderFacts
@@ -58,4 +59,4 @@ class DecoderSpec:
     normalized_experts: bool = True  # the weights of the chosen experts sum to 1
 
 
-__all__ = ["POST_NORMS", "PRE_NORMS", "Activation", "DecoderSpec", "LayerSpec", "NormPlace", "Rope"]
+__all__ = ["INNER_NORMS", "POST_NORMS", "PRE_NORMS", "Activation", "DecoderSpec", "LayerSpec", "NormPlace", "Rope"]

@@ -38,8 +38,14 @@ def infer_task(folder: Path, config: Mapping[str, Any]) -> str:
         for suffix, task in ARCHITECTURE_TASKS.items():
             if str(architecture).endswith(suffix):
                 return task
+    named = f"`architectures` in its `config.json` is {config.get('architectures')!r}"
+    if any(str(name).endswith("ForConditionalGeneration") for name in config.get("architectures") or []):
+        raise UnsupportedError(
+            f"`{folder.name}` is a `{config.get('model_type')}` of several parts, which need a file each: {named}",
+            hint="export it with Optimum (`optimum-cli export onnx`), and compile the ONNX file of each part",
+        )
     raise UnsupportedError(
-        f"`{folder.name}` does not say what it is for (architectures {config.get('architectures')!r})",
+        f"`{folder.name}` does not say what it is for: {named}",
         hint=f"name a task, one of {', '.join(sorted(set(ARCHITECTURE_TASKS.values())))}",
     )
 

@@ -18,8 +18,10 @@ EXPERTS_DOWN = "mlp.experts.down_proj"
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 NORMS: dict[NormPlace, str] = {
     "attention": "input_layernorm",
+    "attention_inner": "self_attn.attn_sub_norm",
     "attention_output": "attention_output_layernorm",
     "mlp": "post_attention_layernorm",
+    "mlp_inner": "mlp.ffn_sub_norm",
     "mlp_output": "mlp_output_layernorm",
 }
 
@@ -78,6 +80,7 @@ def tensor_shapes(spec: DecoderSpec) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield POSITIONS, (spec.positions, facts.hidden)
     for layer in range(facts.layers):
         yield from _norm(spec, layer, "attention")
+        yield from _norm(spec, layer, "attention_inner", facts.heads * facts.head_dim)
         yield from _norm(spec, layer, "attention_output")
         for linear in ("q_proj", "k_proj", "v_proj", "o_proj"):
             yield from _linear(spec, layer, linear, linears[linear])
@@ -86,6 +89,7 @@ def tensor_shapes(spec: DecoderSpec) -> Iterator[tuple[str, tuple[int, ...]]]:
                 width = facts.head_dim * (heads if spec.qk_norm == "whole" else 1)
                 yield f"model.layers.{layer}.self_attn.{part}.weight", (width,)
         yield from _norm(spec, layer, "mlp")
+        yield from _norm(spec, layer, "mlp_inner", facts.intermediate)
         yield from _norm(spec, layer, "mlp_output")
         if spec.layers[layer].experts:
             yield from _experts(spec, layer)
@@ -102,11 +106,15 @@ def tensor_shapes(spec: DecoderSpec) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield "lm_head.bias", (facts.vocabulary,)
 
 
-def _norm(spec: DecoderSpec, layer: int, place: NormPlace) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _norm(
+    spec: DecoderSpec, layer: int, place: NormPlace, width: int | None = None
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Of `width` features, or of the stream's."""
     if place in spec.norms:
-        yield f"{norm_name(layer, place)}.weight", (spec.facts.hidden,)
+        shape = (spec.facts.hidden if width is None else width,)
+        yield f"{norm_name(layer, place)}.weight", shape
         if spec.norm_bias:
-            yield f"{norm_name(layer, place)}.bias", (spec.facts.hidden,)
+            yield f"{norm_name(layer, place)}.bias", shape
 
 
 def _experts(spec: DecoderSpec, layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:

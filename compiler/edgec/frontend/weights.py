@@ -14,3 +14,7 @@ class WeightSource(Protocol):
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """The values as float32 in the checkpoint's orientation; linears are `[out, in]`."""
         ...
+
+    def grid_bits(self, name: str) -> int | None:
+        """The bits of the codes on which each 32 inputs of an output already lie, see `ir.weight_use.mark_grid`."""
+        ...

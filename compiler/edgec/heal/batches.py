@@ -23,16 +23,25 @@ class Batch:
     student: Mapping[str, Tensor]
     teacher: Mapping[str, Tensor]
     weights: Tensor  # float [batch, tokens], 1 for tokens and 0 for padding; of arrays all ones
+    teacher_weights: Tensor  # the same of the teacher's tokens
 
 
 class Batches:
     """Random batches of about `TOKENS` tokens; the same for the same seed, whatever ran before.
 
-    `kept` has the original id of each of the student's, None when they are the same.
+    `kept` has the original id of each of the student's, None when they are the same; `originals` are the same
+    texts as the teacher's own tokenizer cuts them, where tokens need not be compared one by one.
     """
 
-    def __init__(self, model: ModelIR, samples: Sequence[Sample], kept: Sequence[int] | None, seed: int) -> None:
-        self._samples, self._seed = samples, seed
+    def __init__(
+        self,
+        model: ModelIR,
+        samples: Sequence[Sample],
+        kept: Sequence[int] | None,
+        seed: int,
+        originals: Sequence[Sample] | None = None,
+    ) -> None:
+        self._samples, self._seed, self._originals = samples, seed, originals
         self._kept = None if kept is None else np.asarray(kept, np.int64)
         self._decoder = model.decoder is not None
         names = {str(value.name) for value in model.model.graph.inputs}
@@ -57,26 +66,40 @@ class Batches:
         """Batch number `step` of a shuffled, endless row of them."""
         epoch, place = divmod(step, len(self._groups))
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._groups))
-        return self._batch([self._samples[index] for index in self._groups[order[place]]])
+        return self._batch(self._groups[order[place]])
 
-    def _batch(self, samples: Sequence[Sample]) -> Batch:
+    def _batch(self, group: Sequence[int]) -> Batch:
+        samples = [self._samples[index] for index in group]
         if not self.texts:
             feeds = {name: torch.from_numpy(array) for name, array in samples[0].items()}
-            return Batch(feeds, feeds, torch.ones(()))
-        rows = [sample["input_ids"][0] for sample in samples]
-        longest = max(len(row) for row in rows)
-        ids, mask = np.zeros((len(rows), longest), np.int64), np.zeros((len(rows), longest), np.int64)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)], mask[index, : len(row)] = row, 1
-        student = self._feeds(samples[0], ids, mask)
-        original = ids if self._kept is None else np.where(mask == 1, self._kept[ids], 0)
-        return Batch(student, self._feeds(samples[0], original, mask), torch.from_numpy(mask.astype(np.float32)))
+            return Batch(feeds, feeds, torch.ones(()), torch.ones(()))
+        ids, mask = _padded(samples)
+        if self._originals is not None:
+            original, seen = _padded([self._originals[index] for index in group])
+        else:
+            original, seen = (ids if self._kept is None else np.where(mask == 1, self._kept[ids], 0)), mask
+        return Batch(
+            self._feeds(samples[0], ids, mask),
+            self._feeds(samples[0], original, seen),
+            torch.from_numpy(mask.astype(np.float32)),
+            torch.from_numpy(seen.astype(np.float32)),
+        )
 
     def _feeds(self, sample: Sample, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> dict[str, Any]:
         if self._decoder:
             return {"input_ids": torch.from_numpy(ids), "position_ids": torch.arange(ids.shape[1])[None]}
         arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         return {name: torch.from_numpy(arrays[name]) for name in sample}
+
+
+def _padded(samples: Sequence[Sample]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(ids, mask) `[texts, longest]`."""
+    rows = [sample["input_ids"][0] for sample in samples]
+    longest = max(len(row) for row in rows)
+    ids, mask = np.zeros((len(rows), longest), np.int64), np.zeros((len(rows), longest), np.int64)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)], mask[index, : len(row)] = row, 1
+    return ids, mask
 
 
 __all__ = ["TOKENS", "Batch", "Batches"]

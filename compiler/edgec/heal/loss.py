@@ -2,7 +2,7 @@
 
 Decoders are held to the distribution of the next token (Hinton et al. 2015, "Distilling the Knowledge in a Neural
 Network"), embeddings to their direction, other graphs to their outputs. All of them are also held to
-the stream between the blocks that both models have (Jiao et al. 2020, "TinyBERT").
+the stream between the blocks that both models have (Jiao et al. 2020, "TinyBERT"), where both read the same tokens.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from edgec.heal.batches import Batch
 from edgec.heal.ops import Tensor
 from edgec.ir.model import ModelIR
 
@@ -18,13 +19,13 @@ _STREAM = 0.1  # weight of what is between the blocks
 
 
 class Distance:
-    """`distance(student's values, teacher's values, weights of tokens)`: (to be minimised, what is reported)."""
+    """`distance(student's values, teacher's values, batch)`: (to be minimised, what is reported)."""
 
     def __init__(self, student: ModelIR, hints: Sequence[str], kept: Sequence[int] | None) -> None:
         self._kept = None if kept is None else torch.tensor(list(kept))
         self._hints = hints
         self.decoder = student.decoder is not None
-        self.pooling = (student.task or {}).get("pooling") if (student.task or {}).get("type") == "embedding" else None
+        self.pooling = pooling_of(student)
         outputs = [
             value for value in student.model.graph.outputs if value.dtype is None or value.dtype.is_floating_point()
         ]
@@ -36,22 +37,24 @@ class Distance:
         return [*self.outputs, *self._hints]
 
     def __call__(
-        self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], weights: Tensor
+        self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], batch: Batch
     ) -> tuple[Tensor, Tensor]:
-        reported = self._outputs(student, teacher, weights)
+        weights = batch.weights
+        reported = self._outputs(student, teacher, batch)
         if not self._hints:
             return reported, reported
         stream = sum(_relative(student[name], teacher[name], weights) for name in self._hints)
         return reported + _STREAM / len(self._hints) * stream, reported
 
-    def _outputs(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], weights: Tensor) -> Tensor:
+    def _outputs(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        weights = batch.weights
         if self.decoder:
             expected = teacher["logits"] if self._kept is None else teacher["logits"].index_select(-1, self._kept)
             p, q = torch.log_softmax(expected, -1), torch.log_softmax(student["logits"], -1)
             return ((p.exp() * (p - q)).sum(-1) * weights).sum() / weights.sum()
         if self.pooling is not None:
             name = self.outputs[0]
-            a, b = (self._pooled(values[name], weights) for values in (student, teacher))
+            a, b = self._pooled(student[name], weights), self._pooled(teacher[name], batch.teacher_weights)
             return (1 - torch.cosine_similarity(a, b, -1)).mean()
         return sum(_relative(student[name], teacher[name], weights) for name in self.outputs) / len(self.outputs)
 
@@ -62,6 +65,12 @@ class Distance:
         return states[:, 0] if self.pooling == "cls" else (states * weights[..., None]).sum(1)
 
 
+def pooling_of(model: ModelIR) -> str | None:
+    """How an embedding model makes one vector of a text; None for other models."""
+    task = model.task or {}
+    return str(task["pooling"]) if task.get("type") == "embedding" else None
+
+
 def _relative(value: Tensor, expected: Tensor, weights: Tensor) -> Tensor:
     """Squared error relative to the power; of texts, the mean over tokens."""
     if weights.dim() == 2 and value.dim() == 3 and value.shape[:2] == weights.shape:
@@ -70,4 +79,4 @@ def _relative(value: Tensor, expected: Tensor, weights: Tensor) -> Tensor:
     return (value - expected).square().sum() / expected.square().sum().clamp_min(1e-12)
 
 
-__all__ = ["Distance"]
+__all__ = ["Distance", "pooling_of"]

@@ -29,12 +29,12 @@ from edgec.errors import UnsupportedError, UsageError
 from edgec.heal import checkpoint
 from edgec.heal.batches import Batches
 from edgec.heal.graph import TorchGraph
-from edgec.heal.loss import Distance
+from edgec.heal.loss import Distance, pooling_of
 from edgec.heal.ops import Tensor
 from edgec.heal.quantized import QuantizedWeight
 from edgec.ir.model import ModelIR
 from edgec.ir.plan import Plan
-from edgec.ir.weight_use import WeightUse, weight_uses
+from edgec.ir.weight_use import WeightUse, mark_grid, weight_uses
 
 SEED = 20200709
 _TIMED = 3  # steps by which a time budget becomes a number of steps
@@ -65,6 +65,7 @@ def heal(
     samples: Sequence[Sample],
     kept: Sequence[int] | None = None,
     *,
+    originals: Sequence[Sample] | None = None,
     steps: int | None = None,
     minutes: float | None = None,
     folder: Path | None = None,
@@ -72,25 +73,36 @@ def heal(
 ) -> Healed:
     """Train `student`, quantized as `plan` says, on `samples` (in its own ids, `kept` has the teacher's).
 
-    Exactly one of `steps` and `minutes` is given. With a `folder`, training is saved there every minute and goes on
-    from there; time counts from the very beginning. Raises `UnsupportedError` for graphs and matrices that cannot be
-    trained and `UsageError` for a checkpoint of something else.
+    `originals` are the same texts in the teacher's own tokens: embeddings of texts are compared with what the teacher
+    makes of those. Exactly one of `steps` and `minutes` is given. With a `folder`, training is saved there every minute
+    and goes on from there; time counts from the very beginning. Raises `UnsupportedError` for graphs and matrices that
+    cannot be trained and `UsageError` for a checkpoint of something else.
     """
+    if student.parts:
+        raise UnsupportedError(f"`{student.facts.name}` is a model of several parts, which cannot be healed yet")
     with _one_thread():
-        return _Training(teacher, student, plan, samples, kept).run(steps, minutes, folder, progress)
+        return _Training(teacher, student, plan, samples, kept, originals).run(steps, minutes, folder, progress)
 
 
 class _Training:
     def __init__(
-        self, teacher: ModelIR, student: ModelIR, plan: Plan, samples: Sequence[Sample], kept: Sequence[int] | None
+        self,
+        teacher: ModelIR,
+        student: ModelIR,
+        plan: Plan,
+        samples: Sequence[Sample],
+        kept: Sequence[int] | None,
+        originals: Sequence[Sample] | None,
     ) -> None:
         self.model = student
         shared = {str(block.end.name) for block in blocks(teacher)}
         hints = [str(block.end.name) for block in blocks(student) if str(block.end.name) in shared]
-        self.distance = Distance(student, hints, kept)
+        if kept is None or pooling_of(student) is None:
+            originals = None  # tokens are compared one by one, so both read the student's
+        self.distance = Distance(student, hints if originals is None else [], kept)
         self.teacher = TorchGraph(teacher, self.distance.wanted)
         self.student = TorchGraph(student, self.distance.wanted)
-        self.batches = Batches(student, samples, kept, SEED)
+        self.batches = Batches(student, samples, kept, SEED, originals)
         self.quantized = _quantized(student, plan, self.student.parameters)
         self.floats = {
             name: tensor.requires_grad_()
@@ -100,7 +112,7 @@ class _Training:
         self.student.parameters.clear()  # those that are trained stand for them
         self.trained = dict(self._trained())
         self.moments = {name: (torch.zeros_like(t), torch.zeros_like(t)) for name, (t, _) in self.trained.items()}
-        self.fingerprint = _fingerprint(teacher, student, plan, samples)
+        self.fingerprint = _fingerprint(teacher, student, plan, [*samples, *(originals or ())])
 
     def _trained(self) -> Iterator[tuple[str, tuple[Tensor, float]]]:
         """(tensor, highest rate) by name."""
@@ -161,7 +173,7 @@ class _Training:
         batch = self.batches[_CHECKED + number]
         with torch.no_grad():
             expected = self.teacher(self.teacher.parameters, batch.teacher)
-        loss, _ = self.distance(self.student(self._weights(), batch.student), expected, batch.weights)
+        loss, _ = self.distance(self.student(self._weights(), batch.student), expected, batch)
         loss.backward()
 
     def _adam(self, step: int, share: float) -> None:
@@ -188,7 +200,7 @@ class _Training:
             for number in range(_CHECKED):
                 batch = self.batches[number]
                 expected = self.teacher(self.teacher.parameters, batch.teacher)
-                losses.append(self.distance(self.student(weights, batch.student), expected, batch.weights)[1])
+                losses.append(self.distance(self.student(weights, batch.student), expected, batch)[1])
         return float(torch.stack(losses).mean())
 
     # Results and checkpoints
@@ -204,6 +216,7 @@ class _Training:
                 assert value.const_value is not None
                 array = np.ascontiguousarray(tensor.detach().numpy()).astype(value.const_value.dtype.numpy())
                 value.const_value = onnx_ir.Tensor(array.copy(), name=name)
+                mark_grid(value, None)  # trained away from the codes that it had
         return dataclasses.replace(self.model, model=copy)
 
     def _save(self, folder: Path, done: int, total: int, seconds: float, before: float) -> None:
@@ -233,7 +246,7 @@ def _quantized(model: ModelIR, plan: Plan, parameters: Mapping[str, Tensor]) -> 
     uses = weight_uses(model.model)
     found = {}
     for tensor in plan.tensors:
-        if tensor.bits == 32 or tensor.name not in parameters:
+        if not tensor.quantized or tensor.name not in parameters:
             continue
         use = uses[tensor.name]
         if use.layout not in ("kn", "nk"):

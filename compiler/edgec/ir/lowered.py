@@ -58,6 +58,15 @@ class TensorSlot:
     bytes: int  # at the upper bounds of all dimensions
 
 
+@dataclass(frozen=True)
+class ComputedSlot:
+    """A number that the module computes and checks while it runs: an int32 at `offset`, 0 to `bound`."""
+
+    name: str
+    bound: int
+    offset: int
+
+
 WeightKind = Literal["nibbles", "bytes", "raw"]
 
 
@@ -94,5 +103,6 @@ class LoweredModule:
     outputs: tuple[TensorSlot, ...]
     dims: Mapping[str, int]  # upper bounds of symbolic dimensions
     weights: tuple[WeightPlacement, ...]
+    computed: tuple[ComputedSlot, ...] = ()
     kv: KVLayout | None = None
     statistics: Mapping[str, Any] = field(default_factory=dict)  # kernels, calls, bytes, seconds

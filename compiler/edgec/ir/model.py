@@ -12,11 +12,12 @@ as it is and the lowering recognises it):
     Gather(embed) [-> Mul(scale)] [-> Add(Gather(positions, position_ids))]
     -> per layer: [Norm ->] MatMul(q), MatMul(k), MatMul(v) [-> Norm of queries and keys]
          [-> RotaryEmbedding(q), RotaryEmbedding(k)] -> Attention(is_causal, past_key, past_value)
-         -> MatMul(o) [-> Norm] -> Add(residual)
+         [-> Norm] -> MatMul(o) [-> Norm] -> Add(residual)
          -> [Norm ->] MLP or experts [-> Norm] -> Add(residual)
     -> Norm -> MatMul(lm_head) [-> Mul -> Tanh -> Mul: soft cap]
 
-    MLP      MatMul(gate), MatMul(up) -> act(gate) -> Mul -> MatMul(down), or MatMul(up) -> act -> MatMul(down)
+    MLP      MatMul(gate), MatMul(up) -> act(gate) -> Mul [-> Norm] -> MatMul(down), or
+             MatMul(up) -> act [-> Norm] -> MatMul(down)
     experts  weights of all experts by Softmax(MatMul(router)) -> TopK [-> Div(ReduceSum)] -> ScatterElements;
              MatMul(gate_up) -> Split -> act(gate) -> Mul -> MatMul(down) of every expert, `[experts, n, ...]`,
              -> Mul(weights) -> ReduceSum. The lowering computes the chosen experts alone
@@ -36,22 +37,25 @@ attributes). A biased linear is MatMul -> Add(bias `[out]`). RotaryEmbedding tak
 by Cast -> Unsqueeze -> Mul -> Cos, Sin (-> Mul(scale)). It rotates halves (not interleaved); checkpoints
 that pair neighbours are brought into that order when their weights are read.
 
-Linear weights are float32 initializers `[in, out]` as MatMul wants them, read lazily
-(`onnx_ir.LazyTensor`, a transposed view), so that a stage holds one tensor at a time. A tied
-lm_head is the node `Transpose(embed)` feeding the MatMul, never a second copy. Initializers are
-named as in Llama's checkpoints, whatever the source (i counts layers); those in brackets are not in Llama:
+Linear weights are float32 initializers `[in, out]` as MatMul wants them, read lazily (`onnx_ir.LazyTensor`, a
+transposed view), so that a stage holds one tensor at a time; what was quantized before is marked (`mark_grid` of
+`ir/weight_use.py`). A tied lm_head is the node `Transpose(embed)` feeding the MatMul, never a second copy.
+Initializers are named as in Llama's checkpoints, whatever the source (i counts layers); those in brackets are
+not in Llama:
 
     model.embed_tokens.weight                      [vocabulary, hidden]
     [model.embed_positions.weight]                 [positions, hidden]
     model.layers.{i}.input_layernorm.weight [.bias]    [hidden]
     model.layers.{i}.self_attn.{q,k,v,o}_proj.weight   [in, out], optional .bias [out]
     [model.layers.{i}.self_attn.{q,k}_norm.weight]     [head_dim], or [out] over all heads
+    [model.layers.{i}.self_attn.attn_sub_norm.weight]  before the linear `o`
     [model.layers.{i}.attention_output_layernorm.weight]
     model.layers.{i}.post_attention_layernorm.weight [.bias]    before the MLP
     model.layers.{i}.mlp.{gate,up,down}_proj.weight    [in, out], optional .bias [out]
     [model.layers.{i}.mlp.router.weight]               [hidden, experts]
     [model.layers.{i}.mlp.experts.gate_up_proj.weight] [experts, hidden, 2 * expert_intermediate], gate first
     [model.layers.{i}.mlp.experts.down_proj.weight]    [experts, expert_intermediate, hidden]
+    [model.layers.{i}.mlp.ffn_sub_norm.weight]         before the linear `down`
     [model.layers.{i}.mlp_output_layernorm.weight]
     model.norm.weight [.bias]
     lm_head.weight                                 [hidden, vocabulary], absent when tied; [lm_head.bias]
@@ -97,6 +101,7 @@ class DecoderFacts:
     experts_per_token: int = 0
     expert_intermediate: int = 0
     tied_embedding: bool = False
+    longrope_context: int = 0  # tokens, if it is longer: all of them then have other rotations, which are not lowered
 
 
 @dataclass(frozen=True)

@@ -19,25 +19,31 @@ PAGE_TOKENS = 64  # of the KV cache; memory grows by pages
 BLOCK_TOKENS = 16  # that lie side by side in a page; contexts are multiples of it
 VARIANTS = ("simd128", "relaxed", "relaxed16", "simd128-threads", "relaxed-threads", "relaxed16-threads")
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)  # of quantized weights
-QuantizerName = Literal["none", "rtn", "irtn", "hqq", "gptq", "healed"]
+FLOAT_BITS = (16, 32)  # of others: bfloat16 in the bundle and float32 in memory, or float32 in both
+QuantizerName = Literal["none", "rtn", "irtn", "hqq", "gptq", "grid", "healed"]
 PROBE_BITS = 3  # at which the loss of each matrix is measured before bits are allocated
 CALIBRATED_QUANTIZERS = ("irtn", "gptq")  # those that look at what a matrix is multiplied with
 
 
 @dataclass(frozen=True)
 class TensorPlan:
-    """How one initializer is stored. `bits == 32` keeps float32 (group_size 0, quantizer "none").
+    """How one initializer is stored. `bits` of 16 and 32 are floats (group_size 0, quantizer "none").
 
     2 and 3 bits are 4-bit codes whose low bits are zero, 5 and 6 bits such 7-bit codes: the
-    kernels and the memory of 4 or 7, the download of as many bits as there are.
+    kernels and the memory of 4 or 7, the download of as many bits as there are. A `compact` tensor
+    has scales and zero points of fewer bits in the bundle (`edgec/ir/narrow.py`).
     """
 
     name: str
-    bits: int  # of WEIGHT_BITS, or 32
+    bits: int  # of WEIGHT_BITS or FLOAT_BITS
     group_size: int  # along the input dimension
-    scheme: Literal["asymmetric", "float"]
+    scheme: Literal["asymmetric", "compact", "float"]
     reason: str
     quantizer: QuantizerName = "rtn"  # how codes are found, `edgec/compress/quantize/`
+
+    @property
+    def quantized(self) -> bool:
+        return self.bits not in FLOAT_BITS
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class Prediction:
     peak_bytes: int  # of the wasm memory
     prefill_tokens_per_second: float
     decode_tokens_per_second: float
+    run_seconds: float = 0.0  # of a graph whose dimensions are at their bounds
 
 
 @dataclass(frozen=True)
@@ -138,15 +145,15 @@ class Plan:
             if tensor.name in seen:
                 yield f"{where} is listed twice"
             seen.add(tensor.name)
-            if tensor.bits not in (*WEIGHT_BITS, 32):
-                yield f"{where} has `bits` {tensor.bits}, expected 2 to 8 or 32"
-            if tensor.bits != 32 and tensor.quantizer == "none":
+            if tensor.bits not in (*WEIGHT_BITS, *FLOAT_BITS):
+                yield f"{where} has `bits` {tensor.bits}, expected 2 to 8, 16 or 32"
+            if tensor.quantized and tensor.quantizer == "none":
                 yield f"{where} has `bits` {tensor.bits} and no `quantizer`"
-            expected = (0, "float") if tensor.bits == 32 else (32, "asymmetric")
-            if (tensor.group_size, tensor.scheme) != expected:
+            group, schemes = (32, ("asymmetric", "compact")) if tensor.quantized else (0, ("float",))
+            if tensor.group_size != group or tensor.scheme not in schemes:
                 yield (
                     f"{where} has `bits` {tensor.bits} with `group_size` {tensor.group_size} and `scheme` "
-                    f"`{tensor.scheme}`, expected {expected[0]} and `{expected[1]}`"
+                    f"`{tensor.scheme}`, expected {group} and {' or '.join(f'`{scheme}`' for scheme in schemes)}"
                 )
         if self.kv is not None and self.kv.bits not in (16, 32):
             yield f"`kv.bits` is {self.kv.bits}, expected 16 or 32"
@@ -242,6 +249,7 @@ def _decode_dataclass(kind: Any, data: Any, path: str) -> Any:
 
 
 __all__ = [
+    "FLOAT_BITS",
     "PLAN_FORMAT",
     "VARIANTS",
     "WEIGHT_BITS",

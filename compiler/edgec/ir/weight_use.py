@@ -27,6 +27,7 @@ Layout = Literal["kn", "nk", "conv", "ekn"]
 Role = Literal["linear", "embedding", "conv", "experts"]
 
 _EXPERTS = re.compile(r"model\.layers\.\d+\.mlp\.experts\.(gate_up|down)_proj\.weight")  # see `ir/model.py`
+_GRID = "edgec.grid_bits"
 FLOAT_TYPES = frozenset({onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16, onnx_ir.DataType.BFLOAT16})
 
 
@@ -39,6 +40,7 @@ class WeightUse:
     layout: Layout
     roles: frozenset[Role]  # a tied embedding is both "embedding" and "linear"
     uses_per_run: int  # nodes that multiply with the whole matrix
+    grid_bits: int | None = None  # see `mark_grid`
 
     @property
     def rows(self) -> int:
@@ -92,6 +94,21 @@ def weight_uses(model: onnx_ir.Model) -> dict[str, WeightUse]:
     return found
 
 
+def mark_grid(value: onnx_ir.Value, bits: int | None) -> None:
+    """Says that an initializer was quantized before: in each group of 32 columns of a row its values are
+    `step * (code - zero)` with codes below `2^bits`, a whole zero point and a step that is, up to its rounding, a
+    float16. None takes it back."""
+    value.metadata_props.pop(_GRID, None)
+    if bits is not None:
+        value.metadata_props[_GRID] = str(bits)
+
+
+def grid_bits(value: onnx_ir.Value) -> int | None:
+    """What `mark_grid` said."""
+    bits = value.metadata_props.get(_GRID)
+    return None if bits is None else int(bits)
+
+
 def _weight_use(name: str, value: onnx_ir.Value) -> WeightUse | None:
     tensor = value.const_value
     if tensor is None or tensor.dtype not in FLOAT_TYPES or value.is_graph_output():
@@ -107,7 +124,7 @@ def _weight_use(name: str, value: onnx_ir.Value) -> WeightUse | None:
     multiplications = sum(role != "embedding" for _, role in consumers)
     layout = next(iter(layouts))
     assert layout is not None
-    return WeightUse(name, shape, layout, frozenset(roles), multiplications)
+    return WeightUse(name, shape, layout, frozenset(roles), multiplications, grid_bits(value))
 
 
 def _consumers(value: onnx_ir.Value, rank: int) -> Iterator[tuple[Layout | None, Role | None]]:
@@ -146,4 +163,4 @@ def _integer(node: onnx_ir.Node, name: str, default: int) -> int:
     return default if attribute is None else attribute.as_int()
 
 
-__all__ = ["FLOAT_TYPES", "Layout", "Role", "WeightUse", "weight_uses"]
+__all__ = ["FLOAT_TYPES", "Layout", "Role", "WeightUse", "grid_bits", "mark_grid", "weight_uses"]

@@ -79,9 +79,10 @@ def _compare(function: Callable[[int, int], bool]) -> Callable[[Dim, Dim], Dim]:
         difference = d.subtract(a, b)
         if isinstance(difference, int):
             return int(function(difference, 0))
-        # A symbolic dimension is at least 1, so it equals no constant below that.
+        # A dimension of an input is at least 1, a computed one at least 0, so it equals no constant below that.
         number = a if isinstance(a, int) else b
-        if function is operator.eq and isinstance(number, int) and number < 1:
+        least = 0 if d.computed(difference) else 1
+        if function is operator.eq and isinstance(number, int) and number < least:
             return 0
         raise Unknown
 

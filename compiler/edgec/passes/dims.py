@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
 Dim = int | ir.SymbolicDim
+_COMPUTED = re.compile(r"\.dim[0-9]+$")  # of `computed_dims.Names`
 
 
 def known(dim: Dim) -> bool:
     """False for a dimension of which not even an expression is known."""
     return isinstance(dim, int) or dim.value is not None
+
+
+def computed(dim: Dim) -> bool:
+    """Whether a module may compute (a part of) the dimension while it runs: it may be 0, 1, or not what it meets."""
+    return not isinstance(dim, int) and known(dim) and any(_COMPUTED.search(name) for name in dim.free_symbols())
 
 
 def normal(dim: Dim) -> Dim:
@@ -41,6 +48,10 @@ def floor_divide(a: Dim, b: Dim) -> Dim:
     if isinstance(a, int):
         return normal(ir.SymbolicDim(str(a)) // b)
     return normal(a // b)
+
+
+def minimum(a: Dim, b: Dim) -> Dim:
+    return min(a, b) if isinstance(a, int) and isinstance(b, int) else normal(ir.SymbolicDim(f"min({a}, {b})"))
 
 
 def product(dims: Iterable[Dim]) -> Dim:
@@ -74,13 +85,16 @@ def quotient(total: Sequence[Dim], parts: Sequence[Dim]) -> Dim:
 
 
 def broadcast(shapes: Sequence[Sequence[Dim]]) -> list[Dim]:
-    """The common shape of numpy broadcasting. Two different expressions are taken to be equal."""
+    """The common shape of numpy broadcasting.
+
+    Two different expressions are taken to be equal; of computed ones the lowering checks that they are, or are 1.
+    """
     rank = max((len(shape) for shape in shapes), default=0)
     result: list[Dim] = []
     for axis in range(rank):
         dims = [shape[axis - rank + len(shape)] for shape in shapes if axis - rank + len(shape) >= 0]
         numbers = [d for d in dims if isinstance(d, int) and d != 1]
         symbols = [d for d in dims if not isinstance(d, int)]
-        named = [d for d in symbols if known(d)]
+        named = sorted((d for d in symbols if known(d)), key=computed)
         result.append(numbers[0] if numbers else named[0] if named else symbols[0] if symbols else 1)
     return result

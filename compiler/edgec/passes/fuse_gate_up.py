@@ -29,12 +29,15 @@ class FuseGateUp(GraphPass):
 
 
 def _activated(value: ir.Value | None) -> Linear | None:
-    """The linear layer behind act(x), or behind x * sigmoid(x)."""
+    """The linear layer behind act(x), behind x * sigmoid(x), or behind relu(x) * relu(x)."""
     node = value.producer() if value is not None else None
     if node is None:
         return None
     if is_op(node, *_ACTIVATIONS):
         return linear_of(node.inputs[0])
+    if is_op(node, "Mul") and node.inputs[0] is node.inputs[1]:
+        square = node.inputs[0].producer() if node.inputs[0] is not None else None
+        return linear_of(square.inputs[0]) if square is not None and is_op(square, "Relu") else None
     if is_op(node, "Mul"):
         for plain, activated in (node.inputs, reversed(node.inputs)):
             inner = activated.producer() if activated is not None else None

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
-from edgec.passes import content_rules, shape_rules
+from edgec.passes import computed_dims, content_rules, shape_rules
 from edgec.passes.base import GraphPass, static_shape
+from edgec.passes.computed_dims import COMPUTED, DECLARED, Names, computed_shapes
+from edgec.passes.dims import known
 from edgec.passes.schema_shapes import infer_by_schema
 from edgec.passes.shape_context import MAX_ELEMENTS, Content, Context, Shape, Unknown
 
@@ -31,27 +36,34 @@ def infer(graph: ir.Graph) -> None:
     """Sets `shape`, `dtype` and, where known, `meta[CONTENT]` of every value of `graph`."""
     prepare(graph)
     opset = graph.opset_imports.get("", 23)
+    names = Names()
     for node in graph:
-        infer_node(node, opset)
+        infer_node(node, opset, names)
 
 
 def prepare(graph: ir.Graph) -> None:
     """The same for inputs and constants, from which everything else follows."""
+    _note_declared(graph)
     _name_free_dimensions(graph)
+    for value in graph.inputs:
+        if value.dtype in _INTEGERS and value.shape == (0,):
+            value.meta[CONTENT] = ()
     for value in graph.initializers.values():
         _from_constant(value)
 
 
-def infer_node(node: ir.Node, opset: int) -> None:
-    """The same for the outputs of a node whose inputs are done."""
+def infer_node(node: ir.Node, opset: int, names: Names | None = None) -> None:
+    """The same for the outputs of a node whose inputs are done; `names` are those of the graph's new dimensions."""
     if node.domain != "":
         return
-    if node.op_type not in shape_rules.RULES:
-        infer_by_schema(node, opset)
-        return
+    names = names or Names()
+    node.meta.pop(COMPUTED, None)
     context = Context(node, [_shape(v) for v in node.inputs], [content_of(v) for v in node.inputs])
-    _infer_types(node)
-    _infer_outputs(context)
+    if node.op_type in shape_rules.RULES:
+        _infer_types(node)
+        _infer_outputs(context, names)
+    else:
+        _infer_by_schema(context, opset, names)
 
 
 def content_of(value: ir.Value | None) -> Content | None:
@@ -61,6 +73,12 @@ def content_of(value: ir.Value | None) -> Content | None:
 
 def _shape(value: ir.Value | None) -> Shape | None:
     return None if value is None or value.shape is None else list(value.shape.dims)
+
+
+def _note_declared(graph: ir.Graph) -> None:
+    """Keeps what the model says of its outputs' shapes: bounds for what is computed from values."""
+    if DECLARED not in graph.meta:
+        graph.meta[DECLARED] = {value.name: _shape(value) for value in graph.outputs}
 
 
 def _name_free_dimensions(graph: ir.Graph) -> None:
@@ -115,19 +133,35 @@ def _infer_types(node: ir.Node) -> None:
         node.outputs[1].dtype = ir.DataType.INT64
 
 
-def _infer_outputs(context: Context) -> None:
+def _infer_by_schema(context: Context, opset: int, names: Names) -> None:
+    outputs = context.node.outputs
+    if context.node.op_type in computed_dims.RULES:
+        for output in outputs:
+            output.shape = None
+    infer_by_schema(context.node, opset)
+    if all(output.shape is not None and all(map(known, output.shape.dims)) for output in outputs):
+        return
+    with contextlib.suppress(Unknown):
+        _set_shapes(outputs, computed_shapes(context, names))
+
+
+def _set_shapes(outputs: Sequence[ir.Value], shapes: Sequence[Shape]) -> None:
+    for output, shape in zip(outputs, shapes, strict=False):
+        output.shape = ir.Shape(shape)
+
+
+def _infer_outputs(context: Context, names: Names) -> None:
     node = context.node
-    rule = shape_rules.RULES.get(node.op_type)
+    rule = shape_rules.RULES[node.op_type]
     for output in node.outputs:
         output.meta.pop(CONTENT, None)
-    if rule is None:
-        return
     try:
         shapes = rule(context)
     except Unknown:
+        with contextlib.suppress(Unknown):
+            _set_shapes(node.outputs, computed_shapes(context, names))
         return
-    for output, shape in zip(node.outputs, shapes, strict=False):
-        output.shape = ir.Shape(shape)
+    _set_shapes(node.outputs, shapes)
     if len(node.outputs) != 1 or node.outputs[0].dtype not in _INTEGERS or len(shapes[0]) > 1:
         return
     content_rule = content_rules.RULES.get(node.op_type)

@@ -279,6 +279,16 @@ def _one_hot(c: Context) -> list[Shape]:
     return [shape]
 
 
+def _compress(c: Context) -> list[Shape]:
+    shape = list(c.shape(0))
+    condition = c.array(1)
+    if "axis" not in c.node.attributes:
+        return [[int(condition.astype(bool).sum())]]
+    axis = axis_of(c.integer("axis", 0), len(shape))
+    shape[axis] = int(condition.astype(bool).sum())
+    return [shape]
+
+
 def _einsum(c: Context) -> list[Shape]:
     shapes = [c.shape(i) for i in range(len(c.node.inputs))]
     try:
@@ -338,6 +348,7 @@ RULES: dict[str, Rule] = {
     "Attention": _attention,
     "AveragePool": pool,
     "BatchNormalization": lambda c: [c.shape(0), c.shape(3), c.shape(4)],
+    "Compress": _compress,
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
     "Conv": conv,

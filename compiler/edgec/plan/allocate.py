@@ -27,13 +27,15 @@ class Choice:
     reason: str
 
 
-def allocate(model: str, uses: Mapping[str, WeightUse], losses: Mapping[str, float], budget: int) -> dict[str, Choice]:
+def allocate(
+    model: str, uses: Mapping[str, WeightUse], losses: Mapping[str, float], budget: int, *, compact: bool = False
+) -> dict[str, Choice]:
     """The bits of each tensor in `losses` (its loss at `PROBE_BITS`), together at most `budget` bytes as stored.
 
-    Raises `DoesNotFitError` when the fewest bits are too many.
+    `compact` says which scheme the tensors will have. Raises `DoesNotFitError` when the fewest bits are too many.
     """
     chosen = dict.fromkeys(losses, 0)  # index into WEIGHT_BITS
-    left = budget - sum(matrix_bytes(uses[name], WEIGHT_BITS[0], stored=True) for name in losses)
+    left = budget - sum(matrix_bytes(uses[name], WEIGHT_BITS[0], stored=True, compact=compact) for name in losses)
     if left < 0:
         raise DoesNotFitError(
             f"the matrices of `{model}` take {(budget - left) / 1e6:,.1f} MB at {WEIGHT_BITS[0]} bits, "
@@ -41,7 +43,7 @@ def allocate(model: str, uses: Mapping[str, WeightUse], losses: Mapping[str, flo
             hint="raise the target, or take a smaller model",
         )
     order = {name: number for number, name in enumerate(losses)}
-    steps = [_step(uses[name], losses[name], 0, order[name], name) for name in losses]
+    steps = [_step(uses[name], losses[name], 0, order[name], name, compact) for name in losses]
     heapq.heapify(steps)
     while steps:
         _, _, name, size, to = heapq.heappop(steps)
@@ -50,17 +52,19 @@ def allocate(model: str, uses: Mapping[str, WeightUse], losses: Mapping[str, flo
         left -= size
         chosen[name] = to
         if to + 1 < len(WEIGHT_BITS):
-            heapq.heappush(steps, _step(uses[name], losses[name], to, order[name], name))
+            heapq.heappush(steps, _step(uses[name], losses[name], to, order[name], name, compact))
     total = sum(_loss(losses[name], WEIGHT_BITS[at]) for name, at in chosen.items())
     return {name: Choice(WEIGHT_BITS[at], _reason(losses[name], WEIGHT_BITS[at], total)) for name, at in chosen.items()}
 
 
-def _step(use: WeightUse, loss: float, at: int, order: int, name: str) -> tuple[float, int, str, int, int]:
+def _step(
+    use: WeightUse, loss: float, at: int, order: int, name: str, compact: bool
+) -> tuple[float, int, str, int, int]:
     """(minus the gain per byte, order for ties, tensor, bytes, index) of the best larger number of bits."""
     best = None
-    before = matrix_bytes(use, WEIGHT_BITS[at], stored=True)
+    before = matrix_bytes(use, WEIGHT_BITS[at], stored=True, compact=compact)
     for to in range(at + 1, len(WEIGHT_BITS)):
-        size = matrix_bytes(use, WEIGHT_BITS[to], stored=True) - before
+        size = matrix_bytes(use, WEIGHT_BITS[to], stored=True, compact=compact) - before
         gain = (_loss(loss, WEIGHT_BITS[at]) - _loss(loss, WEIGHT_BITS[to])) / size
         if best is None or -gain < best[0]:
             best = (-gain, order, name, size, to)

@@ -6,6 +6,7 @@ The numbers behind the rules are in docs/decisions/0004-bits-per-tensor.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import onnx_ir
 
@@ -24,6 +25,7 @@ SMALL_MODEL = 8 << 20  # weights; 8 bits of such a model cost at most 4 MiB more
 
 _RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 _ROUTER = ".mlp.router.weight"  # see `ir/model.py`
+_GRID = "quantized before: the codes are kept, nothing is lost again"
 _HEAD = "lm_head: 4 bits cost 5% perplexity, 6 bits 0.5%"
 
 
@@ -33,10 +35,12 @@ def tensor_plans(
     quantizer: QuantizerName | None = None,
     calibrated: bool = False,
     allocated: Mapping[str, Choice] | None = None,
+    compact: bool = False,
 ) -> tuple[TensorPlan, ...]:
     """A plan for every float initializer, in the graph's order; `bits` and `quantizer` override the rules for matrices.
 
-    `calibrated` says whether there will be calibration data; `allocated` has the bits that a target allows.
+    `calibrated` says whether there will be calibration data; `allocated` has the bits that a target allows, `compact`
+    saves bits of scales, zero points and convolutions' floats as well.
     """
     uses = weight_uses(model.model)
     rules = _Rules(model, uses)
@@ -46,18 +50,23 @@ def tensor_plans(
         if tensor is None or tensor.dtype not in FLOAT_TYPES:
             continue
         use = uses.get(name)
-        if use is None:
+        if use is None and compact and _of_convolutions(value):
+            plans.append(TensorPlan(name, 16, 0, "float", f"{_why_float(value)}, in 16 bits to save bytes", "none"))
+        elif use is None:
             plans.append(_float(name, _why_float(value)))
         elif use.name.endswith(_ROUTER):
             plans.append(_float(name, "router: which experts compute depends on it"))
         elif use.elements <= TINY:
             plans.append(_float(name, f"tiny ({use.elements} weights)"))
         elif allocated is not None:
-            plans.append(_packed(use, allocated[name].bits, allocated[name].reason, quantizer, calibrated))
+            choice = allocated[name]
+            plans.append(_packed(use, choice.bits, choice.reason, quantizer, calibrated, compact=compact))
         elif bits == 32:
             plans.append(_float(name, "asked for"))
         elif bits is not None:
             plans.append(_packed(use, bits, "asked for", quantizer, calibrated))
+        elif use.grid_bits is not None and quantizer is None:
+            plans.append(TensorPlan(name, use.grid_bits, GROUP, "asymmetric", _GRID, "grid"))
         elif rules.recurrent:
             plans.append(
                 _float(name, "small recurrent network: what it remembers adds up errors, and it weighs little")
@@ -116,8 +125,11 @@ def _float(name: str, reason: str) -> TensorPlan:
     return TensorPlan(name, 32, 0, "float", reason, "none")
 
 
-def _packed(use: WeightUse, bits: int, reason: str, asked: QuantizerName | None, calibrated: bool) -> TensorPlan:
-    return TensorPlan(use.name, bits, GROUP, "asymmetric", reason, _quantizer(use, asked, calibrated))
+def _packed(
+    use: WeightUse, bits: int, reason: str, asked: QuantizerName | None, calibrated: bool, *, compact: bool = False
+) -> TensorPlan:
+    scheme: Literal["asymmetric", "compact"] = "compact" if compact else "asymmetric"
+    return TensorPlan(use.name, bits, GROUP, scheme, reason, _quantizer(use, asked, calibrated))
 
 
 def _quantizer(use: WeightUse, asked: QuantizerName | None, calibrated: bool) -> QuantizerName:
@@ -128,6 +140,13 @@ def _quantizer(use: WeightUse, asked: QuantizerName | None, calibrated: bool) ->
         # What GPTQ moves from one column to another helps an lm_head, but spoils the embedding that it also is.
         return asked or ("irtn" if "embedding" in use.roles or use.columns > WIDEST_GPTQ else "gptq")
     return asked or "rtn"
+
+
+def _of_convolutions(value: onnx_ir.Value) -> bool:
+    """Filters of depthwise convolutions, and biases, in float32."""
+    if value.const_value is None or value.const_value.dtype != onnx_ir.DataType.FLOAT:
+        return False
+    return all(node.op_type == "Conv" and index in (1, 2) for node, index in value.uses()) and bool(value.uses())
 
 
 def _why_float(value: onnx_ir.Value) -> str:

@@ -6,7 +6,7 @@ a test holds them against the numbers of a real bundle.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import onnx_ir
 
@@ -28,31 +28,44 @@ def _padded(value: int, to: int) -> int:
     return -(-value // to) * to
 
 
-def matrix_bytes(use: WeightUse, bits: int, *, stored: bool) -> int:
+def matrix_bytes(use: WeightUse, bits: int, *, stored: bool, compact: bool = False) -> int:
     """Bytes of a matrix in the bundle (`stored`) or in memory, with scales and zero points.
 
-    Codes are stored in `bits` bits and unpacked to 4 or 8.
+    Codes are stored in `bits` bits and unpacked to 4 or 8. Scales and zero points take 16 and 8 bits, in a bundle 8
+    and 8 if `compact`, or 8 and 4 for codes of 2 and 3 bits.
     """
     rows, groups = _padded(use.rows, ROWS), -(-use.columns // GROUP)
     if bits == 32:
         return 4 * rows * use.columns
     width = bits if stored else 8 if bits > 4 else 4
-    return rows * groups * (GROUP * width // 8 + 3)
+    parameters = 24 if not (stored and compact) else 12 if bits <= 3 else 16  # bits
+    return rows * groups * (GROUP * width + parameters) // 8
 
 
 def weight_bytes(model: ModelIR, tensors: Sequence[TensorPlan], *, stored: bool) -> int:
     """Bytes of all initializers, see `matrix_bytes`."""
     uses = weight_uses(model.model)
-    planned = {tensor.name: tensor.bits for tensor in tensors}
+    planned = {tensor.name: tensor for tensor in tensors}
     total = 0
     for name, value in model.model.graph.initializers.items():
         if value.const_value is None:
             continue
-        if name in uses and name in planned:
-            total += matrix_bytes(uses[name], planned[name], stored=stored)
+        tensor = planned.get(name)
+        if name in uses and tensor is not None and tensor.bits != 16:
+            total += matrix_bytes(uses[name], tensor.bits, stored=stored, compact=tensor.scheme == "compact")
         else:
-            total += int(value.const_value.nbytes)
+            total += int(value.const_value.nbytes) // (2 if stored and tensor is not None and tensor.bits == 16 else 1)
     return total
+
+
+def float_bytes(model: ModelIR, quantized: Collection[str]) -> int:
+    """Bytes of all initializers but the matrices `quantized`, as stored."""
+    uses = weight_uses(model.model)
+    return sum(
+        matrix_bytes(uses[name], 32, stored=True) if name in uses else int(value.const_value.nbytes)
+        for name, value in model.model.graph.initializers.items()
+        if value.const_value is not None and name not in quantized
+    )
 
 
 def kv_page_bytes(decoder: DecoderFacts, bits: int, page_tokens: int) -> int:
@@ -128,6 +141,7 @@ __all__ = [
     "PAGE_BYTES",
     "STACK_BYTES",
     "decoder_workspace_bytes",
+    "float_bytes",
     "graph_workspace_bytes",
     "kv_page_bytes",
     "matrix_bytes",

@@ -22,7 +22,7 @@ from edgec.ir.plan import (
     TensorPlan,
 )
 from edgec.ir.weight_use import WeightUse, weight_uses
-from edgec.plan import memory, roofline
+from edgec.plan import graph_speed, memory, roofline
 from edgec.plan.allocate import allocate
 from edgec.plan.bits import tensor_plans
 from edgec.plan.dims import bounds
@@ -33,6 +33,7 @@ SHORTEST_CONTEXT = 256  # tokens; below, a chat makes no sense
 SELF_CALIBRATED = (
     256 << 20
 )  # weights; a larger decoder does not calibrate itself unless asked: half a second per million
+_QUANTIZED_BEFORE = ("gguf",)  # formats whose weights may lie on a grid already, which compact scales would miss
 PREFILL_CHUNK = 128  # tokens; weights are read once per chunk
 
 
@@ -68,6 +69,7 @@ def make_plan(
     calibration: Literal["given", "own", "none"] = "none",
     target: Target | None = None,
     losses: Mapping[str, float] | None = None,
+    compact: bool = True,
 ) -> Plan:
     """Decide how `model` is stored and run on `profile`.
 
@@ -77,7 +79,8 @@ def make_plan(
     keeps everything float. `quantizer` overrides the choice for all quantized matrices; `calibration`
     says where data for it come from: the user, the model itself, or nowhere. `target` bounds the
     weights, whose bits are then allocated by `losses` (of every `quantizable` matrix, see
-    `edgec.compress.sensitivities`).
+    `edgec.compress.sensitivities`). With `compact`, scales and the like may take fewer bits under a target; what is
+    slimmed or healed has whole ones.
 
     Raises `UsageError` for choices that make no sense and `DoesNotFitError`, with the numbers
     and the nearest thing that would fit.
@@ -87,14 +90,17 @@ def make_plan(
     if precision == "float32":
         bits, kv_bits = 32, 32
     allocated = None
+    compact = compact and target is not None and model.facts.source_format not in _QUANTIZED_BEFORE
     if target is not None:
         if bits is not None:
             raise UsageError("a target and a number of bits exclude each other", hint="leave one of them out")
         assert losses is not None
         uses = weight_uses(model.model)
-        allocated = allocate(model.facts.name, uses, losses, _matrix_budget(model, target, losses, uses))
-    tensors = tensor_plans(model, bits, quantizer, calibrated, allocated)
-    floats = all(tensor.bits == 32 for tensor in tensors)
+        floats_only = tensor_plans(model, 32, compact=compact)
+        budget = _matrix_budget(model, target, losses, uses, floats_only)
+        allocated = allocate(model.facts.name, uses, losses, budget, compact=compact)
+    tensors = tensor_plans(model, bits, quantizer, calibrated, allocated, compact)
+    floats = not any(tensor.quantized for tensor in tensors)
     dims, reasons = ({}, notes) if model.decoder else bounds(model, max_dims)
     if model.decoder and max_dims:
         raise UsageError("a language model has no dimensions to bound", hint="give it a context length")
@@ -121,6 +127,12 @@ def _check_choices(
             raise UsageError(f"`{model.facts.name}` is no language model, it has no context and no KV cache")
         return
     longest = model.decoder.context_length
+    if context_length is not None and longest < context_length <= model.decoder.longrope_context:
+        raise UsageError(
+            f"`{model.facts.name}` rotates all of its tokens otherwise (longrope) as soon as there are more than "
+            f"{longest:,}, which edgec cannot do while it runs: {context_length:,} are not possible",
+            hint=f"choose 1 to {longest:,}",
+        )
     if context_length is not None and not 1 <= context_length <= longest:
         raise UsageError(
             f"`{model.facts.name}` was trained for a context of {longest:,} tokens, not {context_length:,}",
@@ -140,20 +152,24 @@ class Target:
     weight_bytes: int | None = None
 
 
-def _matrix_budget(model: ModelIR, target: Target, losses: Mapping[str, float], uses: Mapping[str, WeightUse]) -> int:
-    """Bytes for the matrices in `losses`, with their scales and zero points."""
+def _matrix_budget(
+    model: ModelIR,
+    target: Target,
+    losses: Mapping[str, float],
+    uses: Mapping[str, WeightUse],
+    floats: Sequence[TensorPlan],
+) -> int:
+    """Bytes for the matrices in `losses`, with their scales and zero points; `floats` plans all others."""
     if target.bits_per_weight is not None:
         return int(target.bits_per_weight * sum(uses[name].elements for name in losses) / 8)
     tokenizer = len(model.tokenizer.tokenizer_json) if model.tokenizer else 0
-    floats = sum(
-        int(value.const_value.nbytes)
-        for name, value in model.model.graph.initializers.items()
-        if value.const_value is not None and name not in losses
+    others = memory.weight_bytes(model, floats, stored=True) - sum(
+        memory.matrix_bytes(uses[name], 32, stored=True) for name in losses
     )
     if target.weight_bytes is not None:
-        return target.weight_bytes - floats
+        return target.weight_bytes - others
     assert target.bytes is not None
-    return target.bytes - tokenizer - memory.MODULE_BYTES - floats
+    return target.bytes - tokenizer - memory.MODULE_BYTES - others
 
 
 def _calibrated(
@@ -163,7 +179,7 @@ def _calibrated(
     if quantizer in CALIBRATED_QUANTIZERS and calibration == "none":
         raise UsageError(
             f"the quantizer `{quantizer}` needs calibration data, and `{model.facts.name}` cannot make its own",
-            hint="give a text or an .npz file with `--calibration`",
+            hint="give a text, a folder of pictures or an .npz file with `--calibration`",
         )
     if calibration == "own" and quantizer is None and target is None and model.facts.parameters > SELF_CALIBRATED:
         why = f"rounded to nearest: to calibrate {model.facts.parameters / 1e6:,.0f} M weights would take minutes"
@@ -297,6 +313,7 @@ class _Planner:
             peak_bytes=self.peak(profile, context),
             prefill_tokens_per_second=round(prefill, 1),
             decode_tokens_per_second=round(decode, 1),
+            run_seconds=0.0 if decoder else self._run_seconds(profile, threads),
         )
         plan = Plan(
             model=self.model.facts.name,
@@ -315,6 +332,9 @@ class _Planner:
         plan.verify()
         return plan
 
+    def _run_seconds(self, profile: Profile, threads: int) -> float:
+        return float(f"{graph_speed.run_seconds(self.model, self.tensors, self.dims, profile, threads):.3g}")
+
     def _why_context(self, profile: Profile, context: int) -> str:
         assert self.model.decoder is not None
         if context < self.demand.limit:
@@ -322,6 +342,8 @@ class _Planner:
         if self.asked_context is not None:
             return f"context of {context:,} tokens: asked for"
         if self.model.decoder.context_length <= DEFAULT_CONTEXT:
+            if self.model.decoder.longrope_context > self.model.decoder.context_length:
+                return f"context of {context:,} tokens: for more the model rotates otherwise (longrope)"
             return f"context of {context:,} tokens: what the model was trained for"
         return f"context of {context:,} tokens: enough for a chat, the model could do more"
 

@@ -53,8 +53,8 @@ def rest(layers: int, values: int) -> Rest:
 
 def decode_tokens_per_second(profile: Profile, work: Work, other: Rest, kv_bytes: int, threads: int) -> float:
     """Each token reads all weights and `kv_bytes` of cache once."""
-    seconds = _seconds(profile, work.bytes + kv_bytes, work.operations, threads)
-    return REACHED / (seconds + _seconds(profile, 0, other.each + other.call, threads))
+    matrices = seconds(profile, work.bytes + kv_bytes, work.operations, threads)
+    return REACHED / (matrices + seconds(profile, 0, other.each + other.call, threads))
 
 
 def prefill_tokens_per_second(
@@ -62,7 +62,7 @@ def prefill_tokens_per_second(
 ) -> float:
     """A chunk of `chunk` tokens reads the weights once and multiplies them `chunk` times."""
     operations = chunk * (work.operations + other.each + attention_operations) + other.call
-    return REACHED * chunk / _seconds(profile, work.bytes, operations, threads)
+    return REACHED * chunk / seconds(profile, work.bytes, operations, threads)
 
 
 def limits(work: Work, other: Rest, attention: float, chunk: int, prefill: float, decode: float) -> tuple[float, float]:
@@ -75,7 +75,8 @@ def limits(work: Work, other: Rest, attention: float, chunk: int, prefill: float
     return work.bytes / reading / REACHED, rate
 
 
-def _seconds(profile: Profile, read: float, operations: float, threads: int) -> float:
+def seconds(profile: Profile, read: float, operations: float, threads: int) -> float:
+    """The slower of memory and arithmetic, at their limits."""
     key = "cpu.int8_relaxed" if query(profile, "features.relaxed_simd").value else "cpu.int8_simd128"
     bandwidth = min(
         float(query(profile, "cpu.bandwidth").value), threads * float(query(profile, "cpu.thread_bandwidth").value)
@@ -91,5 +92,6 @@ __all__ = [
     "matrix_work",
     "prefill_tokens_per_second",
     "rest",
+    "seconds",
     "total",
 ]

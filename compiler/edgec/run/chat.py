@@ -1,8 +1,9 @@
 """Chat templates: the model's own Jinja source, in a sandbox, with what Hugging Face templates expect.
 
 Text inside messages never becomes a control token: `GUARD` is put into every occurrence of a special
-token before rendering, the rendered text is cut at the special tokens that are left, which are the
-template's own, and the parts between them are encoded as plain text (docs/runtime-abi.md, "Text").
+token before rendering, and after a beginning of one at a text's end; the rendered text is cut at the
+special tokens that are left, which are the template's own, and the parts between them are encoded as
+plain text (docs/runtime-abi.md, "Text").
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
 import jinja2.sandbox
 
 from edgec.errors import RunError, UsageError
@@ -44,9 +47,10 @@ def render_chat(
             raise UsageError("a chat message has no `role`", hint='a message is {"role": "user", "content": "..."}')
     if not messages:
         raise UsageError("the chat has no messages")
+    guard = _Guard(control_tokens)
     values = {
         **special_tokens,
-        "messages": [_guarded_message(message, special_pattern(control_tokens)) for message in messages],
+        "messages": [guard.message(message) for message in messages],
         "add_generation_prompt": add_generation_prompt,
         "tools": None,
         "documents": None,
@@ -67,19 +71,38 @@ def special_pattern(control_tokens: Collection[str]) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(token) for token in longest_first) or r"(?!)")
 
 
-def _guarded_message(message: Message, pattern: re.Pattern[str]) -> dict[str, Any]:
-    return {name: value if name == "role" else _guarded(value, pattern) for name, value in message.items()}
+class _Guard:
+    """Puts `GUARD` into control tokens, and after what may become one when a template appends another text to it."""
+
+    def __init__(self, control_tokens: Collection[str]) -> None:
+        self._pattern = special_pattern(control_tokens)
+        self._beginnings = {token[:length] for token in control_tokens for length in range(1, len(token))}
+        self._longest = max(map(len, self._beginnings), default=0)
+
+    def message(self, message: Message) -> dict[str, Any]:
+        return {name: value if name == "role" else self.value(value) for name, value in message.items()}
+
+    def value(self, value: Any) -> Any:
+        if isinstance(value, str):
+            text = self._pattern.sub(lambda match: match[0][0] + GUARD + match[0][1:], value.replace(GUARD, ""))
+            begun = any(text[-length:] in self._beginnings for length in range(1, min(self._longest, len(text)) + 1))
+            return text + GUARD if begun else text
+        if isinstance(value, Mapping):
+            return {name: self.value(item) for name, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.value(item) for item in value]
+        return value
 
 
-def _guarded(value: Any, pattern: re.Pattern[str]) -> Any:
-    if isinstance(value, str):
-        text = value.replace(GUARD, "")
-        return pattern.sub(lambda match: match[0][0] + GUARD + match[0][1:], text)
-    if isinstance(value, Mapping):
-        return {name: _guarded(item, pattern) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_guarded(item, pattern) for item in value]
-    return value
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %}`, by which `transformers` finds what an assistant said; it changes nothing of the text."""
+
+    tags = frozenset({"generation"})  # type: ignore[assignment]
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.Scope(body, lineno=line)
 
 
 class _Refused(Exception):
@@ -93,7 +116,7 @@ def _refuse(message: str) -> str:
 @functools.lru_cache(maxsize=8)
 def _compiled(template: str) -> jinja2.Template:
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, _Generation]
     )
     environment.filters["tojson"] = _to_json  # Jinja's own escapes HTML
     environment.globals["raise_exception"] = _refuse

@@ -16,8 +16,9 @@ import numpy.typing as npt
 import wasmtime
 
 from edgec.bundle import Bundle
-from edgec.bundle.manifest import EXPANSION, Segment, Slot
+from edgec.bundle.manifest import EXPANSION, Computed, Segment, Slot
 from edgec.errors import BundleError, RunError, UsageError
+from edgec.ir.narrow import merge_narrow
 from edgec.run.doorbell import doorbell_wat
 from edgec.run.probe import make_config, relaxed_dots
 from edgec.run.shared_memory import SharedMemory
@@ -307,6 +308,9 @@ class Engine:
         if segment.op == "copy":
             memory[segment.target : segment.target + segment.length] = source
             return
+        if segment.op == "upper4" or segment.op == "scale8" or segment.op == "upper16":
+            merge_narrow(memory[segment.target : segment.target + segment.target_bytes], source, segment.op)
+            return
         staging = self.manifest.memory.workspace
         step = staging.bytes // _MERGE_QUANTUM * _MERGE_QUANTUM
         for start in range(0, source.size, step):
@@ -322,7 +326,10 @@ class Engine:
     # calls
 
     def call(self, entry: str, *parameters: int) -> None:
-        """Run an entry point on all threads. Raises `RunError` if it traps; the engine is then closed."""
+        """Run an entry point on all threads.
+
+        Raises `RunError` if it traps, the engine is then closed, and where a number that it computes is out of bounds.
+        """
         if self.closed:
             raise RunError("the model is closed")
         self._calling = True
@@ -334,8 +341,26 @@ class Engine:
             self._calling = False
         if self._worker_failure is not None:
             raise self._failed(entry, _first_line(self._worker_failure))
+        if 1 <= result <= len(self.manifest.computed):
+            raise self._out_of_bounds(self.manifest.computed[result - 1])
         if result != 0:
             raise self._failed(entry, f"code {result}")
+
+    def computed(self, number: Computed) -> int:
+        """A number that the last call computed."""
+        return int(self.memory[number.offset : number.offset + 4].view(np.int32)[0])
+
+    def _out_of_bounds(self, number: Computed) -> RunError:
+        value = self.computed(number)
+        if value < 0:
+            return RunError(
+                f"the inputs' values do not go together: `{number.name}` cannot be computed",
+                hint="check the inputs that hold shapes, axes, positions and counts",
+            )
+        return RunError(
+            f"the inputs' values make `{number.name}` {value}, the bundle holds at most {number.bound}",
+            hint=f"compile the model with `--max-dim {number.name}={value}`",
+        )
 
     def _failed(self, entry: str, reason: str) -> RunError:
         self.close()

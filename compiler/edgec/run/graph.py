@@ -33,7 +33,11 @@ class Graph:
         self._engine = engine
 
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
-        """Run it once. Raises `UsageError` for inputs of the wrong name, type or shape."""
+        """Run it once.
+
+        Raises `UsageError` for inputs of the wrong name, type or shape, `RunError` for values that make a tensor
+        larger than the bundle holds, or that make no sense.
+        """
         wanted = {slot.name: slot for slot in self.inputs}
         if inputs.keys() != wanted.keys():
             raise UsageError(f"the inputs are {_listed(inputs)}", hint=f"the model wants {_listed(wanted)}")
@@ -42,6 +46,7 @@ class Graph:
         for name, array in arrays.items():
             self._engine.view(wanted[name], array.size)[:] = array.reshape(-1)
         self._engine.call(self.name, *(dims[name] for name in self.dims))
+        dims |= {number.name: self._engine.computed(number) for number in self._engine.manifest.computed}
         return {slot.name: _output(self._engine, slot, dims) for slot in self.outputs}
 
 

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.errors import UsageError
+from edgec.pictures import frames_of
 from edgec.run.tasks import similarity
-from edgec.run.tasks.images import frames_of
 
 if TYPE_CHECKING:
     from edgec.run.model import Model

@@ -142,10 +142,10 @@ def time_decoder(engine: TimedEngine, prompt: Sequence[int], tokens: int, repeat
     return [_steps(engine, answer) for _ in range(repeat)]
 
 
-def time_graph(engine: TimedEngine, inputs: Arrays, repeat: int) -> list[list[Step]]:
-    """The step of a run, `repeat` times."""
-    graph = open_graph(engine)
-    return [_steps(engine, lambda: graph.run(inputs)) for _ in range(repeat)]
+def time_graph(engine: TimedEngine, inputs: Arrays, repeat: int, graph: str | None = None) -> list[list[Step]]:
+    """The step of a run of the graph of this name, or of the only one, `repeat` times."""
+    opened = open_graph(engine, graph)
+    return [_steps(engine, lambda: opened.run(inputs)) for _ in range(repeat)]
 
 
 def _steps(engine: TimedEngine, work: Callable[[], object]) -> list[Step]:

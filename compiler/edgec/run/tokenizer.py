@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import tokenizers
 
@@ -11,7 +14,9 @@ from edgec.errors import BundleError
 from edgec.run.chat import GUARD, special_pattern
 
 CONTEXT_IDS = 5  # ids before a piece that it is decoded with
-_MOST_PENDING = 8  # ids; no character needs as many
+_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
+_SPACE = "[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"  # what \\s is for the tokenizers
+_LEFT, _RIGHT = re.compile(f"^{_SPACE}+"), re.compile(f"{_SPACE}+$")
 
 
 class Tokenizer:
@@ -19,14 +24,20 @@ class Tokenizer:
 
     def __init__(self, tokenizer_json: bytes) -> None:
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_buffer(tokenizer_json)
+            self._tokenizer = _read(tokenizer_json)
+            definition = json.loads(tokenizer_json)
+            changed = plain_model(definition)
+            plain = tokenizer_json if changed is None else json.dumps({**definition, **changed}).encode("utf-8")
+            self._plain = self._tokenizer if changed is None else _read(plain)
+            self._following = _following(plain) if _minds_the_start(definition.get("pre_tokenizer")) else None
         except Exception as error:
             raise BundleError(f"`tokenizer.json` cannot be read ({error})") from error
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        self._plain.encode_special_tokens = True
         added = self._tokenizer.get_added_tokens_decoder()
+        self._controls = {token.content: token for _, token in sorted(added.items()) if token.special}
         self.control_tokens = {token.content: id for id, token in sorted(added.items()) if token.special}
         self._pattern = special_pattern(self.control_tokens)
+        self._joins_bytes = _has(definition.get("decoder"), lambda part: part.get("type") == "ByteFallback")
 
     @classmethod
     def of(cls, bundle: Bundle) -> Tokenizer | None:
@@ -36,30 +47,43 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """A raw prompt: special tokens in the text count, and the tokenizer adds its own start and end."""
         self._tokenizer.encode_special_tokens = False
-        return list(self._tokenizer.encode(text).ids)
+        ids = list(self._tokenizer.encode(well_formed(text)).ids)
+        self._plain.encode_special_tokens = True
+        return ids
 
     def encode_plain(self, text: str, *, add_special_tokens: bool = False, max_length: int | None = None) -> list[int]:
         """Text is text: nothing in it becomes a special token. `max_length` drops the text's own last ids."""
-        self._tokenizer.encode_special_tokens = True
         if max_length is not None:
-            self._tokenizer.enable_truncation(max_length)
-        ids = list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+            self._plain.enable_truncation(max_length)
+        ids = list(self._plain.encode(well_formed(text), add_special_tokens=add_special_tokens).ids)
         if max_length is not None:
-            self._tokenizer.no_truncation()
+            self._plain.no_truncation()
         return ids
 
     def encode_rendered(self, text: str) -> list[int]:
         """A rendered chat: special tokens count, except where `GUARD` is in them; none are added."""
-        ids, end = list[int](), 0
+        ids, end, before = list[int](), 0, None
         for match in self._pattern.finditer(text):
-            ids += self._encode_part(text[end : match.start()])
+            token = self._controls[match[0]]
+            ids += self._encode_part(text[end : match.start()], before, token)
             ids.append(self.control_tokens[match[0]])
-            end = match.end()
-        return ids + self._encode_part(text[end:])
+            end, before = match.end(), token
+        return ids + self._encode_part(text[end:], before, None)
 
-    def _encode_part(self, text: str) -> list[int]:
+    def _encode_part(
+        self, text: str, before: tokenizers.AddedToken | None, after: tokenizers.AddedToken | None
+    ) -> list[int]:
+        """The text between two control tokens, which may take the spaces beside them."""
         part = text.replace(GUARD, "")
-        return self.encode_plain(part) if part else []
+        if before is not None and before.rstrip:
+            part = _LEFT.sub("", part)
+        if after is not None and after.lstrip:
+            part = _RIGHT.sub("", part)
+        if not part:
+            return []
+        if before is None or self._following is None:
+            return self.encode_plain(part)
+        return list(self._following.encode(GUARD + well_formed(part), add_special_tokens=False).ids[1:])
 
     def decode(self, ids: Sequence[int]) -> str:
         """Without special tokens."""
@@ -74,20 +98,91 @@ class Tokenizer:
         found = self._tokenizer.id_to_token(id)
         return None if found is None else str(found)
 
+    def may_change(self, id: int) -> bool:
+        """Whether the text of ids that end with `id` may change when more come: a byte may spoil those before it."""
+        return self._joins_bytes and _BYTE.fullmatch(self.token(id) or "") is not None
+
+
+def _read(tokenizer_json: bytes) -> tokenizers.Tokenizer:
+    tokenizer = tokenizers.Tokenizer.from_buffer(tokenizer_json)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _following(tokenizer_json: bytes) -> tokenizers.Tokenizer:
+    """Encodes texts that follow a token, which stands before them as `GUARD`."""
+    tokenizer = _read(tokenizer_json)
+    tokenizer.encode_special_tokens = True
+    tokenizer.add_tokens([tokenizers.AddedToken(GUARD, normalized=False, special=False)])
+    return tokenizer
+
+
+def plain_model(definition: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Fields of a `tokenizer.json` whose model makes no control token out of text, None if it never does.
+
+    Many models have control tokens in their vocabularies. Unigram and WordPiece models take them from there, BPE models
+    with `ignore_merges` too, or where merges lead to one. There they get a name that no text has.
+    """
+    model = definition["model"]
+    kind, unknown, vocabulary = model["type"], model.get("unk_token"), model["vocab"]
+    if kind == "Unigram" and model.get("unk_id") is not None:
+        unknown = vocabulary[model["unk_id"]][0]
+    added = definition.get("added_tokens") or []
+    names = {token["content"] for token in added if token.get("special")} - {unknown}
+    names &= {text for text, _ in vocabulary} if kind == "Unigram" else vocabulary.keys()
+    if not names:
+        return None
+    changed: dict[str, Any]
+    if kind == "Unigram":
+        changed = {"vocab": [[GUARD + text if text in names else text, score] for text, score in vocabulary]}
+    else:
+        changed = {"vocab": {GUARD + text if text in names else text: id for text, id in vocabulary.items()}}
+    if kind == "BPE":
+        changed["merges"] = [merge for merge in model["merges"] if _parts(merge).isdisjoint(names)]
+        if len(changed["merges"]) == len(model["merges"]) and not model.get("ignore_merges"):
+            return None
+    kept = [token for token in added if token["content"] not in names]
+    return {"model": {**model, **changed}, "added_tokens": kept}
+
+
+def _parts(merge: str | Sequence[str]) -> set[str]:
+    """The two parts of a merge, and what they make."""
+    first, second = merge.split(" ", 1) if isinstance(merge, str) else merge
+    return {first, second, first + second}
+
+
+def _minds_the_start(part: Any) -> bool:
+    """Whether a text after a control token is split otherwise than one that begins."""
+    return _has(part, lambda part: part.get("type") == "Metaspace" and part.get("prepend_scheme") == "first")
+
+
+def _has(part: Any, wanted: Callable[[Mapping[str, Any]], bool]) -> bool:
+    """Whether a part of a tokenizer, or one in its sequence, is wanted."""
+    if not isinstance(part, Mapping):
+        return False
+    inner = [item for name in ("pretokenizers", "decoders") for item in part.get(name) or ()]
+    return wanted(part) or any(_has(item, wanted) for item in inner)
+
+
+def well_formed(text: str) -> str:
+    """Halves of surrogate pairs, which UTF-8 cannot hold, as U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
 
 class TextStream:
-    """Turns ids into text as they come; an unfinished character is held back until it is complete.
+    """Turns ids into text as they come; what may still change is held back.
 
-    The pieces together are `decode` of all ids. Only the last few ids are decoded again each time:
-    enough that a decoder which drops a space at the very start does not drop one between pieces, and
-    from where a character begins, because decoders spoil runs of bytes that start inside one.
+    That is an unfinished character, and a run of byte tokens, which decoders spoil as a whole when it is no UTF-8. The
+    pieces together are `decode` of all ids. Only the last few ids are decoded again each time: enough that a decoder
+    which drops a space at the very start does not drop one between pieces, and from where a character begins.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
-        self._boundaries = [0]  # counts of ids whose text ends with a whole character
-        self._text = ""
+        self._boundaries = [0]  # counts of ids whose text is certain
+        self._shown = 0  # characters of the text of `_ids`
 
     def push(self, token: int) -> str:
         """The text that is certain now, possibly empty."""
@@ -99,16 +194,20 @@ class TextStream:
         return self._take(final=True)
 
     def _take(self, *, final: bool) -> str:
-        text = self._tokenizer.decode(self._ids)
-        unfinished = text.endswith("\ufffd") and len(self._ids) - self._boundaries[-1] < _MOST_PENDING
-        if (unfinished and not final) or len(text) <= len(self._text):
+        if not final and self._tokenizer.may_change(self._ids[-1]):
             return ""
-        piece = text[len(self._text) :]
-        self._boundaries.append(len(self._ids))
-        start = max(boundary for boundary in self._boundaries if boundary <= max(0, len(self._ids) - CONTEXT_IDS))
-        self._boundaries = [boundary - start for boundary in self._boundaries if boundary >= start]
-        self._ids = self._ids[start:]
-        self._text = self._tokenizer.decode(self._ids)
+        text = self._tokenizer.decode(self._ids)
+        # An unfinished character is one U+FFFD.
+        certain = len(text) - (text.endswith("\ufffd") and not final)
+        piece = text[self._shown : certain]
+        self._shown = max(self._shown, certain)
+        if certain == len(text):
+            self._boundaries.append(len(self._ids))
+            start = max(boundary for boundary in self._boundaries if boundary <= max(0, len(self._ids) - CONTEXT_IDS))
+            shown = len(self._tokenizer.decode(self._ids[start:]))
+            if shown:  # else the next text would be taken for the first one
+                self._boundaries = [boundary - start for boundary in self._boundaries if boundary >= start]
+                self._ids, self._shown = self._ids[start:], shown
         return piece
 
 

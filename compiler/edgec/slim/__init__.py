@@ -2,6 +2,6 @@
 
 from edgec.slim.mix import Slimmed
 from edgec.slim.stage import slim
-from edgec.slim.texts import own_texts, parted, read_texts
+from edgec.slim.texts import TRAINING_TOKENS, own_texts, parted, read_texts
 
-__all__ = ["Slimmed", "own_texts", "parted", "read_texts", "slim"]
+__all__ = ["TRAINING_TOKENS", "Slimmed", "own_texts", "parted", "read_texts", "slim"]

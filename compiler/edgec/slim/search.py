@@ -19,7 +19,7 @@ from edgec.ir.model import ModelIR
 from edgec.ir.plan import WEIGHT_BITS, SlimTrial
 from edgec.ir.weight_use import WeightUse, weight_uses
 from edgec.plan import allocate, quantizable
-from edgec.plan.memory import matrix_bytes
+from edgec.plan.memory import float_bytes, matrix_bytes
 from edgec.slim.measure import Judge, Rounder
 from edgec.slim.mix import Levels, Mix, Slimmed, Slimmer
 
@@ -137,7 +137,7 @@ def allocated_bits(model: ModelIR, losses: Mapping[str, float], budget: int) -> 
     """Bits of the matrices of a slimmed model; `losses` are the whole model's."""
     uses = weight_uses(model.model)
     names = quantizable(model)
-    choices = allocate(model.facts.name, uses, {n: losses[n] for n in names}, budget - _float_bytes(model, names))
+    choices = allocate(model.facts.name, uses, {n: losses[n] for n in names}, budget - float_bytes(model, names))
     return {name: choice.bits for name, choice in choices.items()}
 
 
@@ -147,21 +147,12 @@ def _least_bytes(model: ModelIR, tokens: int) -> tuple[int, int]:
     per_token = vocabulary_matrices(model) if tokens else []
     few = {name: _with_tokens(uses[name], tokens) if name in per_token else uses[name] for name in names}
     least = sum(matrix_bytes(use, WEIGHT_BITS[0], stored=True) for use in few.values())
-    return least + _float_bytes(model, names), sum(use.elements for use in few.values())
+    return least + float_bytes(model, names), sum(use.elements for use in few.values())
 
 
 def _with_tokens(use: WeightUse, tokens: int) -> WeightUse:
     shape = (use.shape[0], tokens) if use.layout == "kn" else (tokens, use.shape[1])
     return dataclasses.replace(use, shape=shape)
-
-
-def _float_bytes(model: ModelIR, matrices: Sequence[str]) -> int:
-    some = set(matrices)
-    return sum(
-        int(value.const_value.nbytes)
-        for name, value in model.model.graph.initializers.items()
-        if value.const_value is not None and name not in some
-    )
 
 
 def _neighbours(at: Place, levels: Levels) -> list[Place]:

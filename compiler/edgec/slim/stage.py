@@ -9,7 +9,7 @@ from pathlib import Path
 from edgec.compress import Sample, is_archive, read_samples, whole_samples
 from edgec.compress.prune.resize import initializer_elements
 from edgec.compress.prune.vocabulary import kept_ids, prune_vocabulary
-from edgec.errors import UsageError
+from edgec.errors import UnsupportedError, UsageError
 from edgec.ir.model import ModelIR
 from edgec.ir.plan import SlimPlan
 from edgec.slim.measure import Judge
@@ -36,8 +36,11 @@ def slim(
     least. `vocabulary` is a number of tokens, or a text whose tokens stay. `plan` is what was done before, to be done
     again. `calibration` is a text or an .npz file; without it, `write` gives what a decoder writes itself,
     where that is needed.
-    Raises `UsageError` for data that are missing or do not fit, `DoesNotFitError` where too much was asked for.
+    Raises `UsageError` for data that are missing or do not fit, `UnsupportedError` for models of several parts,
+    `DoesNotFitError` where too much was asked for.
     """
+    if model.parts:
+        raise UnsupportedError(f"`{model.facts.name}` is a model of several parts, which cannot be slimmed yet")
     kept: list[int] | None = None
     if vocabulary is not None:
         kept = kept_ids(model, vocabulary, _plain_text(calibration))

@@ -13,6 +13,8 @@ from edgec.ir.model import ModelIR
 
 PIECE = 640  # characters of a decoder's text, some 150 tokens
 LONGEST = 8 << 20  # characters that are looked at
+TOKENS = 2048  # of a decoder's own text to slim with
+TRAINING_TOKENS = 16384  # to heal with
 _LARGE = 64 << 20  # weights
 _FEW = 6
 _SOME = 16  # pieces from which statistics are taken, or by which a model is judged
@@ -32,11 +34,11 @@ def read_texts(model: ModelIR, file: Path) -> list[str]:
     return pieces
 
 
-def own_texts(model: ModelIR) -> list[str]:
+def own_texts(model: ModelIR, *, tokens: int = TOKENS) -> list[str]:
     """What a decoder with a tokenizer writes."""
     assert model.tokenizer is not None
     tokenizer = Tokenizer.from_buffer(model.tokenizer.tokenizer_json)
-    texts = [tokenizer.decode(sample["input_ids"][0].tolist()) for sample in generated_samples(model)]
+    texts = [tokenizer.decode(sample["input_ids"][0].tolist()) for sample in generated_samples(model, tokens=tokens)]
     return [piece for text in texts for piece in _pieces(model, text)]
 
 
@@ -61,4 +63,4 @@ def _pieces(model: ModelIR, text: str) -> list[str]:
     return [piece for piece in cut if piece.strip()]
 
 
-__all__ = ["own_texts", "parted", "read_texts", "some"]
+__all__ = ["TOKENS", "TRAINING_TOKENS", "own_texts", "parted", "read_texts", "some"]

@@ -78,6 +78,13 @@ export interface GraphInfo {
   outputs: string[];
 }
 
+/** A number that the module computes while it runs: an int32 at `offset`, from 0 to `bound`. */
+export interface Computed {
+  name: string;
+  bound: number;
+  offset: number;
+}
+
 export interface KVLayout {
   bits: number;
   page_tokens: number;
@@ -94,7 +101,7 @@ export interface Segment {
 }
 
 /** Bytes of memory that one byte of a segment becomes. */
-export const EXPANSION = { copy: 1, bits2: 2, bit1: 4, byte1: 8 } as const;
+export const EXPANSION = { copy: 1, upper4: 2, scale8: 2, upper16: 2, bits2: 2, bit1: 4, byte1: 8 } as const;
 
 /** The largest `shift` of the segments that have one. */
 export const SHIFTS: Partial<Record<Segment["op"], number>> = { bit1: 1, byte1: 7 };
@@ -139,6 +146,7 @@ export interface Manifest {
   outputs: Slot[];
   /** By entry point; empty for decoders. A manifest without it has one graph, `run`. */
   graphs: Record<string, GraphInfo>;
+  computed: Computed[];
   kv: KVLayout | null;
   context_length: number;
   prefill_chunk: number;

@@ -12,6 +12,7 @@ import {
   MAX_FILE_BYTES,
   MAX_MANIFEST_BYTES,
   MAX_WEIGHT_FILE_BYTES,
+  type Computed,
   type DType,
   type FileInfo,
   type GraphInfo,
@@ -74,7 +75,7 @@ export function parseManifest(data: Uint8Array): Manifest {
       },
     );
   }
-  root.fields(FIELDS, ["graphs"]);
+  root.fields(FIELDS, ["computed", "graphs"]);
   const model = parseModel(root.at("model"));
   const decoder = model.kind === "decoder";
   const memory = parseMemory(root.at("memory"));
@@ -82,10 +83,14 @@ export function parseManifest(data: Uint8Array): Manifest {
   const context_length = root.at("context_length").integer(decoder ? 1 : 0, decoder ? MAX_INT32 : 0);
   const prefill_chunk = root.at("prefill_chunk").integer(decoder ? 1 : 0, decoder ? MAX_INT32 : 0);
   const inputs = parseSlots(root.at("inputs"), memory.workspace, dims);
-  const outputs = parseSlots(root.at("outputs"), memory.workspace, dims);
+  const computed = parseComputed(root, decoder, memory.workspace, dims);
+  const outputs = parseSlots(root.at("outputs"), memory.workspace, {
+    ...dims,
+    ...Object.fromEntries(computed.map(({ name, bound }) => [name, bound])),
+  });
   if (decoder) checkDecoderSlots(root, inputs, outputs, prefill_chunk);
   const entry_points = parseEntryPoints(root.at("entry_points"), decoder);
-  const graphs = parseGraphs(root, decoder, { entry_points, inputs, outputs, dims });
+  const graphs = parseGraphs(root, decoder, { entry_points, inputs, outputs, dims, computed });
   const modules = parseModules(root.at("modules"));
   const files = parseFiles(root.at("files"));
   const weights = parseWeights(root.at("weights"), memory.weights, files);
@@ -114,6 +119,7 @@ export function parseManifest(data: Uint8Array): Manifest {
     inputs,
     outputs,
     graphs,
+    computed,
     kv: parseKv(root.at("kv"), decoder, memory, context_length),
     context_length,
     prefill_chunk,
@@ -213,7 +219,13 @@ const names = (slots: Slot[]): string[] => slots.map((slot) => slot.name);
 function parseGraphs(
   root: Field,
   decoder: boolean,
-  { entry_points, inputs, outputs, dims }: Pick<Manifest, "entry_points" | "inputs" | "outputs" | "dims">,
+  {
+    entry_points,
+    inputs,
+    outputs,
+    dims,
+    computed,
+  }: Pick<Manifest, "entry_points" | "inputs" | "outputs" | "dims" | "computed">,
 ): Record<string, GraphInfo> {
   const field = root.find("graphs");
   if (decoder) {
@@ -236,13 +248,14 @@ function parseGraphs(
     if (new Set(parameters).size < parameters.length || !parameters.every((dim) => Object.hasOwn(dims, dim)))
       throw field.fail("has parameters that are not `dims`");
     const bound = record(parameters.map((dim) => [dim, dims[dim]]));
+    const made = { ...bound, ...record(computed.map((number) => [number.name, number.bound])) };
     const slots = [
-      ...inputs.filter((slot) => graph.inputs.includes(slot.name)),
-      ...outputs.filter((slot) => graph.outputs.includes(slot.name)),
+      ...inputs.filter((slot) => graph.inputs.includes(slot.name)).map((slot) => ({ slot, known: bound })),
+      ...outputs.filter((slot) => graph.outputs.includes(slot.name)).map((slot) => ({ slot, known: made })),
     ];
-    for (const slot of slots) {
+    for (const { slot, known } of slots) {
       try {
-        for (const dimension of slot.shape) evaluate(dimension, bound);
+        for (const dimension of slot.shape) evaluate(dimension, known);
       } catch {
         throw field.fail(`lacks a dimension of \`${slot.name}\``);
       }
@@ -268,6 +281,28 @@ function parseDims(field: Field): Record<string, number> {
   for (const name of Object.keys(dims))
     if (!DIMENSION.test(name)) throw field.fail(`has a name that does not match \`${DIMENSION.source}\``);
   return dims;
+}
+
+function parseComputed(root: Field, decoder: boolean, workspace: Region, dims: Dims): Computed[] {
+  const field = root.find("computed");
+  if (!field) return [];
+  if (decoder) throw field.fail("is for graphs alone");
+  const names = new Set(Object.keys(dims));
+  const numbers = field.elements().map((element) => {
+    element.fields(["name", "bound", "offset"]);
+    const number: Computed = {
+      name: element.at("name").string(DIMENSION),
+      bound: element.at("bound").integer(0, MAX_INT32),
+      offset: element.at("offset").integer(0, MAX_SIZE, 4),
+    };
+    if (names.has(number.name)) throw element.at("name").fail("is used twice");
+    names.add(number.name);
+    if (number.offset < workspace.offset || number.offset + 4 > end(workspace))
+      throw element.fail("lies outside the workspace");
+    return number;
+  });
+  if (numbers.length === 0) throw field.fail("is empty");
+  return numbers;
 }
 
 function parseSlots(field: Field, workspace: Region, dims: Dims): Slot[] {

@@ -1,7 +1,8 @@
 /** One instance of a model's module on its memory: entry points, growth, threads. See docs/runtime-abi.md. */
 
-import { EXPANSION, type Manifest, type Segment, type Slot } from "../bundle/manifest.js";
+import { type Computed, EXPANSION, type Manifest, type Segment, type Slot } from "../bundle/manifest.js";
 import { EdgecError } from "../errors.js";
+import { NARROW } from "./narrow.js";
 import type { ThreadPool } from "./pool.js";
 
 const WASM_PAGE = 65536;
@@ -84,12 +85,36 @@ export class Engine {
     return this.manifest.outputs.find((slot) => slot.name === name)!;
   }
 
+  /** A number that the last call computed. */
+  computed(number: Computed): number {
+    return this.int32(number.offset, 1)[0];
+  }
+
+  private outOfBounds(number: Computed): EdgecError {
+    const value = this.computed(number);
+    const { name, bound } = number;
+    if (value < 0) {
+      return new EdgecError(
+        "invalid-argument",
+        `the inputs' values do not go together: \`${name}\` cannot be computed`,
+        { hint: "check the inputs that hold shapes, axes, positions and counts" },
+      );
+    }
+    return new EdgecError(
+      "invalid-argument",
+      `the inputs' values make \`${name}\` ${value}, the bundle holds at most ${bound}`,
+      { hint: `compile the model with \`--max-dim ${name}=${value}\`` },
+    );
+  }
+
   /** Calls an entry point on all threads and returns when all are done. */
   call(name: string, ...parameters: number[]): void {
     if (this.broken) throw this.broken;
     const threads = this.threads;
     if (threads > 1) this.ring(name, parameters);
     const result = this.guarded(() => this.exports[name](0, threads, ...parameters));
+    const number = this.manifest.computed[result - 1];
+    if (number) throw this.outOfBounds(number);
     if (result !== 0) throw this.fail(new EdgecError("trap", `\`${name}\` returned ${result} instead of 0`));
   }
 
@@ -147,7 +172,9 @@ export class Engine {
       const source = bytes.subarray(at, at + segment.length);
       at += segment.length;
       if (segment.op === "copy") this.bytes(segment.target, segment.length).set(source);
-      else this.merge(source, segment);
+      else if (segment.op in NARROW) {
+        NARROW[segment.op]!(this.bytes(segment.target, segment.length * EXPANSION[segment.op]), source);
+      } else this.merge(source, segment);
     }
   }
 

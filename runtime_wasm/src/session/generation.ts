@@ -4,7 +4,7 @@ import { EdgecError, throwIfAborted } from "../errors.js";
 import { yieldToEventLoop } from "../platform.js";
 import { fromHex, sha256 } from "../sha256.js";
 import { Sampler, type Sampling, type SamplingOptions, resolveSampling } from "../text/sampler.js";
-import { StopStrings, TextStream } from "../text/stream.js";
+import { type Decoding, StopStrings, TextStream } from "../text/stream.js";
 import type { DecoderState } from "./decoder.js";
 
 export interface GenerationOptions extends SamplingOptions {
@@ -47,7 +47,7 @@ export interface GenerationContext {
   /** The bundle's `generation`. */
   defaults: Record<string, unknown>;
   /** Null for a model without a tokenizer: pieces then have no text. */
-  decode: ((ids: readonly number[]) => string) | null;
+  tokenizer: Decoding | null;
   onPiece: (piece: PieceData) => void;
   signal?: AbortSignal;
 }
@@ -137,7 +137,7 @@ class Output {
     private readonly context: GenerationContext,
     stop: readonly string[],
   ) {
-    this.stream = context.decode ? new TextStream(context.decode) : null;
+    this.stream = context.tokenizer ? new TextStream(context.tokenizer) : null;
     this.stops = new StopStrings(stop);
   }
 

@@ -125,6 +125,7 @@ export function runGraph(graph: Graph, inputs: Readonly<Record<string, TensorInp
     new Uint8Array(engine.memory.buffer, slot.offset).set(storedBytes(slot.dtype, data));
   }
   engine.call(graph.name, ...Object.keys(graph.dims).map((name) => dims[name]));
+  for (const number of engine.manifest.computed) dims[number.name] = engine.computed(number);
   return Object.fromEntries(graph.outputs.map((slot) => [slot.name, read(engine, slot, dims)]));
 }
 

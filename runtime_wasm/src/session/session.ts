@@ -138,7 +138,7 @@ export class Session {
         state,
         eosTokenIds: this.manifest.tokenizer?.eos_token_ids ?? [],
         defaults: this.manifest.generation,
-        decode: tokenizer ? (some) => tokenizer.decode(some) : null,
+        tokenizer,
         onPiece,
         signal,
       });
@@ -262,7 +262,7 @@ export class Session {
         engine: this.loaded.engine,
         task,
         eosTokenIds: this.manifest.tokenizer?.eos_token_ids ?? [],
-        decode: (ids) => tokenizer.decode(ids),
+        tokenizer,
         onPiece,
         signal,
       });

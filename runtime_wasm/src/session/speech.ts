@@ -5,7 +5,7 @@ import type { TranscriptionTask } from "../bundle/task.js";
 import type { Engine } from "../engine/engine.js";
 import { throwIfAborted } from "../errors.js";
 import { yieldToEventLoop } from "../platform.js";
-import { TextStream } from "../text/stream.js";
+import { type Decoding, TextStream } from "../text/stream.js";
 import type { PieceData } from "./generation.js";
 
 const SPARE_TOKENS = 8; // a short word may have more tokens than its seconds allow
@@ -30,7 +30,7 @@ export interface TranscriptionContext {
   engine: Engine;
   task: TranscriptionTask;
   eosTokenIds: readonly number[];
-  decode: (ids: readonly number[]) => string;
+  tokenizer: Decoding;
   onPiece: (piece: PieceData) => void;
   signal?: AbortSignal;
 }
@@ -64,7 +64,7 @@ export async function transcribe(samples: Float32Array, context: TranscriptionCo
 async function transcribeWindow(
   speech: Speech,
   samples: Float32Array,
-  { engine, task, eosTokenIds, decode, signal }: TranscriptionContext,
+  { engine, task, eosTokenIds, tokenizer, signal }: TranscriptionContext,
   result: Transcription,
   emit: (piece: PieceData) => void,
 ): Promise<void> {
@@ -77,7 +77,7 @@ async function transcribeWindow(
   speech.encode(samples, Math.floor(task.min_seconds * task.sample_rate));
   result.encodeSeconds += (performance.now() - started) / 1000;
 
-  const stream = new TextStream(decode);
+  const stream = new TextStream(tokenizer);
   let since: number[] = [];
   const push = (text: string): void => {
     if (!text) return;

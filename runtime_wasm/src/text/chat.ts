@@ -31,7 +31,7 @@ export class ChatTemplate {
   render(messages: readonly ChatMessage[], { specialTokens, controlTokens, tools }: RenderOptions): string {
     if (!Array.isArray(messages) || messages.length === 0)
       throw new EdgecError("invalid-argument", "the chat has no messages");
-    const pattern = matcher(controlTokens);
+    const guard = new Guard([...controlTokens]);
     const guardedMessages = messages.map((message) => {
       if (typeof message !== "object" || message === null || typeof message.role !== "string") {
         throw new EdgecError("invalid-argument", "a chat message has no `role`", {
@@ -39,7 +39,7 @@ export class ChatTemplate {
         });
       }
       return Object.fromEntries(
-        Object.entries(message).map(([name, value]) => [name, name === "role" ? value : guarded(value, pattern)]),
+        Object.entries(message).map(([name, value]) => [name, name === "role" ? value : guard.value(value)]),
       );
     });
     try {
@@ -58,16 +58,36 @@ export class ChatTemplate {
   }
 }
 
-function guarded(value: unknown, pattern: RegExp): unknown {
-  if (typeof value === "string") {
-    return value.replaceAll(GUARD, "").replace(pattern, (token) => {
+/** Puts `GUARD` into control tokens, and after what may become one when a template appends another text to it. */
+class Guard {
+  private readonly pattern: RegExp;
+  private readonly beginnings = new Set<string>();
+  private readonly longest: number;
+
+  constructor(controlTokens: readonly string[]) {
+    this.pattern = matcher(controlTokens);
+    for (const token of controlTokens)
+      for (let length = 1; length < token.length; length++) this.beginnings.add(token.slice(0, length));
+    this.longest = Math.max(0, ...controlTokens.map((token) => token.length - 1));
+  }
+
+  value(value: unknown): unknown {
+    if (typeof value === "string") return this.text(value.replaceAll(GUARD, ""));
+    if (Array.isArray(value)) return value.map((item) => this.value(item));
+    if (typeof value === "object" && value !== null) {
+      return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, this.value(item)]));
+    }
+    return value;
+  }
+
+  private text(value: string): string {
+    const text = value.replace(this.pattern, (token) => {
       const first = String.fromCodePoint(token.codePointAt(0)!);
       return first + GUARD + token.slice(first.length);
     });
+    for (let length = 1; length <= Math.min(this.longest, text.length); length++) {
+      if (this.beginnings.has(text.slice(-length))) return text + GUARD;
+    }
+    return text;
   }
-  if (Array.isArray(value)) return value.map((item) => guarded(item, pattern));
-  if (typeof value === "object" && value !== null) {
-    return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, guarded(item, pattern)]));
-  }
-  return value;
 }

@@ -1,19 +1,24 @@
 /** Ids to text as they come, and stop strings. Twin of `edgec/run/tokenizer.py`. */
 
 const CONTEXT_IDS = 5; // ids before a piece that it is decoded with
-const MOST_PENDING = 8; // ids; no character needs as many
+
+export interface Decoding {
+  decode(ids: readonly number[]): string;
+  /** Whether the text of ids that end with `id` may change when more come. */
+  mayChange(id: number): boolean;
+}
 
 /**
- * An unfinished character is held back until it is complete. The pieces together are `decode` of all ids. Only the last few ids
- * are decoded again each time: enough that a decoder which drops a space at the very start does not drop one between pieces, and
- * from where a character begins, because decoders spoil runs of bytes that start inside one.
+ * What may still change is held back: an unfinished character, and a run of byte tokens, which decoders spoil as a whole when it is
+ * no UTF-8. The pieces together are `decode` of all ids. Only the last few ids are decoded again each time: enough that a decoder
+ * which drops a space at the very start does not drop one between pieces, and from where a character begins.
  */
 export class TextStream {
   private ids: number[] = [];
-  private boundaries = [0]; // counts of ids whose text ends with a whole character
-  private text = "";
+  private boundaries = [0]; // counts of ids whose text is certain
+  private shown = 0; // of the text of `ids`
 
-  constructor(private readonly decode: (ids: readonly number[]) => string) {}
+  constructor(private readonly tokenizer: Decoding) {}
 
   /** The text that is certain now, possibly empty. */
   push(id: number): string {
@@ -27,17 +32,23 @@ export class TextStream {
   }
 
   private take(final: boolean): string {
-    const text = this.decode(this.ids);
-    const pending = this.ids.length - this.boundaries[this.boundaries.length - 1];
-    const unfinished = text.endsWith("\ufffd") && pending < MOST_PENDING;
-    if ((unfinished && !final) || text.length <= this.text.length) return "";
-    const piece = text.slice(this.text.length);
+    const last = this.ids.at(-1);
+    if (last === undefined || (!final && this.tokenizer.mayChange(last))) return "";
+    const text = this.tokenizer.decode(this.ids);
+    const certain = text.length - (text.endsWith("\ufffd") && !final ? 1 : 0); // an unfinished character is one U+FFFD
+    const piece = text.slice(this.shown, certain);
+    this.shown = Math.max(this.shown, certain);
+    if (certain < text.length) return piece;
     this.boundaries.push(this.ids.length);
     const limit = Math.max(0, this.ids.length - CONTEXT_IDS);
     const start = Math.max(...this.boundaries.filter((boundary) => boundary <= limit));
-    this.boundaries = this.boundaries.filter((boundary) => boundary >= start).map((boundary) => boundary - start);
-    this.ids = this.ids.slice(start);
-    this.text = this.decode(this.ids);
+    const shown = this.tokenizer.decode(this.ids.slice(start)).length;
+    if (shown > 0) {
+      // else the next text would be taken for the first one
+      this.boundaries = this.boundaries.filter((boundary) => boundary >= start).map((boundary) => boundary - start);
+      this.ids = this.ids.slice(start);
+      this.shown = shown;
+    }
     return piece;
   }
 }

@@ -2,6 +2,8 @@
 
 import { Tokenizer as Library } from "@huggingface/tokenizers";
 import { EdgecError } from "../errors.js";
+import { isByte, repair, SPACE } from "./repairs.js";
+import { Unigram, type UnigramConfig } from "./unigram.js";
 
 /** Put into special tokens that come from a message; a noncharacter, never in real text. */
 export const GUARD = "\ufdd0";
@@ -13,7 +15,31 @@ interface AddedToken {
   normalized: boolean;
   lstrip: boolean;
   rstrip: boolean;
+  single_word: boolean;
 }
+
+type Merge = string | [string, string];
+
+interface Definition {
+  added_tokens?: AddedToken[];
+  decoder?: Decoder;
+  model: {
+    type: string;
+    vocab: Record<string, number> | [string, number][];
+    unk_id?: number | null;
+    unk_token?: string | null;
+    merges?: Merge[];
+    ignore_merges?: boolean;
+  };
+}
+
+interface Decoder {
+  type: string;
+  decoders?: Decoder[];
+}
+
+/** Words to vocabulary strings. */
+type Model = (words: string[]) => string[];
 
 export class Tokenizer {
   private readonly library: Library;
@@ -23,17 +49,20 @@ export class Tokenizer {
   private readonly special: RegExp;
   private readonly plain: Splitters;
   private readonly all: Splitters;
+  private readonly model: Model;
+  /** Makes no control token out of text. */
+  private readonly plainModel: Model;
+  private readonly joinsBytes: boolean;
 
   constructor(json: Uint8Array) {
     try {
-      const parsed = JSON.parse(new TextDecoder().decode(json)) as { added_tokens?: AddedToken[] };
-      this.library = new Library(
-        { added_tokens: [], post_processor: null, decoder: null, normalizer: null, pre_tokenizer: null, ...parsed },
-        {
-          clean_up_tokenization_spaces: false,
-        },
-      );
-      repairByteFallback(this.library.decoder);
+      const parsed = JSON.parse(new TextDecoder().decode(json)) as Definition;
+      this.library = library(parsed);
+      this.model = modelOf(parsed, this.library);
+      const plain = plainDefinition(parsed);
+      this.plainModel = plain ? modelOf(plain, plain.model.type === "Unigram" ? this.library : library(plain)) : this.model;
+      this.joinsBytes = has(parsed.decoder, "ByteFallback");
+      for (const part of [this.library.normalizer, this.library.pre_tokenizer, this.library.decoder]) repair(part);
     } catch (cause) {
       throw new EdgecError("tokenizer", `\`tokenizer.json\` cannot be used: ${(cause as Error).message}`, {
         cause,
@@ -62,12 +91,12 @@ export class Tokenizer {
 
   /** A raw prompt: special tokens in the text count, and the tokenizer adds its own start and end. */
   encode(text: string): number[] {
-    return this.postProcess(this.pieces(text, this.all));
+    return this.postProcess(this.pieces(text, this.all, this.model, 0));
   }
 
   /** Text is text: nothing in it becomes a special token. */
   encodePlain(text: string, { addSpecialTokens = false } = {}): number[] {
-    const pieces = this.pieces(text, this.plain);
+    const pieces = this.plainPieces(text, 0);
     return addSpecialTokens ? this.postProcess(pieces) : pieces.map((piece) => this.id(piece));
   }
 
@@ -75,17 +104,34 @@ export class Tokenizer {
   encodeRendered(text: string): number[] {
     const ids: number[] = [];
     let end = 0;
+    let before: AddedToken | undefined;
     for (const match of text.matchAll(this.special)) {
-      ids.push(...this.encodePart(text.slice(end, match.index)), this.controlTokens.get(match[0])!);
+      const token = this.added.get(match[0])!;
+      append(ids, this.encodePart(text.slice(end, match.index), before, token));
+      ids.push(token.id);
       end = match.index + match[0].length;
+      before = token;
     }
-    ids.push(...this.encodePart(text.slice(end)));
+    append(ids, this.encodePart(text.slice(end), before));
     return ids;
   }
 
-  private encodePart(text: string): number[] {
-    const part = text.replaceAll(GUARD, "");
-    return part ? this.encodePlain(part) : [];
+  /** The text between two control tokens, which may take the spaces beside them. */
+  private encodePart(text: string, before?: AddedToken, after?: AddedToken): number[] {
+    let part = text.replaceAll(GUARD, "");
+    if (before?.rstrip) part = part.replace(LEFT, "");
+    if (after?.lstrip) part = part.replace(RIGHT, "");
+    return this.plainPieces(part, before ? 1 : 0).map((piece) => this.id(piece));
+  }
+
+  /** Unknown text may read like a control token, too. */
+  private plainPieces(text: string, first: number): string[] {
+    const unknown = this.library.model!.unk_token;
+    return this.pieces(text, this.plain, this.plainModel, first).map((piece) => {
+      if (!this.controlTokens.has(piece)) return piece;
+      if (unknown === undefined) throw noToken();
+      return unknown;
+    });
   }
 
   private postProcess(pieces: string[]): number[] {
@@ -97,18 +143,16 @@ export class Tokenizer {
   private id(piece: string): number {
     const model = this.library.model!;
     const id = this.added.get(piece)?.id ?? model.tokens_to_ids.get(piece) ?? model.unk_token_id;
-    if (id === undefined)
-      throw new EdgecError("tokenizer", "the tokenizer has no token for a part of the text", {
-        file: "tokenizer.json",
-      });
+    if (id === undefined) throw noToken();
     return id;
   }
 
   /** Vocabulary strings: added tokens cut out, the rest normalized, split and encoded. */
-  private pieces(text: string, { early, late }: Splitters): string[] {
-    const { normalizer, pre_tokenizer, model } = this.library;
+  private pieces(text: string, { early, late }: Splitters, model: Model, first: number): string[] {
+    const { normalizer, pre_tokenizer } = this.library;
     const result: string[] = [];
-    early.split(text).forEach((section, index) => {
+    const wellFormed = text.replace(/\p{Surrogate}/gu, "\ufffd");
+    early.split(wellFormed).forEach((section, index) => {
       if (section.token) {
         result.push(section.token.content);
         return;
@@ -117,7 +161,7 @@ export class Tokenizer {
       for (const part of late.split(normalized)) {
         if (part.token) result.push(part.token.content);
         else if (part.text)
-          append(result, model!(pre_tokenizer ? pre_tokenizer(part.text, { section_index: index }) : [part.text]));
+          append(result, model(pre_tokenizer ? pre_tokenizer(part.text, { section_index: first + index }) : [part.text]));
       }
     });
     return result;
@@ -136,47 +180,62 @@ export class Tokenizer {
   token(id: number): string | undefined {
     return this.library.id_to_token(id);
   }
-}
 
-interface LibraryDecoder {
-  config: { type: string };
-  decoders?: LibraryDecoder[];
-  decode_chain(tokens: string[]): string[];
-}
-
-/** The library's own drops a byte order mark and counts broken characters otherwise than the Rust tokenizers do. */
-function repairByteFallback(decoder: unknown): void {
-  const { config, decoders } = (decoder ?? { config: {} }) as LibraryDecoder;
-  if (config.type === "ByteFallback") (decoder as LibraryDecoder).decode_chain = byteFallback;
-  for (const part of decoders ?? []) repairByteFallback(part);
-}
-
-/** Runs of tokens such as `<0xE2>` become their text, or U+FFFD for each byte of a run that is no UTF-8. */
-function byteFallback(tokens: string[]): string[] {
-  const result: string[] = [];
-  let bytes: number[] = [];
-  const flush = (): void => {
-    if (bytes.length === 0) return;
-    try {
-      result.push(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(Uint8Array.from(bytes)));
-    } catch {
-      for (const _ of bytes) result.push("\ufffd");
-    }
-    bytes = [];
-  };
-  for (const token of tokens) {
-    if (/^<0x[0-9A-Fa-f]{2}>$/.test(token)) {
-      bytes.push(Number.parseInt(token.slice(3, 5), 16));
-    } else {
-      flush();
-      result.push(token);
-    }
+  /** Whether the text of ids that end with `id` may change when more come: a byte may spoil those before it. */
+  mayChange(id: number): boolean {
+    return this.joinsBytes && isByte(this.token(id) ?? "");
   }
-  flush();
-  return result;
 }
 
-function append(target: string[], source: string[]): void {
+function noToken(): EdgecError {
+  return new EdgecError("tokenizer", "the tokenizer has no token for a part of the text", { file: "tokenizer.json" });
+}
+
+function library(definition: Definition): Library {
+  const absent = { added_tokens: [], post_processor: null, decoder: null, normalizer: null, pre_tokenizer: null };
+  return new Library({ ...absent, ...definition }, { clean_up_tokenization_spaces: false });
+}
+
+function modelOf(definition: Definition, { model }: Library): Model {
+  if (definition.model.type !== "Unigram") return (words) => model!(words);
+  const unigram = new Unigram(definition.model as UnigramConfig);
+  return (words) => words.flatMap((word) => unigram.encode(word));
+}
+
+/** See `plain_model` of `edgec/run/tokenizer.py`. */
+function plainDefinition(definition: Definition): Definition | null {
+  const { model, added_tokens: added = [] } = definition;
+  const list = Array.isArray(model.vocab) ? model.vocab : null;
+  const unknown = list ? list[model.unk_id ?? -1]?.[0] : model.unk_token;
+  const pieces = list && new Set(list.map(([text]) => text));
+  const known = (text: string): boolean => (pieces ? pieces.has(text) : Object.hasOwn(model.vocab, text));
+  const special = added.filter((token) => token.special).map((token) => token.content);
+  const names = new Set(special.filter((text) => text !== unknown && known(text)));
+  if (names.size === 0) return null;
+  const renamed = (text: string): string => (names.has(text) ? GUARD + text : text);
+  const entries = (list ?? Object.entries(model.vocab)).map(([text, value]): [string, number] => [renamed(text), value]);
+  const changed = { ...model, vocab: list ? entries : Object.fromEntries(entries) };
+  if (model.type === "BPE") {
+    changed.merges = model.merges!.filter((merge) => {
+      const [first, second] = typeof merge === "string" ? splitOnce(merge) : merge;
+      return !names.has(first) && !names.has(second) && !names.has(first + second);
+    });
+    if (changed.merges.length === model.merges!.length && !model.ignore_merges) return null;
+  }
+  return { ...definition, model: changed, added_tokens: added.filter((token) => !names.has(token.content)) };
+}
+
+function splitOnce(merge: string): [string, string] {
+  const at = merge.indexOf(" ");
+  return [merge.slice(0, at), merge.slice(at + 1)];
+}
+
+/** Whether a decoder, or one in its sequence, is of a type. */
+function has(decoder: Decoder | null | undefined, type: string): boolean {
+  return decoder?.type === type || (decoder?.decoders ?? []).some((inner) => has(inner, type));
+}
+
+function append<T>(target: T[], source: T[]): void {
   for (const item of source) target.push(item);
 }
 
@@ -198,6 +257,11 @@ export function matcher(texts: Iterable<string>): RegExp {
   return new RegExp(longestFirst.map((text) => text.replace(/[.*+?^${}()|[\]\\/-]/g, "\\$&")).join("|") || "(?!)", "g");
 }
 
+const LEFT = new RegExp(`^[${SPACE}]+`);
+const RIGHT = new RegExp(`[${SPACE}]+$`);
+const WORD_BEFORE = /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]$/u;
+const WORD_AFTER = /^[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]/u;
+
 class Splitter {
   private readonly pattern: RegExp;
 
@@ -210,12 +274,14 @@ class Splitter {
     let end = 0;
     let trimStart = false;
     const plain = (part: string, token?: AddedToken): void => {
-      let kept = trimStart ? part.trimStart() : part;
-      if (token?.lstrip) kept = kept.trimEnd();
+      let kept = trimStart ? part.replace(LEFT, "") : part;
+      if (token?.lstrip) kept = kept.replace(RIGHT, "");
       if (kept) sections.push({ text: kept });
     };
     for (const match of text.matchAll(this.pattern)) {
       const token = this.tokens.get(match[0])!;
+      const after = text.slice(match.index + match[0].length);
+      if (token.single_word && (WORD_BEFORE.test(text.slice(0, match.index)) || WORD_AFTER.test(after))) continue;
       plain(text.slice(end, match.index), token);
       sections.push({ text: match[0], token });
       end = match.index + match[0].length;

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edgec.compress import generated_samples, read_samples
 from edgec.compress.calibration.generate import generated_windows
@@ -14,7 +15,7 @@ from edgec.eval import ReferenceDecoder
 from edgec.frontend import load
 from edgec.ir.model import ModelIR
 from edgec.passes import simplify
-from tests.compress.graphs import convolution_model, tied_text_model
+from tests.compress.graphs import UINT8, convolution_model, picture_model, tied_text_model
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +108,33 @@ def test_files_that_are_not_there_and_models_without_a_tokenizer(tmp_path: Path)
     (tmp_path / "t.txt").write_text("text")
     with pytest.raises(UsageError, match="no tokenizer"):
         read_samples(tied_text_model(), tmp_path / "t.txt")
+
+
+def test_folders_of_pictures(tmp_path: Path) -> None:
+    """Each as the model's task says, evenly spread where there are too many."""
+    for number in range(130):
+        Image.new("RGB", (3, 2), (number, 0, 255)).save(tmp_path / f"{number:03}.png")
+    (tmp_path / "index.csv").write_text("no picture")
+    samples = read_samples(picture_model(), tmp_path)
+    assert [set(sample) for sample in samples] == [{"image"}] * 64
+    reds = [number * 130 // 64 for number in range(64)]
+    for sample, red in zip(samples, reds, strict=True):
+        wanted = ((np.array([red, 0, 255], np.float64) - 127) / 128).astype(np.float32)
+        assert sample["image"].dtype == np.float32
+        np.testing.assert_array_equal(sample["image"], np.broadcast_to(wanted[None, :, None, None], (1, 3, 4, 6)))
+    (raw, *_) = read_samples(picture_model(dtype=UINT8), tmp_path)
+    assert raw["image"].dtype == np.uint8
+    assert raw["image"][0, :, 0, 0].tolist() == [0, 0, 255]
+
+
+def test_folders_that_are_no_calibration_data(llama: ModelIR, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no pictures"):
+        read_samples(picture_model(), tmp_path)
+    Image.new("RGB", (3, 2)).save(tmp_path / "a.png")
+    with pytest.raises(UsageError, match="does not say how a picture becomes its input"):
+        read_samples(llama, tmp_path)
+    with pytest.raises(UsageError, match=r"a.png` is float32 \[1, 3, 4, 6\], expected float32 \[any, 4, 4, 6\]"):
+        read_samples(picture_model(channels=4), tmp_path)
+    (tmp_path / "b.jpg").write_bytes(b"nonsense")
+    with pytest.raises(UsageError, match=r"b.jpg` cannot be read"):
+        read_samples(picture_model(), tmp_path)

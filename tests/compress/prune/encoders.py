@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx.helper as oh
 
 from edgec.ir.model import ModelIR
 from edgec.passes import simplify
 from tests.compress.graphs import FLOAT, INT64, model_ir
 
+BOOL = onnx.TensorProto.BOOL
 HIDDEN, HEADS, FEATURES, LAYERS, TOKENS = 64, 4, 96, 3, 50
 
 
-def encoder(seed: int = 5) -> ModelIR:
-    """Word table, then per layer attention and MLP, each followed by its sum and its norm."""
+def encoder(seed: int = 5, *, masked: bool = False) -> ModelIR:
+    """Word table, then per layer attention and MLP, each followed by its sum and its norm; `masked` adds an input."""
     rng = np.random.default_rng(seed)
     weights: dict[str, np.ndarray] = {}
     nodes = []
@@ -40,7 +42,8 @@ def encoder(seed: int = 5) -> ModelIR:
         joined = linear(stream, f"{name}.qkv", HIDDEN, 3 * HIDDEN)
         parts = [f"{name}.{part}" for part in "qkv"]
         nodes.append(oh.make_node("Split", [joined, "sizes"], parts, axis=-1))
-        nodes.append(oh.make_node("Attention", parts, [f"{name}.attended"], q_num_heads=HEADS, kv_num_heads=HEADS))
+        operands = [*parts, "mask"] if masked else parts
+        nodes.append(oh.make_node("Attention", operands, [f"{name}.attended"], q_num_heads=HEADS, kv_num_heads=HEADS))
         update = linear(f"{name}.attended", f"{name}.out", HIDDEN, HIDDEN)
         nodes.append(oh.make_node("Add", [stream, update], [f"{name}.sum"]))
         stream = norm(f"{name}.sum", f"{name}.attention_norm")
@@ -49,6 +52,13 @@ def encoder(seed: int = 5) -> ModelIR:
         nodes.append(oh.make_node("Add", [stream, update], [f"{name}.mlp_sum"]))
         stream = norm(f"{name}.mlp_sum", "last" if layer == LAYERS - 1 else f"{name}.mlp_norm")
     inputs = [oh.make_tensor_value_info("input_ids", INT64, ["batch", "sequence"])]
+    if masked:
+        inputs.append(oh.make_tensor_value_info("attention_mask", INT64, ["batch", "sequence"]))
+        weights["mask_axes"] = np.array([1, 2], np.int64)
+        nodes[:0] = [
+            oh.make_node("Cast", ["attention_mask"], ["mask_bits"], to=BOOL),
+            oh.make_node("Unsqueeze", ["mask_bits", "mask_axes"], ["mask"]),
+        ]
     outputs = [oh.make_tensor_value_info(stream, FLOAT, ["batch", "sequence", HIDDEN])]
     return simplify(model_ir(nodes, inputs, outputs, weights))
 

@@ -72,6 +72,30 @@ def test_no_group_is_worse_than_min_max(name: str, bits: int) -> None:
     assert (error <= plain * 1.05).all()
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("name", ["gaussian", "laplacian", "outliers", "positive"])
+def test_compact_scales_and_zero_points(name: str, bits: int) -> None:
+    """They have the bits that a bundle stores, and cost little."""
+    weights = distributions()[name]
+    weights /= np.abs(weights).max()
+    rows = np.ascontiguousarray(weights.T)
+    compact = RoundToNearest(bits, None, compact=True).quantize(rows)
+    scales = compact.scales.view(np.uint16)
+    assert not (scales & ~np.uint16(0x3FC0)).any()
+    assert bits > 3 or not (compact.zeros & 15).any()
+    error = float(np.square(values(compact, bits) - weights).sum())
+    assert error <= 1.25 * squared_error(weights, bits)
+
+
+def test_compact_scales_out_of_range_stay_as_they_are() -> None:
+    for factor in (np.float32(1e-6), np.float32(100)):
+        weights = distributions()["gaussian"] * factor / np.float32(0.02)
+        rows = np.ascontiguousarray(weights.T)
+        compact = RoundToNearest(4, None, compact=True).quantize(rows)
+        error = float(np.square(values(compact, 4) - weights).sum())
+        assert error <= 1.6 * squared_error(weights, 4)
+
+
 @pytest.mark.parametrize("name", ["gaussian", "laplacian", "outliers"])
 def test_search_beats_min_max_clearly_at_4_bits(name: str) -> None:
     weights = distributions()[name]

@@ -1,6 +1,7 @@
 """The lists beside this file, one case per line.
 
-passing.txt     CASE, or CASE with the inputs that are fixed while compiling; it only grows
+passing.txt     CASE, or CASE with the inputs that are fixed while compiling, or with `<=32` where a bound of
+                dimensions that follow from values is stated; it only grows
 tolerances.txt  CASE ATOL REASON, where the expected values themselves are less exact than the case's tolerance
 """
 

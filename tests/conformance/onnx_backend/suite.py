@@ -11,10 +11,10 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from onnx.backend.test.case.test_case import TestCase
 
 from edgec import bundle, frontend, profiles
 from edgec.compress import compress
-from edgec.errors import EdgecError, UnsupportedError
+from edgec.errors import EdgecError, UnsupportedError, UsageError
 from edgec.lower.wasm import lower
 from edgec.passes import fix_inputs, simplify
 from edgec.pipeline import supported_operators
@@ -33,15 +33,21 @@ from edgec.plan import make_plan
 from edgec.run import load
 from tests.conformance.onnx_backend import lists
 
+Fixed = dict[str, Any]
+Bounds = dict[str, int]
+T = TypeVar("T")
+
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")  # "real" models would be downloaded
 PROFILE = "node-server"
+BOUND = 32  # of a dimension that is computed from values, where neither the model nor the operator gives one
+STATED = f"<={BOUND}"
 
 
 @dataclass(frozen=True)
 class Outcome:
     name: str
     status: str  # PASS, REFUSED, WRONG or CRASH
-    reason: str = ""
+    reason: str = ""  # of a PASS: the inputs that were fixed, and STATED where bounds were stated
 
 
 def cases() -> dict[str, TestCase]:
@@ -53,63 +59,81 @@ def cases() -> dict[str, TestCase]:
 
 
 def classify(case: TestCase) -> Outcome:
-    """With inputs fixed while compiling where the refusal asks for it; `reason` of a PASS says which."""
-    fixed: dict[str, Any] = {}
+    """With bounds stated, and else with inputs fixed while compiling, where the refusal asks for that."""
+    fixed: Fixed = {}
+    bounds: Bounds = {}
     try:
-        try:
-            problem = _run(case, fixed)
-        except UnsupportedError as error:
-            if not error.inputs:
-                raise
-            fixed = _first_values(case, error.inputs)
-            problem = _run(case, fixed)
+        problem = as_asked(lambda *asked: _run(case, *asked), case, fixed, bounds)
     except EdgecError as error:
         return Outcome(case.name, "REFUSED", " ".join(str(error).split()))
     except Exception as error:  # noqa: BLE001  # whatever it is, it is no answer for a user
         return Outcome(case.name, "CRASH", " ".join(f"{type(error).__name__}: {error}".split())[:500])
-    return Outcome(case.name, "WRONG", problem) if problem else Outcome(case.name, "PASS", " ".join(fixed))
+    if problem:
+        return Outcome(case.name, "WRONG", problem)
+    return Outcome(case.name, "PASS", " ".join([*fixed, *([STATED] if bounds else [])]))
 
 
-def _first_values(case: TestCase, names: Sequence[str]) -> dict[str, Any]:
-    model = _model(case)
-    inputs, _ = next(_data_sets(case, model))
-    values = {value.name: array for value, array in zip(model.graph.input, inputs, strict=False)}
-    return {name: values[name] for name in names}
+def as_asked(attempt: Callable[[Fixed, Bounds], T], case: TestCase, fixed: Fixed, bounds: Bounds) -> T:
+    """`attempt(fixed, bounds)` with what refusals ask for, which is added to the two."""
+    try:
+        return attempt({}, {})
+    except UsageError as error:
+        bounds.update(dict.fromkeys(error.dims, BOUND))
+        if not bounds:
+            raise
+    except UnsupportedError as error:
+        fixed.update(_first_values(case, error.inputs))
+        if not fixed:
+            raise
+    try:
+        return attempt(fixed, bounds)
+    except UnsupportedError as error:
+        if fixed or not error.inputs:
+            raise
+        bounds.clear()
+        fixed.update(_first_values(case, error.inputs))
+    return attempt(fixed, bounds)
 
 
-def _run(case: TestCase, fixed: Mapping[str, Any]) -> str | None:
+def _first_values(case: TestCase, names: Sequence[str]) -> Fixed:
+    inputs, _ = next(data_sets(case))
+    return {name: inputs[name] for name in names}
+
+
+def _run(case: TestCase, fixed: Fixed, bounds: Bounds) -> str | None:
     """What is wrong with the result, or None."""
     with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "model.onnx"
-        model = _model(case)
-        path.write_bytes(model.SerializeToString())
-        output = Path(directory) / "model.edgec"
-        compile_small(path, output, fixed)
+        compiled = compile_case(case, Path(directory) / "model.edgec", fixed, bounds)
         try:
-            return _check(case, model, output)
+            return _check(case, compiled)
         except EdgecError as error:
             return f"fails while running: {' '.join(str(error).split())}"
 
 
-def _check(case: TestCase, model: onnx.ModelProto, bundle_folder: Path) -> str | None:
-    with load(bundle_folder, variant="simd128", threads=1) as compiled:
-        names = [value.name for value in model.graph.input]
+def _check(case: TestCase, written: bundle.Bundle) -> str | None:
+    with load(written, variant="simd128", threads=1) as compiled:
         wanted = {slot.name for slot in compiled.manifest.inputs}
-        for inputs, expected in _data_sets(case, model):
-            feed = {name: array for name, array in zip(names, inputs, strict=False) if name in wanted}
-            got = compiled.run(feed)
-            for value, array in zip(model.graph.output, expected, strict=True):
+        for inputs, expected in data_sets(case):
+            got = compiled.run({name: array for name, array in inputs.items() if name in wanted})
+            for name, array in expected.items():
                 atol = lists.loosened().get(case.name, case.atol)
-                problem = difference(np.asarray(array), got[value.name], case.rtol, atol)
+                problem = difference(np.asarray(array), got[name], case.rtol, atol)
                 if problem:
-                    return f"output `{value.name}` {problem}"
+                    return f"output `{name}` {problem}"
     return None
 
 
-def compile_small(source: Path, output: Path, fixed: Mapping[str, Any]) -> bundle.Bundle:
+def compile_case(case: TestCase, output: Path, fixed: Fixed, bounds: Bounds) -> bundle.Bundle:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "model.onnx"
+        path.write_bytes(_model(case).SerializeToString())
+        return compile_small(path, output, fixed, bounds)
+
+
+def compile_small(source: Path, output: Path, fixed: Fixed, bounds: Bounds | None = None) -> bundle.Bundle:
     """A bundle of float32 weights with the plain module alone, without a report."""
     model = simplify(fix_inputs(frontend.load(source, supported_ops=supported_operators()), fixed))
-    plan = make_plan(model, profiles.load(PROFILE), precision="float32")
+    plan = make_plan(model, profiles.load(PROFILE), precision="float32", max_dims=bounds)
     plan = dataclasses.replace(plan, variants=("simd128",), max_threads=1)
     compressed = compress(model, plan)
     lowered = lower(compressed)
@@ -142,14 +166,26 @@ def _model(case: TestCase) -> onnx.ModelProto:
     return onnx.load(Path(case.model_dir) / "model.onnx")
 
 
-def _data_sets(case: TestCase, model: onnx.ModelProto) -> Iterator[tuple[list[Any], list[Any]]]:
+def operator_of(case: TestCase) -> str:
+    """The operator that the case is about: the only one, or the one that its name starts with."""
+    names = {node.op_type for node in _model(case).graph.node}
+    words = case.name.removeprefix("test_").lower().replace("_", "")
+    fitting = [name for name in names if words.startswith(name.lower())]
+    return max(fitting or names, key=lambda name: (len(name), name))
+
+
+def data_sets(case: TestCase) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Inputs and expected outputs by name."""
+    model = _model(case)
+    names, outputs = [v.name for v in model.graph.input], [v.name for v in model.graph.output]
     if case.data_sets is not None:
-        for inputs, outputs in case.data_sets:
-            yield [_array(value) for value in inputs], [_array(value) for value in outputs]
-        return
-    assert case.model_dir is not None
-    for folder in sorted(Path(case.model_dir).glob("test_data_set_*")):
-        yield _read_all(folder, "input", len(model.graph.input)), _read_all(folder, "output", len(model.graph.output))
+        sets = [([_array(v) for v in given], [_array(v) for v in wanted]) for given, wanted in case.data_sets]
+    else:
+        assert case.model_dir is not None
+        folders = sorted(Path(case.model_dir).glob("test_data_set_*"))
+        sets = [(_read_all(f, "input", len(names)), _read_all(f, "output", len(outputs))) for f in folders]
+    for given, wanted in sets:
+        yield dict(zip(names, given, strict=False)), dict(zip(outputs, wanted, strict=True))
 
 
 def _array(value: Any) -> Any:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tests.conformance.onnx_backend import lists, pool
-from tests.conformance.onnx_backend.suite import Outcome, cases
+from tests.conformance.onnx_backend.suite import STATED, Outcome, cases
 
 
 def main() -> int:
@@ -32,8 +32,9 @@ def main() -> int:
 
 def _show(outcomes: Sequence[Outcome]) -> None:
     counts = Counter(outcome.status for outcome in outcomes)
-    fixed = sum(1 for outcome in outcomes if outcome.status == "PASS" and outcome.reason)
-    print(f"{dict(counts)} of {len(outcomes)}; {fixed} of those that pass have fixed inputs")
+    passed = [outcome.reason for outcome in outcomes if outcome.status == "PASS"]
+    stated, fixed = passed.count(STATED), sum(1 for reason in passed if reason not in ("", STATED))
+    print(f"{dict(counts)} of {len(outcomes)}; of those that pass {stated} have stated bounds and {fixed} fixed inputs")
     reasons = Counter(_kind(outcome.reason) for outcome in outcomes if outcome.status == "REFUSED")
     for reason, count in reasons.most_common():
         print(f"{count:5} {reason}")

@@ -18,7 +18,8 @@ from tests.lower.graph.harness import compressed, make_model
 
 
 def _unknown_operator() -> ModelIR:
-    return make_model([oh.make_node("NonZero", ["x"], ["y"])], {"x": ("f", [3, 3])}, {"y": "i"})
+    nodes = [oh.make_node("Multinomial", ["x"], ["y"], sample_size=2)]
+    return make_model(nodes, {"x": ("f", [3, 3])}, {"y": "i4"})
 
 
 def _random() -> ModelIR:
@@ -33,15 +34,9 @@ def _contradiction() -> ModelIR:
     return make_model(nodes, {"x": ("f", [1, 1, 4, 4])}, {"y": "f"}, {"scales": np.array([1, 1, 0.8, 0.8], np.float32)})
 
 
-def _computed_shape() -> ModelIR:
-    nodes = [oh.make_node("Reshape", ["x", "shape"], ["r"]), oh.make_node("Relu", ["r"], ["y"])]
-    return make_model(nodes, {"x": ("f", [4]), "shape": ("i", [2])}, {"y": "f"})
-
-
-def _computed_axes() -> ModelIR:
-    """Once summed over all axes, whatever the input said."""
-    nodes = [oh.make_node("Abs", ["axes"], ["a"]), oh.make_node("ReduceSum", ["x", "a"], ["y"])]
-    return make_model(nodes, {"x": ("f", [3, 4]), "axes": ("i", [1])}, {"y": "f"})
+def _computed_axis() -> ModelIR:
+    nodes = [oh.make_node("Abs", ["axis"], ["a"]), oh.make_node("DFT", ["x", "", "a"], ["y"])]
+    return make_model(nodes, {"x": ("f", [1, 4, 1]), "axis": ("i", [])}, {"y": "f"})
 
 
 def _unknown_condition() -> ModelIR:
@@ -68,11 +63,10 @@ def _large_loop() -> ModelIR:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (_unknown_operator, "no kernels for `NonZero`"),
+        (_unknown_operator, "no kernels for `Multinomial`"),
         (_random, "drops elements at random"),
         (_contradiction, "aligns corners by a scale that makes 3.2 elements"),
-        (_computed_shape, r"`shape` of `Reshape` .* from the values of the input `shape`\n.*--fix-input shape=VALUE"),
-        (_computed_axes, r"`axes` of `ReduceSum` .* from the values of the input `axes`"),
+        (_computed_axis, r"`axis` of `DFT` .* from the values of the input `axis`\n.*--fix-input axis=VALUE"),
         (_unknown_condition, "`cond` of `If` .* from the values of the input `c`"),
         (_large_loop, r"`Loop` \(steps\) has 10000 steps, at most 256 are unrolled"),
     ],
@@ -83,27 +77,27 @@ def test_refusals(make: Callable[[], ModelIR], message: str) -> None:
 
 
 def test_fixing_the_named_inputs_is_enough() -> None:
-    model = _computed_axes()
+    model = _computed_axis()
     with pytest.raises(UnsupportedError) as refused:
         lower_graph(compressed(simplify(model)))
-    assert refused.value.inputs == ("axes",)
-    fixed = fix_inputs(model, {"axes": [-1]})
+    assert refused.value.inputs == ("axis",)
+    fixed = fix_inputs(model, {"axis": 1})
     assert [value.name for value in fixed.model.graph.inputs] == ["x"]
-    assert [value.name for value in model.model.graph.inputs] == ["x", "axes"]
+    assert [value.name for value in model.model.graph.inputs] == ["x", "axis"]
     lower_graph(compressed(simplify(fixed)))
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"axis": [1]}, "has no input `axis`\n.*`x`, `axes`"),
-        ({"axes": [0.5]}, "`axes` is INT64, which does not hold"),
-        ({"axes": [0, 1]}, "`axes` has the shape .*, 2 numbers do not fill it"),
+        ({"axes": [1]}, "has no input `axes`\n.*`x`, `axis`"),
+        ({"axis": [0.5]}, "`axis` is INT64, which does not hold"),
+        ({"axis": [0, 1]}, "`axis` has the shape .*, 2 numbers do not fill it"),
     ],
 )
 def test_inputs_are_fixed_to_what_they_hold(values: dict[str, list[float]], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        fix_inputs(_computed_axes(), values)
+        fix_inputs(_computed_axis(), values)
 
 
 def test_every_supported_operator_has_a_shape_rule() -> None:

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from edgec.errors import MissingDependencyError, RunError, UsageError
+from edgec.pictures import Placement, fit, read_image, to_tensor
 from edgec.run.tasks.classification import classifications
 from edgec.run.tasks.detection import detections
-from edgec.run.tasks.images import Placement, fit, read_image, to_tensor
 
 SPEC = {
     "width": 8,

@@ -1,7 +1,7 @@
-"""What calibration runs the model on: the user's text or arrays, or the model's own text.
+"""What calibration runs the model on: the user's text, pictures or arrays, or the model's own text.
 
-A text is cut into windows of ids; arrays are given by input name, the samples along their first
-axis. All of it is deterministic.
+A text is cut into windows of ids; pictures become inputs as the model's task says; arrays are given by
+input name, the samples along their first axis. All of it is deterministic.
 """
 
 from __future__ import annotations
@@ -21,20 +21,26 @@ from edgec.compress.calibration.generate import generated_windows
 from edgec.errors import UsageError
 from edgec.ir.model import ModelIR
 from edgec.ir.store import Store, key_of
+from edgec.pictures import fit, list_pictures, read_image, to_tensor
 
 TOKENS = 2048  # of text, the user's or the model's own
 WINDOW = 256  # tokens; statistics hardly depend on what lies farther back
-MOST_SAMPLES = 64  # of arrays
+MOST_SAMPLES = 128  # of arrays and pictures
 _ENCODER_WINDOW = 128
 
 Sample = dict[str, npt.NDArray[Any]]
 
 
-def generated_samples(model: ModelIR, *, store: Store | None = None, source_key: str = "") -> list[Sample]:
-    """Text that the decoder `model` writes itself, or that `store` has of it; `source_key` tells it from all others."""
+def generated_samples(
+    model: ModelIR, *, tokens: int = TOKENS, store: Store | None = None, source_key: str = ""
+) -> list[Sample]:
+    """Text that the decoder `model` writes itself; more of it begins with less of it.
+
+    What `store` has of it is taken from there; `source_key` tells the model from all others.
+    """
     assert model.decoder is not None
     window = min(WINDOW, model.decoder.context_length)
-    count, prefix = -(-TOKENS // window), _prefix(model)
+    count, prefix = -(-tokens // window), _prefix(model)
     key = key_of("text", source_key, count, window, prefix)
     kept = store.load(key) if store is not None else None
     if store is not None and kept is not None:
@@ -48,10 +54,13 @@ def generated_samples(model: ModelIR, *, store: Store | None = None, source_key:
 
 
 def read_samples(model: ModelIR, file: Path) -> list[Sample]:
-    """Samples from `file`: an `.npz` of arrays by input name, or a text in UTF-8 for a model with a tokenizer.
+    """Samples from `file`.
 
-    Raises `UsageError`, saying what is wrong with the file.
+    It is an `.npz` of arrays by input name, a text in UTF-8 for a model with a tokenizer, or a folder of pictures
+    for a model whose task has an image. Raises `UsageError`, saying what is wrong with it.
     """
+    if file.is_dir():
+        return picture_samples(model, file)
     if is_archive(file):
         return _arrays(model, file)
     try:
@@ -136,6 +145,27 @@ def _prefix(model: ModelIR) -> list[int]:
     return both[: len(both) - len(alone)] if both[len(both) - len(alone) :] == alone else both[:1]
 
 
+def picture_samples(model: ModelIR, folder: Path) -> list[Sample]:
+    """Pictures of `folder`, evenly spread over all of them where there are more than `MOST_SAMPLES`."""
+    image = (model.task or {}).get("image")
+    inputs = [value for value in model.model.graph.inputs if value.name is not None]
+    if image is None or len(inputs) != 1 or inputs[0].dtype is None:
+        raise UsageError(
+            f"`{model.facts.name}` does not say how a picture becomes its input, so `{folder}` cannot calibrate it",
+            hint="describe it with `--task FILE`, or give an .npz file with an array for each input",
+        )
+    pictures = list_pictures(folder)
+    if len(pictures) > MOST_SAMPLES:
+        pictures = [pictures[number * len(pictures) // MOST_SAMPLES] for number in range(MOST_SAMPLES)]
+    value, dtype, samples = inputs[0], inputs[0].dtype, []
+    for picture in pictures:
+        pixels, _ = fit(read_image(picture), image)
+        array = to_tensor(pixels, image, raw=dtype == onnx_ir.DataType.UINT8).astype(dtype.numpy(), copy=False)
+        _check_array(picture, value, array)
+        samples.append({str(value.name): array})
+    return samples
+
+
 def _arrays(model: ModelIR, file: Path) -> list[Sample]:
     inputs = [value for value in model.model.graph.inputs if value.name is not None]
     try:
@@ -193,4 +223,12 @@ def _list(names: Any) -> str:
     return ", ".join(f"`{name}`" for name in sorted(names)) or "(none)"
 
 
-__all__ = ["Sample", "generated_samples", "is_archive", "read_samples", "text_samples", "whole_samples"]
+__all__ = [
+    "Sample",
+    "generated_samples",
+    "is_archive",
+    "picture_samples",
+    "read_samples",
+    "text_samples",
+    "whole_samples",
+]

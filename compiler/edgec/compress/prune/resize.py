@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
+from edgec.ir.weight_use import mark_grid
 from edgec.passes.base import static_shape
 
 
@@ -25,6 +26,7 @@ def take(value: onnx_ir.Value, axis: int, indices: npt.NDArray[np.int64] | Seque
 
     value.const_value = onnx_ir.LazyTensor(read, tensor.dtype, onnx_ir.Shape(shape), name=value.name)
     value.shape = onnx_ir.Shape(shape)
+    mark_grid(value, None)  # columns of several groups may have come together
 
 
 def initializer_elements(graph: onnx_ir.Graph) -> int:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from edgec.compress.quantize.base import Inputs, InputStatistics, QuantizedRows, Quantizer
 from edgec.compress.quantize.gptq import Gptq
+from edgec.compress.quantize.grid import StoredGrid
 from edgec.compress.quantize.healed import Healed
 from edgec.compress.quantize.hqq import HalfQuadratic
 from edgec.compress.quantize.rtn import ImportanceRoundToNearest, RoundToNearest
 from edgec.compress.quantize.search import Grid
 
 QUANTIZERS: dict[str, type[Quantizer]] = {
-    quantizer.name: quantizer for quantizer in (RoundToNearest, ImportanceRoundToNearest, HalfQuadratic, Gptq)
+    quantizer.name: quantizer
+    for quantizer in (RoundToNearest, ImportanceRoundToNearest, HalfQuadratic, Gptq, StoredGrid)
 }
 
 __all__ = ["QUANTIZERS", "Grid", "Healed", "InputStatistics", "Inputs", "QuantizedRows", "Quantizer"]

@@ -51,13 +51,16 @@ class QuantizedRows:
 
 
 class Quantizer(ABC):
-    """One matrix's quantizer. `bits` is 2 to 8; `inputs` may be None where it needs nothing of them."""
+    """One matrix's quantizer.
+
+    `bits` is 2 to 8; `inputs` may be None where it needs nothing of them; `compact` is that of `Grid`.
+    """
 
     name: ClassVar[str]
     needs: ClassVar[Inputs]  # what calibration has to find out about the matrix's inputs
 
-    def __init__(self, bits: int, inputs: InputStatistics | None) -> None:
-        self.grid = Grid(bits)
+    def __init__(self, bits: int, inputs: InputStatistics | None, *, compact: bool = False) -> None:
+        self.grid = Grid(bits, compact)
         self.inputs = inputs
 
     @abstractmethod

@@ -36,8 +36,8 @@ class Gptq(Quantizer):
     name: ClassVar[str] = "gptq"
     needs: ClassVar[Inputs] = "second moment"
 
-    def __init__(self, bits: int, inputs: InputStatistics | None) -> None:
-        super().__init__(bits, inputs)
+    def __init__(self, bits: int, inputs: InputStatistics | None, *, compact: bool = False) -> None:
+        super().__init__(bits, inputs, compact=compact)
         assert inputs is not None and inputs.second_moment is not None
         self.hessian = damped(inputs.second_moment)
         self._groups = _group_order(np.diagonal(self.hessian))

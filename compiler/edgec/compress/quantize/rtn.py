@@ -7,13 +7,14 @@ the Hessian in "Optimal Brain Surgeon", Hassibi and Stork 1993; llama.cpp's impo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from edgec.compress.quantize.base import Floats, Inputs, QuantizedRows, Quantizer, group_ranges
-from edgec.compress.quantize.search import Grid, search_ranges
+from edgec.compress.quantize.search import Grid, RangeSearch, search_ranges
 from edgec.ir.compressed import GROUP
 
 # Columns that calibration hardly saw still count a little: another text may use them.
@@ -48,6 +49,16 @@ def importance(power: npt.NDArray[np.float64]) -> Floats:
 
 def round_rows(rows: Floats, grid: Grid, weights: Floats | None) -> QuantizedRows:
     """Every group of `rows` `[rows, columns]` by itself; `weights` `[columns]` is the importance of each column."""
+    return quantized_by_groups(rows, grid, search_ranges, weights)
+
+
+def quantized_by_groups(
+    rows: Floats,
+    grid: Grid,
+    ranges: Callable[[Floats, Grid, Floats | None], RangeSearch],
+    weights: Floats | None = None,
+) -> QuantizedRows:
+    """Each group of `rows` rounded to the scale and zero point that `ranges` finds for it."""
     count, columns = rows.shape
     groups = -(-columns // GROUP)
     codes = np.empty((count, columns), np.uint8)
@@ -56,7 +67,7 @@ def round_rows(rows: Floats, grid: Grid, weights: Floats | None) -> QuantizedRow
     for some, part, features in group_ranges(columns):
         values = rows[:, part].reshape(count, -1, features).transpose(2, 0, 1)
         counted = None if weights is None else weights[part].reshape(-1, features).T[:, None, :]
-        search = search_ranges(np.ascontiguousarray(values), grid, counted)
+        search = ranges(np.ascontiguousarray(values), grid, counted)
         found, _ = search.codes(search.scales, search.zeros)
         codes[:, part] = found.transpose(1, 2, 0).reshape(count, -1)
         scales[:, some] = search.scales
@@ -64,4 +75,4 @@ def round_rows(rows: Floats, grid: Grid, weights: Floats | None) -> QuantizedRow
     return QuantizedRows(grid, codes, scales, zeros)
 
 
-__all__ = ["ImportanceRoundToNearest", "RoundToNearest", "importance", "round_rows"]
+__all__ = ["ImportanceRoundToNearest", "RoundToNearest", "importance", "quantized_by_groups", "round_rows"]

@@ -55,15 +55,25 @@ _CANDIDATES_COARSE = {
     2: tuple((levels, cut) for levels in (2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0) for cut in (0.0, 0.25, 0.5, 0.75, 1.0)),
     3: tuple((levels, cut) for levels in (6.0, 6.5, 7.0, 7.5, 8.0, 8.5, 9.0) for cut in (0.0, 0.25, 0.5, 0.75, 1.0)),
 }
+# Compact scales are so far apart that all those near the full range are candidates.
+_COMPACT_STEPS = (-8, -6, -4, -2, -1, 0, 1)
+_COMPACT_CUTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _REFITS = 2
 _LARGEST_SCALE = float(np.finfo(np.float16).max)
+# Codes of float16: compact scales have 4 bits of exponent and 4 of mantissa, and lie between these.
+_COMPACT, _SMALLEST_COMPACT, _LARGEST_COMPACT = 0x0040, 0x0400, 0x3FC0
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What a code of `bits` bits means: `value = scale * (code * 2^(8 - bits) - zero) / 16`."""
+    """What a code of `bits` bits means: `value = scale * (code * 2^(8 - bits) - zero) / 16`.
+
+    If `compact`, scales have 4 bits of exponent and 4 of mantissa, and zero points of codes of 2 and 3 bits are
+    multiples of 16, so that a bundle stores 8 and 4 bits of them (`edgec/ir/narrow.py`).
+    """
 
     bits: int  # 2 to 8
+    compact: bool = False
 
     @property
     def levels(self) -> np.float32:
@@ -82,14 +92,32 @@ class Grid:
 
     def storable_scales(self, steps: npt.NDArray[np.floating[Any]]) -> Floats:
         """The scales, rounded to what float16 holds, of steps from one code to the next."""
-        wanted = np.minimum(steps * self.step_divisor, np.float32(_LARGEST_SCALE))
-        scales: Floats = wanted.astype(np.float16).astype(np.float32)
+        wanted = np.minimum(steps * self.step_divisor, np.float32(_LARGEST_SCALE)).astype(np.float16)
+        if self.compact:
+            codes = wanted.view(np.uint16)
+            rounded = np.minimum(
+                codes + np.uint16(_COMPACT // 2) & np.uint16(-_COMPACT & 0xFFFF), np.uint16(_LARGEST_COMPACT)
+            )
+            # Those outside of the range of 8 bits stay as they are, and are stored whole.
+            wanted = np.where((codes >= _SMALLEST_COMPACT) & (codes <= _LARGEST_COMPACT), rounded, codes).view(
+                np.float16
+            )
+        scales: Floats = wanted.astype(np.float32)
         return scales
+
+    def next_scales(self, scales: Floats, steps: int) -> Floats:
+        """Compact scales so many places further on; those that are not compact stay."""
+        codes = scales.astype(np.float16).view(np.uint16).astype(np.int32)
+        inside = (codes >= _SMALLEST_COMPACT) & (codes <= _LARGEST_COMPACT)
+        moved = np.clip(codes + _COMPACT * steps, _SMALLEST_COMPACT, _LARGEST_COMPACT)
+        found: Floats = np.where(inside, moved, codes).astype(np.uint16).view(np.float16).astype(np.float32)
+        return found
 
     def storable_zeros(self, zero_codes: npt.NDArray[np.floating[Any]]) -> Floats:
         """Zero points as stored for the (fractional) codes that mean zero."""
-        zeros: Floats = np.rint(zero_codes * self.zero_divisor).astype(np.float32)
-        return np.clip(zeros, np.float32(0), np.float32(255), out=zeros)
+        unit = np.float32(16 if self.compact and self.bits <= 3 else 1)
+        zeros: Floats = (np.rint(zero_codes * (self.zero_divisor / unit)) * unit).astype(np.float32)
+        return np.clip(zeros, np.float32(0), np.float32(256) - unit, out=zeros)
 
     def steps(self, scales: npt.NDArray[Any]) -> Floats:
         """The difference of two neighbouring codes' values."""
@@ -131,9 +159,8 @@ class RangeSearch:
         np.clip(self._codes, np.float32(0), self.grid.levels, out=self._codes)
         return self._codes, self._scaled
 
-    def offer_range(self, low: Floats, high: Floats, levels: float, cut: float) -> None:
-        """Offer `high - low` spread over `levels` codes, `cut` of the difference to all codes at the low end."""
-        scales = self.grid.storable_scales((high - low) / np.float32(levels))
+    def offer_range(self, low: Floats, high: Floats, scales: Floats, cut: float) -> None:
+        """Offer storable `scales` for `high - low`, `cut` of the difference to all codes at the low end."""
         steps = np.where(scales > 0, self.grid.steps(scales), np.float32(1))
         # The zero point follows from the scale as stored, which matters where float16 is coarse.
         slack = (high - low) / steps - self.grid.levels
@@ -192,8 +219,14 @@ def search_ranges(weights: Floats, grid: Grid, importance: Floats | None = None)
     low = np.minimum(weights.min(axis=0), np.float32(0))
     high = np.maximum(weights.max(axis=0), np.float32(0))
     search = RangeSearch(weights, grid, importance)
-    for levels, cut in _candidates(grid.bits):
-        search.offer_range(low, high, levels, cut)
+    if grid.compact:
+        nearest = grid.storable_scales((high - low) / grid.levels)
+        for steps in _COMPACT_STEPS:
+            for cut in _COMPACT_CUTS:
+                search.offer_range(low, high, grid.next_scales(nearest, steps), cut)
+    else:
+        for levels, cut in _candidates(grid.bits):
+            search.offer_range(low, high, grid.storable_scales((high - low) / np.float32(levels)), cut)
     for _ in range(_REFITS):
         search.offer_refit()
     return search

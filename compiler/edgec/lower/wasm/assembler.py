@@ -38,6 +38,18 @@ def local_get(index: int) -> bytes:
     return b"\x20" + unsigned_leb(index)
 
 
+def local_set(index: int) -> bytes:
+    return b"\x21" + unsigned_leb(index)
+
+
+def local_tee(index: int) -> bytes:
+    return b"\x22" + unsigned_leb(index)
+
+
+def i32_load() -> bytes:
+    return b"\x28" + _memory_argument(0)
+
+
 @dataclass
 class AssembledFunction:
     """`code` mixes bytecode and names of functions to call."""
@@ -71,7 +83,6 @@ def barrier(name: str = "edgec_barrier", spins: int = 100_000) -> AssembledFunct
     store = lambda offset: b"\xfe\x17" + _memory_argument(offset)  # noqa: E731
     add = lambda offset: b"\xfe\x1e" + _memory_argument(offset)  # noqa: E731
     notify, wait32 = b"\xfe\x00" + _memory_argument(4), b"\xfe\x01" + _memory_argument(4)
-    local_set = lambda index: b"\x21" + unsigned_leb(index)  # noqa: E731
     i32_add, i32_sub, i32_eq, i32_ne, drop, end = b"\x6a", b"\x6b", b"\x46", b"\x47", b"\x1a", b"\x0b"
     if_, else_, block, loop = b"\x04\x40", b"\x05", b"\x02\x40", b"\x03\x40"
     br, br_if = (lambda depth: b"\x0c" + unsigned_leb(depth)), (lambda depth: b"\x0d" + unsigned_leb(depth))

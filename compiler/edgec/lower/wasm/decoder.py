@@ -89,18 +89,21 @@ class _Lowering:
     def norm(self, entry: Entry, weights: Norm, target: Activations, first: Scalar, m: Scalar) -> None:
         """Rows of the stream, normalized."""
         columns, quantized = self.facts.hidden, target.quantized
-        kernel = self.norm_kernel(f"{weights.kind}_norm", weights, quantized=quantized, added=False)
+        key = (f"{weights.kind}_norm", quantized)
+        kernel = self.norm_kernel(key, weights, columns, self.stride, quantized=quantized)
         work = Work(activations=times(m, 4 * columns + target.row_bytes), shape=f"{columns}")
         entry.call(kernel, self.stream, *self.norm_weights(weights), *target.storages, first, m, work=work)
 
-    def norm_kernel(self, name: str, weights: Norm, *, quantized: bool, added: bool) -> str:
-        stride, bias = self.stride, weights.bias is not None
+    def norm_kernel(
+        self, key: tuple[object, ...], weights: Norm, columns: int, stride: int, *, quantized: bool, added: bool = False
+    ) -> str:
+        bias = weights.bias is not None
         return self.program.kernel(
-            (name, quantized, weights.epsilon, bias),
+            (*key, weights.epsilon, bias),
             lambda isa: norm(
                 isa,
                 kind=weights.kind,
-                columns=self.facts.hidden,
+                columns=columns,
                 stride=stride,
                 epsilon=weights.epsilon,
                 quantized=quantized,
@@ -112,7 +115,8 @@ class _Lowering:
     def add_normed(self, entry: Entry, source: Storage, weights: Norm) -> None:
         """`source`, normalized, is added to the stream."""
         columns = self.facts.hidden
-        kernel = self.norm_kernel(f"add_{weights.kind}_norm", weights, quantized=False, added=True)
+        key = (f"add_{weights.kind}_norm", False)
+        kernel = self.norm_kernel(key, weights, columns, self.stride, quantized=False, added=True)
         work = Work(activations=times("n", 12 * columns), shape=f"{columns}")
         entry.call(kernel, source, *self.norm_weights(weights), self.stream, 0, "n", work=work)
 
@@ -186,6 +190,19 @@ class _Lowering:
             shape=f"{rows}x{columns}",
         )
         entry.call(kernel, *operands, output, m, work=work)
+
+    def inner_input(
+        self, entry: Entry, source: Storage, stride: int, weights: Norm | None, matrix: Matrix, name: str
+    ) -> Activations:
+        """`source` as input of a branch's last linear, normalized if there is a norm."""
+        if weights is None:
+            return self.quantize(entry, source, stride, matrix, name)
+        target, columns = self.buffers_for(matrix, name, self.rows), matrix.columns
+        key = (f"inner_{weights.kind}_norm", columns, stride, target.quantized)
+        kernel = self.norm_kernel(key, weights, columns, stride, quantized=target.quantized)
+        work = Work(activations=times("n", 4 * columns + target.row_bytes), shape=f"{columns}")
+        entry.call(kernel, source, *self.norm_weights(weights), *target.storages, 0, "n", work=work)
+        return target
 
     def quantize(
         self, entry: Entry, source: Storage, stride: int, matrix: Matrix, name: str, *, each: int = 1
@@ -268,7 +285,7 @@ class _Lowering:
         )
         entry.call(rope, qkv, *angles, *cache, *queries, "position", "n", work=work)
 
-        fused = output_matrix.bits != 32 and facts.head_dim % GROUP == 0
+        fused = output_matrix.bits != 32 and facts.head_dim % GROUP == 0 and layer.inner_norm is None
         target = (self.quantized_buffers if fused else self.float_buffer)("attention", width, rows)
         context = self.plan.context_length
         scratch = program.workspace("scores", 4 * scratch_floats(context) * self.plan.max_threads)
@@ -294,7 +311,8 @@ class _Lowering:
         )
         entry.call(kernel, *queries, *cache, scratch, *target.storages, "position", "n", work=work)
         if not fused:
-            target = self.quantize(entry, target.storages[0], width, output_matrix, "attention_codes")
+            floats = target.storages[0]
+            target = self.inner_input(entry, floats, width, layer.inner_norm, output_matrix, "attention_codes")
         self.update(entry, target, output_matrix, layer.output.bias, layer.output_norm)
 
     def norm_heads(self, entry: Entry, layer: AttentionLayer, qkv: Storage, stride: int) -> None:
@@ -336,7 +354,7 @@ class _Lowering:
         stride = padded(up.rows // 2 if layer.gated else up.rows)
         inner = self.program.workspace("mlp", 4 * stride * self.rows)
         self.linear(entry, source, up, inner, "n", bias=layer.up.bias, activation=layer.activation, gated=layer.gated)
-        codes = self.quantize(entry, inner, stride, down, "mlp_codes")
+        codes = self.inner_input(entry, inner, stride, layer.inner_norm, down, "mlp_codes")
         self.update(entry, codes, down, layer.down.bias, layer.output_norm)
 
     def experts(self, entry: Entry, layer: MlpLayer, experts: Experts) -> None:

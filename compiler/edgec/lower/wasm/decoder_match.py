@@ -56,6 +56,7 @@ class AttentionLayer:
     scale: float
     softcap: float | None
     window: int | None
+    inner_norm: Norm | None
     output: LinearWeights
     output_norm: Norm | None
 
@@ -80,6 +81,7 @@ class MlpLayer:
     up: LinearWeights  # gate and up joined when gated
     gated: bool
     activation: str
+    inner_norm: Norm | None
     down: LinearWeights
     output_norm: Norm | None
     experts: Experts | None = None
@@ -297,11 +299,12 @@ class _Matcher:
         qkv, normed = self.linear(split.inputs[0])
         norm, source = self.norm(normed)
         self.expect(source is stream, node, "does not read the stream")
-        output, projected = self.linear_after(node.outputs[0])
+        inner_norm, attended = self.norm_after(node.outputs[0])
+        output, projected = self.linear_after(attended)
         output_norm, projected = self.norm_after(projected)
         layer = AttentionLayer(
             norm, qkv, query_norm, key_norm, whole, query_rotary, scale, softcap or None, self.window(node.inputs[3]),
-            output, output_norm,
+            inner_norm, output, output_norm,
         )  # fmt: skip
         return layer, normed, projected
 
@@ -309,25 +312,26 @@ class _Matcher:
         """(layer, the stream after it)."""
         end, update = self.last_sum(after)
         output_norm, update = self.norm(update)
-        down, gated, activation, up, normed, experts = self.branch(update)
+        down, inner_norm, gated, activation, up, normed, experts = self.branch(update)
         if normed is shared and shared is not before:
-            return MlpLayer("shared", None, up, gated, activation, down, output_norm, experts), end
+            return MlpLayer("shared", None, up, gated, activation, inner_norm, down, output_norm, experts), end
         norm, source = self.norm(normed)
         if source not in (before, after):
             raise self.refusal(f"an MLP reads `{source.name}`, neither the stream nor the attention's input")
         where: Literal["after", "before"] = "after" if source is after else "before"
-        return MlpLayer(where, norm, up, gated, activation, down, output_norm, experts), end
+        return MlpLayer(where, norm, up, gated, activation, inner_norm, down, output_norm, experts), end
 
     def branch(
         self, update: onnx_ir.Value
-    ) -> tuple[LinearWeights, bool, str, LinearWeights, onnx_ir.Value, Experts | None]:
-        """(down, gated, activation, up, input, experts) of what an MLP, or experts, compute."""
+    ) -> tuple[LinearWeights, Norm | None, bool, str, LinearWeights, onnx_ir.Value, Experts | None]:
+        """(down, norm before it, gated, activation, up, input, experts) of what an MLP, or experts, compute."""
         total = self.maybe(update, "ReduceSum")
         if total is None:
             down, inner = self.linear(update)
+            inner_norm, inner = self.norm(inner)
             gated, activation, joined = self.activated(inner)
             up, normed = self.linear(joined)
-            return down, gated, activation, up, normed, None
+            return down, inner_norm, gated, activation, up, normed, None
         self.attributes(total, keepdims=1, noop_with_empty_axes=0)
         weighted = self.made_by(total.inputs[0], "Mul")
         self.expect(self.number(total.inputs[1]) == 0, total, "does not sum over experts")
@@ -338,7 +342,7 @@ class _Matcher:
         self.expect(gated, weighted, "weights experts that are not gated")
         up, normed = self.linear(joined)
         self.expect(up.bias is None and down.bias is None, weighted, "weights experts with biases")
-        return down, gated, activation, up, normed, self.routed(column.inputs[0], normed)
+        return down, None, gated, activation, up, normed, self.routed(column.inputs[0], normed)
 
     def routed(self, weights: onnx_ir.Value | None, source: onnx_ir.Value) -> Experts:
         """What chooses the experts: the most likely ones of a softmax, put back in their places."""

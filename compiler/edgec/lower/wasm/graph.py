@@ -14,7 +14,7 @@ from edgec.ir.lowered import Dimension
 from edgec.lower.wasm.graph_context import GraphConstants, GraphContext, label
 from edgec.lower.wasm.graph_dims import fold, symbols, upper_bound
 from edgec.lower.wasm.graph_fusion import Group, find_groups
-from edgec.lower.wasm.graph_operands import check_operands
+from edgec.lower.wasm.graph_operands import check_operands, computes_shape
 from edgec.lower.wasm.graph_parts import kept_values, needed_nodes, states_of
 from edgec.lower.wasm.graph_values import (
     ITEM_BYTES,
@@ -29,6 +29,9 @@ from edgec.lower.wasm.kernels.small_floats import FORMATS
 from edgec.lower.wasm.ops import (
     algebra,
     attention,
+    computed,
+    computed_axes,
+    computed_selection,
     conv,
     cumulative,
     elementwise,
@@ -46,6 +49,8 @@ from edgec.lower.wasm.ops import (
     scatter,
     selection,
     statistics,
+    suppression,
+    unique,
     windows,
 )
 from edgec.lower.wasm.ops.elementwise import float_decoded, float_encoded, integer_wrapped
@@ -80,22 +85,35 @@ EMITTERS: Mapping[str, Emitter] = {
     "Resize": resize.lower,
 }
 
+# For nodes whose shape or form follows from values.
+COMPUTING: Mapping[str, Emitter] = {
+    **computed.OPS,
+    **computed_axes.OPS,
+    **computed_selection.OPS,
+    **suppression.OPS,
+    **unique.OPS,
+}
+
 GROUP_EMITTERS: Mapping[str, Callable[[GraphContext, Group], None]] = {
     "Conv": conv.lower_group,
     "MatMul": matmul.lower_group,
 }
 
 # Some are gone after `simplify`, or known while compiling.
-SUPPORTED_OPS = frozenset(EMITTERS) | {
-    "Constant",
-    "Gemm",
-    "MelWeightMatrix",
-    "GlobalAveragePool",
-    "GlobalMaxPool",
-    "Shape",
-    "Size",
-    "Upsample",
-}
+SUPPORTED_OPS = (
+    frozenset(EMITTERS)
+    | frozenset(COMPUTING)
+    | {
+        "Constant",
+        "Gemm",
+        "MelWeightMatrix",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "Shape",
+        "Size",
+        "Upsample",
+    }
+)
 
 
 def lower_graph(compressed: CompressedModel) -> Program:
@@ -105,16 +123,16 @@ def lower_graph(compressed: CompressedModel) -> Program:
     """
     graph = compressed.model.model.graph
     infer(graph)
-    check_operands(graph)
+    check_operands(graph, COMPUTING.keys())
     unsupported = {n.op_type: label(n) for n in graph if n.op_type not in SUPPORTED_OPS or n.domain != ""}
     if unsupported:
         raise UnsupportedError("no kernels for " + ", ".join(unsupported[name] for name in sorted(unsupported)))
-    _check_shapes(graph)
+    check_shapes(graph)
     plan = compressed.plan
     bounds = {name: plan.dims[name] for name in _symbols(graph.inputs) if name in plan.dims}
     program = Program("graph", max_threads=plan.max_threads, dims=bounds)
     constants = GraphConstants(program, compressed)
-    slots = _Slots(program, bounds)
+    slots = _Slots(program, {**plan.dims, **bounds})
     groups = find_groups(graph)
     parts = compressed.model.graph_parts()
     kept = {name: kept_values(graph, groups, parts, name) for name in parts}
@@ -135,7 +153,7 @@ def lower_graph(compressed: CompressedModel) -> Program:
         handed_on = [value for other, after in parts.items() if after.follows == name for value in kept[other]]
         context.outputs |= {value: slots.kept(value) for value in handed_on}
         wanted = [*outputs, *(following for _, following in states), *handed_on]
-        _lower_part(context, graph, groups, slots, inputs, outputs, needed_nodes(wanted, kept[name]))
+        _lower_part(context, graph, groups, slots, inputs, outputs, needed_nodes(graph, wanted, kept[name]))
     return program
 
 
@@ -231,7 +249,7 @@ def _emit(context: GraphContext, graph: ir.Graph, groups: Mapping[ir.Node, Group
             group = last[node]
             GROUP_EMITTERS[group.anchor.op_type](context, group)
         elif node not in absorbed:
-            emitter = EMITTERS.get(node.op_type)
+            emitter = (COMPUTING if computes_shape(node) else EMITTERS).get(node.op_type)
             if emitter is None:
                 raise UnsupportedError(
                     f"{label(node)} has no kernel in this form",
@@ -245,7 +263,8 @@ def _empty(context: GraphContext, value: ir.Value) -> TensorView:
     return context.allocate(value.name or "empty", dtype_of(value), context.shape(value), value=value)
 
 
-def _check_shapes(graph: ir.Graph) -> None:
+def check_shapes(graph: ir.Graph) -> None:
+    """Raises `UnsupportedError` for a node of whose output not even the number of dimensions is known."""
     for node in graph:
         for value in node.outputs:
             if value.shape is None and (value.uses() or value.is_graph_output()):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
 import onnx_ir as ir
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
 
 from edgec.ir.compressed import CompressedModel, PackedTensor
 from edgec.lower.wasm.abi import PrimFunc
@@ -20,7 +23,7 @@ from edgec.lower.wasm.graph_values import (
     memory_dtype,
 )
 from edgec.lower.wasm.kernels.elementwise import Operand, dimension, dimensions, elementwise
-from edgec.lower.wasm.kernels.generic import Body, Layout, generic
+from edgec.lower.wasm.kernels.generic import Body, Layout, Tensor, generic
 from edgec.lower.wasm.kernels.generic import dimensions as generic_dimensions
 from edgec.lower.wasm.program import Entry, Program, Storage, View
 from edgec.lower.wasm.program import Operand as CallOperand
@@ -29,9 +32,13 @@ from edgec.lower.wasm.weights import WeightStore
 from edgec.lower.wasm.work import Amount, Work, plus, times
 from edgec.passes import dims as d
 from edgec.passes.base import static_shape
+from edgec.passes.computed_dims import Names
 from edgec.passes.dims import Dim
 from edgec.passes.infer_shapes import content_of
 from edgec.passes.shape_context import Content, Context
+
+Numbers = Callable[[Sequence[Tensor]], Sequence[Any]]
+_FAR = 2**31 - 1
 
 Handle = TensorView | Lazy | Constant
 
@@ -66,9 +73,11 @@ class GraphContext:
         self.constants = constants
         self.program = constants.program
         self.entry = entry
-        self.bounds: Mapping[str, int] = self.program.dims
+        self.bounds: dict[str, int] = {**constants.compressed.plan.dims, **self.program.dims}
         self.outputs: dict[ir.Value, TensorView] = {}
         self._handles: dict[ir.Value, Handle] = {}
+        self._names = Names()
+        self._numbers: set[str] = set()
         self._cache: dict[Hashable, Any] = {}
 
     # What tensors are
@@ -170,7 +179,7 @@ class GraphContext:
         """The kernel call that evaluates `lazy`, broadcast to the target's shape."""
         if 0 in target.shape:
             return
-        leaves = [leaf.broadcast(target.shape) for leaf in lazy.leaves]
+        leaves = [self.broadcast(leaf, target.shape) for leaf in lazy.leaves]
         operands = [Operand(leaf.dtype, leaf.strides, symbolic(leaf.offset)) for leaf in leaves]
         output = Operand(target.dtype, target.strides, symbolic(target.offset))
         shape = target.shape
@@ -226,6 +235,80 @@ class GraphContext:
             [*inputs, *outputs],
             generic_dimensions(layouts[0], layouts[1]),
         )
+
+    def numbers(
+        self,
+        kind: str,
+        attributes: Hashable,
+        bounds: Mapping[str, int | None],
+        inputs: Sequence[TensorView],
+        body: Numbers,
+    ) -> None:
+        """Computes int32 numbers that dimensions, strides and offsets may name from then on.
+
+        `body(tensors)` gives their values in the order of `bounds`, as int64 expressions. A bound of None lets a number
+        be anything; the others end the run when they are negative or too large.
+        """
+        layouts = [Layout(v.dtype, v.shape, v.strides, symbolic(v.offset)) for v in inputs]
+        words = Layout("int32", (len(bounds),), (1,))
+
+        def write(tensors: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+            for index, (value, bound) in enumerate(zip(body(tensors), bounds.values(), strict=True)):
+                least = -_FAR if bound is None else -1
+                outputs[0][[T.int32(index)]] = T.Cast("int32", tirx.max(T.int64(least), tirx.min(value, T.int64(_FAR))))
+
+        unbounded = tuple(bound is None for bound in bounds.values())
+        kernel = self.program.kernel(
+            (f"{kind}_numbers", attributes, *layouts, unbounded), lambda isa: generic(layouts, [words], write)
+        )
+        operands: list[CallOperand] = [*(address(view) for view in inputs), self.program.number_words(bounds)]
+        work = Work(activations=activation_bytes(inputs))
+        names = generic_dimensions(layouts, [words])
+        self.entry.call(kernel, *operands, *names, work=work, numbers=tuple(bounds))
+        self._numbers.update(bounds)
+        self.bounds |= {name: bound for name, bound in bounds.items() if bound is not None}
+
+    def number_base(self, value: ir.Value) -> str:
+        """The first part of the names of a value's own numbers."""
+        return self._names.of(value)
+
+    def bound(self, name: Dim, most: Dim) -> None:
+        """Says that a number of one node's own is at most as large as `most` can be."""
+        self.bounds[str(name)] = max(1, upper_bound(most, self.bounds))
+
+    def has_number(self, dim: Dim) -> bool:
+        """Whether the dimension has been computed already."""
+        return str(dim) in self._numbers
+
+    def bounded(self, *dims: Dim) -> dict[str, int | None]:
+        """New computed dimensions, with the bounds of the plan."""
+        return {str(dim): upper_bound(dim, self.bounds) for dim in dims}
+
+    def broadcast(self, view: TensorView, shape: Sequence[Dim]) -> TensorView:
+        """The view in a larger shape; that a computed dimension is 1 or what it must be is checked while running."""
+        for dim, wanted in zip(view.shape, shape[len(shape) - len(view.shape) :], strict=True):
+            if (d.computed(dim) or d.computed(wanted)) and dim != 1 and not d.same(dim, wanted):
+                self.once(("match", dim, wanted), functools.partial(self._check_match, dim, wanted))
+        return view.broadcast(shape)
+
+    def require_same(self, one: Dim, other: Dim) -> None:
+        """Two dimensions that must be equal are compared while running if one of them is computed."""
+        if (d.computed(one) or d.computed(other)) and not d.same(one, other):
+            self.once(("equal", one, other), functools.partial(self._check_match, one, other, or_one=False))
+
+    def _check_match(self, dim: Dim, wanted: Dim, *, or_one: bool = True) -> None:
+        """Dimensions travel into the kernel as the shape of a tensor that it does not read."""
+        shapes = TensorView.whole(self.program.workspace("nothing", 0), "uint8", [dim, wanted])
+
+        def body(tensors: Sequence[Tensor]) -> Sequence[Any]:
+            own, other = tensors[0].shape
+            fits = tirx.EQ(own, other)
+            if or_one:
+                fits = tirx.Or(fits, tirx.EQ(own, T.int32(1)))
+            return [tirx.Select(fits, T.int64(0), T.int64(-1))]
+
+        name = f"shapes.fit{len(self.program.numbers)}"
+        self.numbers("match", or_one, {name: 0}, [shapes], body)
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """`make()` the first time, the same result afterwards."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import onnx_ir as ir
 import sympy  # type: ignore[import-untyped]
 from tvm import tirx
 
 from edgec.errors import UnsupportedError
 from edgec.lower.wasm.program import Scalar
 from edgec.lower.wasm.work import Amount, times
-from edgec.passes.dims import Dim
+from edgec.passes.dims import Dim, computed
 
 Expr = Any  # tvm's Python classes carry no types
 
@@ -26,9 +28,11 @@ def symbols(dims: Iterable[Dim]) -> list[str]:
 
 
 def upper_bound(dim: Dim, bounds: Mapping[str, int]) -> int:
-    """The value of `dim` where every dimension has its upper bound."""
+    """The value of `dim` where every dimension has its upper bound; with computed ones, the largest that can be."""
     if isinstance(dim, int):
         return dim
+    if computed(dim) and dim.free_symbols() <= bounds.keys():
+        return max(0, _interval(dim, bounds)[1])
     value = dim.evaluate(dict(bounds))
     if not isinstance(value, int):
         missing = ", ".join(f"`{name}`" for name in sorted(dim.free_symbols() - set(bounds)))
@@ -37,6 +41,32 @@ def upper_bound(dim: Dim, bounds: Mapping[str, int]) -> int:
             hint="give it one with `--max-dim name=number`",
         )
     return value
+
+
+def _interval(dim: Dim, bounds: Mapping[str, int]) -> tuple[int, int]:
+    """The smallest and the largest value of `dim`; dimensions of inputs are at least 1, computed ones at least 0."""
+
+    def combine(operator: str, a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
+        if operator == "//":
+            b = (max(1, b[0]), max(1, b[1]))
+        ends = [_PYTHON[operator](x, y) for x in a for y in b]
+        return min(ends), max(ends)
+
+    def variable(name: str) -> tuple[int, int]:
+        return (0 if computed(ir.SymbolicDim(name)) else 1), bounds[name]
+
+    result: tuple[int, int] = fold(dim, lambda n: (n, n), variable, combine)
+    return result
+
+
+_PYTHON: dict[str, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": operator.floordiv,
+    "min": min,
+    "max": max,
+}
 
 
 def fold(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
 from edgec.lower.wasm.graph_context import label
+from edgec.passes.computed_dims import COMPUTED
 from edgec.passes.infer_shapes import content_of
 
 _AXES = dict.fromkeys(
@@ -51,14 +52,31 @@ DECIDING: Mapping[str, tuple[tuple[int, str], ...]] = {
 }
 
 
-def check_operands(graph: ir.Graph) -> None:
-    """Raises `UnsupportedError` for a deciding operand that is computed from an input's values."""
+def undecided(node: ir.Node) -> list[tuple[int, str]]:
+    """The deciding operands that are not known while compiling: index and name."""
+    found = []
+    for index, name in DECIDING.get(node.op_type, ()) if node.domain == "" else ():
+        value = node.inputs[index] if index < len(node.inputs) else None
+        if value is not None and value.const_value is None and content_of(value) is None:
+            found.append((index, name))
+    return found
+
+
+def computes_shape(node: ir.Node) -> bool:
+    """Whether the node's shape or form follows from values that are known while running only."""
+    return COMPUTED in node.meta or bool(undecided(node))
+
+
+def check_operands(graph: ir.Graph, computing: Collection[str]) -> None:
+    """Raises `UnsupportedError` for a deciding operand that is computed from an input's values.
+
+    `computing` are the operators that can read theirs while running.
+    """
     found: list[tuple[ir.Node, str, list[str]]] = []
     for node in graph:
-        for index, name in DECIDING.get(node.op_type, ()) if node.domain == "" else ():
-            value = node.inputs[index] if index < len(node.inputs) else None
-            if value is None or value.const_value is not None or content_of(value) is not None:
-                continue
+        for index, name in undecided(node) if node.op_type not in computing else ():
+            value = node.inputs[index]
+            assert value is not None
             sources = value_sources(value)
             if sources:
                 found.append((node, f"`{name}`", sources))

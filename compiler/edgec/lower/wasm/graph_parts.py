@@ -10,22 +10,33 @@ from edgec.errors import UnsupportedError
 from edgec.ir.model import GraphPart
 from edgec.lower.wasm.graph_dims import symbols
 from edgec.lower.wasm.graph_fusion import Group, weight_of_matmul
-from edgec.lower.wasm.graph_operands import DECIDING
+from edgec.lower.wasm.graph_operands import DECIDING, computes_shape
 from edgec.passes.base import producer
+from edgec.passes.computed_dims import COMPUTED
 from edgec.passes.infer_shapes import content_of
 
 
-def needed_nodes(outputs: Sequence[ir.Value], given: Collection[ir.Value] = ()) -> set[ir.Node]:
-    """Nodes whose results are read as tensors; shapes that are known while compiling and `given` values need none."""
+def needed_nodes(graph: ir.Graph, outputs: Sequence[ir.Value], given: Collection[ir.Value] = ()) -> set[ir.Node]:
+    """Nodes whose results are read as tensors or whose dimensions are.
+
+    What is known while compiling and `given` values need none.
+    """
+    computing = {name: node for node in graph for name in node.meta.get(COMPUTED, ())}
     needed: set[ir.Node] = set()
     wanted = list(outputs)
+
+    def need(node: ir.Node | None) -> None:
+        if node is not None and node not in needed:
+            needed.add(node)
+            wanted.extend([*node.outputs, *_read_as_tensors(node)])
+
     while wanted:
         value = wanted.pop()
-        node = value.producer()
-        if node is None or node in needed or value in given or content_of(value) is not None:
-            continue
-        needed.add(node)
-        wanted += _read_as_tensors(node)
+        content = content_of(value)
+        for name in symbols([*(value.shape.dims if value.shape is not None else ()), *(content or ())]):
+            need(computing.get(name))
+        if content is None and value not in given:
+            need(value.producer())
     return needed
 
 
@@ -37,7 +48,8 @@ def _is_shape(node: ir.Node, index: int) -> bool:
     """Also weights of linear layers, which `ops/linear.py` brings into another order."""
     if node.op_type == "MatMul" and index == 1:
         return weight_of_matmul(node) is not None
-    return any(index == deciding for deciding, _ in DECIDING.get(node.op_type, ()))
+    deciding = any(index == other for other, _ in DECIDING.get(node.op_type, ()))
+    return deciding and not computes_shape(node)
 
 
 def states_of(graph: ir.Graph, part: GraphPart) -> list[tuple[ir.Value, ir.Value]]:

@@ -132,7 +132,7 @@ class TensorView:
         shape = tuple(self.shape[i] for i in permutation)
         return TensorView(self.storage, self.dtype, shape, tuple(self.strides[i] for i in permutation), self.offset)
 
-    def sliced(self, axis: int, start: Dim, step: int, length: Dim) -> TensorView:
+    def sliced(self, axis: int, start: Dim, step: Dim, length: Dim) -> TensorView:
         shape, strides = list(self.shape), list(self.strides)
         offset = d.add(self.offset, d.multiply(start, strides[axis]))
         shape[axis], strides[axis] = length, d.multiply(strides[axis], step)
@@ -142,7 +142,12 @@ class TensorView:
         extra = len(shape) - len(self.shape)
         strides: list[Dim] = [0] * extra
         for dim, stride, wanted in zip(self.shape, self.strides, shape[extra:], strict=True):
-            strides.append(0 if dim == 1 and wanted != 1 else stride)
+            if dim == 1 and wanted != 1:
+                strides.append(0)
+            elif d.computed(dim) and not d.same(dim, wanted):  # it may be 1 while running
+                strides.append(d.multiply(stride, d.minimum(d.subtract(dim, 1), 1)))
+            else:
+                strides.append(stride)
         return TensorView(self.storage, self.dtype, tuple(shape), tuple(strides), self.offset)
 
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from edgec.errors import DoesNotFitError
 from edgec.ir.lowered import (
     WASM_PAGE,
+    ComputedSlot,
     Dimension,
     EntryPoint,
     KVLayout,
@@ -32,7 +33,15 @@ from edgec.ir.lowered import (
 )
 from edgec.ir.store import Store
 from edgec.lower.wasm.abi import PrimFunc, Signature, compile_kernels
-from edgec.lower.wasm.assembler import AssembledFunction, barrier, i32_const, local_get
+from edgec.lower.wasm.assembler import (
+    AssembledFunction,
+    barrier,
+    i32_const,
+    i32_load,
+    local_get,
+    local_set,
+    local_tee,
+)
 from edgec.lower.wasm.kernels.planes import merge_bit1, merge_bits2, merge_byte1
 from edgec.lower.wasm.linker import ImportedFunction, link
 from edgec.lower.wasm.memory import Lifetime, align, plan_offsets
@@ -50,6 +59,7 @@ _LOADER_EXPORTS: dict[str, Callable[[], PrimFunc]] = {
     "merge_bit1": merge_bit1,
     "merge_byte1": merge_byte1,
 }
+_GREATER_UNSIGNED, _IF, _RETURN = b"\x4b", b"\x04\x40", b"\x0f"
 _OPERATORS = {"+": b"\x6a", "-": b"\x6b", "*": b"\x6c", "//": b"\x6e"}
 
 KERNELS_SECTION = "edgec.kernels"
@@ -57,7 +67,7 @@ _MARK = ImportedFunction("profile", "mark", parameters=1)
 _START = -1  # what an entry point marks first
 
 Scalar = int | str | tuple[str, Any, Any]
-"""A number, an entry point's parameter, or (operator, left, right) with one of + - * //."""
+"""A number, an entry point's parameter or computed number, or (operator, left, right) with one of + - * //."""
 
 
 @dataclass(eq=False)
@@ -92,6 +102,16 @@ class Call:
     kernel: str
     operands: tuple[Operand, ...]
     work: Work
+    numbers: tuple[str, ...] = ()  # what it computes: names that are scalars from then on
+
+
+@dataclass(frozen=True)
+class Number:
+    """An int32 that a kernel computes, at word `index` of the numbers. A run ends when it is not in 0 ... `bound`."""
+
+    name: str
+    index: int
+    bound: int | None  # None: any value
 
 
 @dataclass
@@ -103,10 +123,10 @@ class Entry:
     inputs: tuple[str, ...] = ()  # of a graph: names of what the program declares as `input` and `output`
     outputs: tuple[str, ...] = ()
 
-    def call(self, kernel: str, *operands: Operand, work: Work) -> None:
+    def call(self, kernel: str, *operands: Operand, work: Work, numbers: tuple[str, ...] = ()) -> None:
         if work.weights is None:
             work = replace(work, weights=_weight_bytes(operands))
-        self.calls.append(Call(kernel, operands, work))
+        self.calls.append(Call(kernel, operands, work, numbers))
 
     def enter(self, entry: str, *arguments: Scalar) -> None:
         """Call another entry point of the same program (once per entry)."""
@@ -128,11 +148,13 @@ class Program:
     _inputs: list[tuple[str, Any, tuple[Dimension, ...], Storage]] = field(default_factory=list)
     _outputs: list[tuple[str, Any, tuple[Dimension, ...], Storage]] = field(default_factory=list)
     dims: dict[str, int] = field(default_factory=dict)
+    numbers: dict[str, Number] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         pages = self.kv.pages if self.kv else 0
         self.kv_storage = Storage("kv", self.kv.page_bytes * pages if self.kv else 0, "kv")
         self.page_table = Storage("page_table", 4 * pages, "control", offset=PAGE_TABLE)
+        self._number_storage = Storage("numbers", 0, "workspace", persistent=True)
 
     def kernel(self, key: tuple[Hashable, ...], make: Callable[[Isa], PrimFunc]) -> str:
         """The kernel made by `make`; equal keys share one. `key[0]` is the readable part of its name."""
@@ -161,6 +183,19 @@ class Program:
 
     def output(self, name: str, dtype: str, shape: tuple[Dimension, ...], storage: Storage) -> None:
         self._outputs.append((name, dtype, shape, storage))
+
+    def number_words(self, bounds: Mapping[str, int | None]) -> View:
+        """Memory of new computed numbers, one int32 after the other in the order of `bounds`."""
+        storage = self._number_storage
+        if not storage.bytes:
+            self._storages.append(storage)
+        for name, bound in bounds.items():  # another entry point may compute the same ones
+            self.numbers.setdefault(name, Number(name, len(self.numbers), bound))
+        places = [self.numbers[name].index for name in bounds]
+        if places != list(range(places[0], places[0] + len(places))):
+            raise ValueError(f"{list(bounds)} are computed twice")
+        storage.bytes = 4 * len(self.numbers)
+        return storage.at(4 * places[0])
 
     # Placement
 
@@ -217,8 +252,10 @@ class Program:
         self, entry: Entry, signatures: Mapping[str, Signature], control: int, *, threads: bool, marks: bool
     ) -> AssembledFunction:
         """`marks`: thread 0 reports the start of the entry point, and the number of each call that has ended."""
-        local = {name: index + 2 for index, name in enumerate(entry.parameters)}  # after tid, threads
-        function = AssembledFunction(entry.name, parameters=2 + len(entry.parameters))
+        names = [*entry.parameters, *(name for call in entry.calls if isinstance(call, Call) for name in call.numbers)]
+        local = {name: index + 2 for index, name in enumerate(names)}  # after tid, threads
+        parameters = len(entry.parameters)
+        function = AssembledFunction(entry.name, parameters=2 + parameters, locals=len(names) - parameters)
 
         def scalar(value: Scalar) -> None:
             if isinstance(value, int):
@@ -248,6 +285,24 @@ class Program:
             function.call(_MARK.name)
             function.emit(end)
 
+        def wait() -> None:
+            if threads:
+                function.emit(i32_const(control), local_get(1))
+                function.call("edgec_barrier")
+                function.emit(drop)
+
+        checked = [number for number in self.numbers.values() if number.bound is not None]
+
+        def read(number: Number) -> None:
+            """Every thread reads it after the barrier; if it is out of bounds, all of them leave together."""
+            function.emit(i32_const(self._number_storage.offset + 4 * number.index), i32_load())
+            if number.bound is None:
+                function.emit(local_set(local[number.name]))
+                return
+            function.emit(local_tee(local[number.name]), i32_const(number.bound), _GREATER_UNSIGNED, _IF)
+            wait()
+            function.emit(i32_const(1 + checked.index(number)), _RETURN, end)
+
         mark(_START)
         for number, call in self._numbers(entry):
             if isinstance(call, str):
@@ -271,11 +326,10 @@ class Program:
             function.emit(drop)
             if alone:
                 function.emit(end)
-            if threads:
-                function.emit(i32_const(control), local_get(1))
-                function.call("edgec_barrier")
-                function.emit(drop)
+            wait()
             mark(number)
+            for name in call.numbers:
+                read(self.numbers[name])
         function.emit(i32_const(0))
         return function
 
@@ -285,7 +339,7 @@ class Program:
         def described(entry: Entry, number: int, call: Call | str) -> dict[str, Any]:
             if isinstance(call, str):
                 return {"enter": call, "arguments": entry.arguments[call]}
-            return {"mark": number, "kernel": call.kernel, **call.work.to_json(isa)}
+            return {"mark": number, "kernel": call.kernel, **call.work.at(self._most).to_json(isa)}
 
         entries = {
             entry.name: {
@@ -295,6 +349,11 @@ class Program:
             for entry in self.entries
         }
         return json.dumps({"entries": entries}, sort_keys=True, separators=(",", ":")).encode()
+
+    @property
+    def _most(self) -> dict[str, int]:
+        """Computed numbers as amounts of work: their bounds."""
+        return {number.name: number.bound or 0 for number in self.numbers.values()}
 
     def build(
         self,
@@ -357,6 +416,11 @@ class Program:
             inputs=tuple(_slot(*item) for item in self._inputs),
             outputs=tuple(_slot(*item) for item in self._outputs),
             dims=dict(self.dims),
+            computed=tuple(
+                ComputedSlot(number.name, number.bound, self._number_storage.offset + 4 * number.index)
+                for number in self.numbers.values()
+                if number.bound is not None
+            ),
             weights=tuple(
                 WeightPlacement(storage.name, kind, storage.offset, data) for storage, data, kind in self._weights
             ),

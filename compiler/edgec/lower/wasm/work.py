@@ -7,7 +7,8 @@ expressions over the parameters of the entry point, as the operands of the call 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from edgec.lower.wasm.kernels.dot import passes, sums_in_halfwords
@@ -35,6 +36,12 @@ class Work:
     activations: Amount = 0
     shape: str = ""  # for people: `576x1536`
 
+    def at(self, known: Mapping[str, int]) -> Work:
+        """The same with numbers in the place of the names in `known`."""
+        weights = None if self.weights is None else _replaced(self.weights, known)
+        macs, cache, activations = (_replaced(a, known) for a in (self.macs, self.cache, self.activations))
+        return replace(self, macs=macs, weights=weights, cache=cache, activations=activations)
+
     def to_json(self, isa: Isa) -> dict[str, Any]:
         """For modules of `isa`: `unit` is the limit of `edgec/run/limits.py` that its products have there, `passes`
         how often each of them needs it."""
@@ -49,6 +56,13 @@ class Work:
             "activations": self.activations,
             "shape": self.shape,
         }
+
+
+def _replaced(amount: Amount, known: Mapping[str, int]) -> Amount:
+    if isinstance(amount, tuple):
+        operator, left, right = amount
+        return (operator, _replaced(left, known), _replaced(right, known))
+    return known.get(amount, amount) if isinstance(amount, str) else amount
 
 
 def times(*factors: Amount) -> Amount:

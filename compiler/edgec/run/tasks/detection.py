@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.errors import RunError
+from edgec.pictures import Placement
 from edgec.run.exp64 import exp
 from edgec.run.tasks.classification import label_of
-from edgec.run.tasks.images import Placement
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from edgec.bundle import dims as dimensions
 from edgec.errors import RunError, UnsupportedError
+from edgec.pictures import colors, pixels_of, read_image, resized
 from edgec.run.graph import Graph
-from edgec.run.tasks.images import colors, pixels_of, read_image, resized
 from edgec.run.tasks.runner import first_float_output
 from edgec.run.tasks.text_boxes import TextBox, text_boxes
 

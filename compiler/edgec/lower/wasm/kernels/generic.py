@@ -42,6 +42,10 @@ class Tensor:
         self._strides = [to_tir(stride, variables) for stride in layout.strides]
         self._offset = to_tir(layout.offset, variables)
 
+    def strides(self) -> list[Expr]:
+        """In elements."""
+        return self._strides
+
     def _position(self, index: Index) -> Expr:
         return self._offset + dot(list(index), self._strides)
 

@@ -110,4 +110,4 @@ def _mask(context: GraphContext, node: ir.Node, shape: tuple[Dim, ...]) -> Tenso
     view = context.view(value)
     if view.dtype not in ("float32", "bool"):
         raise UnsupportedError(f"{label(node)} has a mask of {view.dtype}, only float and bool are supported")
-    return view.broadcast(shape)
+    return context.broadcast(view, shape)

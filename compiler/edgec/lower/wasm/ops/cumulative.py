@@ -8,7 +8,7 @@ import onnx_ir as ir
 from tvm.script.ir_builder import tirx as T
 
 from edgec.lower.wasm.graph_context import GraphContext
-from edgec.lower.wasm.graph_values import dtype_of
+from edgec.lower.wasm.graph_values import TensorView, dtype_of
 from edgec.lower.wasm.kernels.generic import Body, Sum, Tensor, each
 from edgec.passes.base import constant
 from edgec.passes.shape_context import axis_of
@@ -21,13 +21,18 @@ def lower(context: GraphContext, node: ir.Node) -> None:
     given = constant(node.inputs[1])
     assert given is not None
     axis = axis_of(int(given.reshape(-1)[0]), len(shape))
+    target = context.allocate(output.name or "cumulative", dtype_of(output), shape, value=output)
+    cumulative(context, node, view, target, axis)
+    context.define(output, target)
+
+
+def cumulative(context: GraphContext, node: ir.Node, source: TensorView, target: TensorView, axis: int) -> None:
+    """What the node computes of `source`, along an axis of the views."""
     product = node.op_type == "CumProd"
     exclusive = bool(node.attributes.get_int("exclusive", 0))
     reverse = bool(node.attributes.get_int("reverse", 0))
-    target = context.allocate(output.name or "cumulative", dtype_of(output), shape, value=output)
     attributes = (axis, product, exclusive, reverse)
-    context.generic("cumulative", attributes, [view], [target], _cumulative(*attributes))
-    context.define(output, target)
+    context.generic("cumulative", attributes, [source], [target], _cumulative(*attributes))
 
 
 def _cumulative(axis: int, product: bool, exclusive: bool, reverse: bool) -> Body:

@@ -28,11 +28,12 @@ def lower_gather(context: GraphContext, node: ir.Node) -> None:
         return
     axis = axis_of(node.attributes.get_int("axis", 0), len(context.shape(data)))
     target = context.allocate(output.name or "gather", dtype_of(output), context.shape(output), value=output)
-    _gather(context, context.dense(data), axis, context.dense(indices), target)
+    gathered(context, context.dense(data), axis, context.dense(indices), target)
     context.define(output, target)
 
 
-def _gather(context: GraphContext, source: TensorView, axis: int, places: TensorView, target: TensorView) -> None:
+def gathered(context: GraphContext, source: TensorView, axis: int, places: TensorView, target: TensorView) -> None:
+    """The slices at `places` (int32 or int64) along an axis into `target`."""
     shape = source.shape
     sizes = (d.product(shape[:axis]), shape[axis], d.product(shape[axis + 1 :]), d.product(places.shape))
     dtype, index_dtype = source.dtype, memory_dtype(places.dtype)
@@ -65,7 +66,7 @@ def taken(
     places = TensorView.whole(storage, "int32", positions.shape)
     shape = [len(positions) if i == axis else dim for i, dim in enumerate(view.shape)]
     target = context.allocate(name, view.dtype, shape)
-    _gather(context, view, axis, places, target)
+    gathered(context, view, axis, places, target)
     return target
 
 

@@ -28,6 +28,7 @@ def lower_group(context: GraphContext, group: Group) -> None:
         widened = view.reshaped([1, *view.shape])
         assert widened is not None
         view = widened
+    context.require_same(view.shape[-1], matrix.columns)
     bias = None
     if group.bias is not None and group.bias.const_value is not None:
         bias = bias_vector(context, group.bias.name or "", group.bias.const_value.numpy, matrix.rows)
@@ -61,12 +62,9 @@ def lower(context: GraphContext, node: ir.Node) -> None:
     target = context.allocate(output.name or "matmul", "float32", shape, value=output)
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
     batch = tuple(shape[: max(len(a.shape), len(b.shape)) - 2])
-    factors = [
-        Factor(
-            tuple(v.broadcast([*batch, *v.shape[-2:]]).strides[:-2]), v.strides[-2], v.strides[-1], symbolic(v.offset)
-        )
-        for v in (a, b)
-    ]
+    context.require_same(k, b.shape[-2])
+    wide = [context.broadcast(v, [*batch, *v.shape[-2:]]) for v in (a, b)]
+    factors = [Factor(v.strides[:-2], v.strides[-2], v.strides[-1], symbolic(v.offset)) for v in wide]
     context.call(
         ("matmul", *factors, batch, m, n, k),
         lambda isa: matmul(factors[0], factors[1], batch, m, n, k),

@@ -43,7 +43,7 @@ def transpose(context: GraphContext, node: ir.Node) -> None:
 def expand(context: GraphContext, node: ir.Node) -> None:
     source = node.inputs[0]
     assert source is not None
-    context.define(node.outputs[0], context.view(source).broadcast(context.shape(node.outputs[0])))
+    context.define(node.outputs[0], context.broadcast(context.view(source), context.shape(node.outputs[0])))
 
 
 def slice_(context: GraphContext, node: ir.Node) -> None:
@@ -76,6 +76,9 @@ def concat(context: GraphContext, node: ir.Node) -> None:
     for value in node.inputs:
         assert value is not None
         own = context.shape(value)
+        for other, (dim, wanted) in enumerate(zip(own, shape, strict=True)):
+            if other != axis:
+                context.require_same(dim, wanted)
         place = target.sliced(axis, start, 1, own[axis])
         if context.handle(value) != place:  # else a state, to which the rest is appended
             context.compute_into(context.operand(value, own), place)

@@ -28,11 +28,16 @@ _KINDS = {
 
 
 def reduce(context: GraphContext, node: ir.Node) -> None:
-    source, output = node.inputs[0], node.outputs[0]
+    source = node.inputs[0]
     assert source is not None
     shape = context.shape(source)
-    axes = _axes(context, node, len(shape))
-    expression = context.operand(source, shape)
+    reduce_expression(context, node, context.operand(source, shape), _axes(context, node, len(shape)))
+
+
+def reduce_expression(context: GraphContext, node: ir.Node, source: Lazy | TensorView, axes: Sequence[int]) -> None:
+    """What the node computes of `source`, over axes of it."""
+    output = node.outputs[0]
+    expression = source if isinstance(source, Lazy) else _leaf(source)
     if expression.dtype == "bool":
         as_number = reduced(context, _KINDS[node.op_type], _cast("uint8", expression), axes, context.shape(output))
         context.define(output, _cast("bool", _leaf(as_number)))
@@ -75,7 +80,7 @@ def reduced(
     order = [axis for axis in range(rank) if axis not in axes] + list(axes)
     kept = [expression.shape[axis] for axis in order[: rank - len(axes)]]
     folded = [expression.shape[axis] for axis in axes]
-    leaves = [leaf.broadcast(expression.shape).transposed(order) for leaf in expression.leaves]
+    leaves = [context.broadcast(leaf, expression.shape).transposed(order) for leaf in expression.leaves]
     operands = [Operand(leaf.dtype, leaf.strides, symbolic(leaf.offset)) for leaf in leaves]
     if 0 in folded:
         return context.computed(_of_nothing(kind, expression.dtype, shape), value)

@@ -1,0 +1,58 @@
+"""Narrow forms of what is no code, for bits that are all zero; half as long (docs/bundle-format.md, "Weight segments").
+
+upper4   bytes whose lower nibble is zero          zero points of 4 bits
+scale8   16-bit words with nothing outside of      float16 of 4 bits of exponent and 4 of mantissa: scales
+         bits 13 to 6
+upper16  32-bit words whose lower half is zero     bfloat16 in float32
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+NarrowOp = Literal["upper4", "scale8", "upper16"]
+NARROW: tuple[NarrowOp, ...] = ("upper16", "scale8", "upper4")
+
+QUANTUM = 32  # target bytes; narrow forms are whole vectors of 16 bytes
+_SCALE_BITS = 0x3FC0
+_SCALE_SHIFT = 6
+
+
+def is_narrow(data: Bytes, op: NarrowOp) -> bool:
+    """Whether `data` (one-dimensional, a multiple of 32 bytes) has nothing but what `op` keeps."""
+    if op == "upper4":
+        return not np.any(data & np.uint8(15))
+    if op == "scale8":
+        return not np.any(data.view("<u2") & np.uint16(~_SCALE_BITS & 0xFFFF))
+    return not np.any(data.view("<u4") & np.uint32(0xFFFF))
+
+
+def narrow(data: Bytes, op: NarrowOp) -> Bytes:
+    """`n` bytes to `n / 2`."""
+    if op == "upper4":
+        pairs = data.reshape(-1, 2)
+        return np.asarray(pairs[:, 0] >> 4 | pairs[:, 1] & 0xF0, np.uint8)
+    if op == "scale8":
+        return (data.view("<u2") >> _SCALE_SHIFT).astype(np.uint8)
+    return (data.view("<u4") >> 16).astype("<u2").view(np.uint8)
+
+
+def merge_narrow(target: Bytes, source: Bytes, op: NarrowOp) -> None:
+    """OR the narrow `source` into `target`, which is twice as long."""
+    if op == "upper4":
+        pairs = target.reshape(-1, 2)
+        pairs[:, 0] |= source << 4
+        pairs[:, 1] |= source & 0xF0
+        return
+    if op == "scale8":
+        words: npt.NDArray[np.unsignedinteger] = source.astype("<u2") << np.uint16(_SCALE_SHIFT)
+    else:
+        words = source.view("<u2").astype("<u4") << np.uint32(16)
+    target |= words.view(np.uint8)
+
+
+__all__ = ["NARROW", "QUANTUM", "NarrowOp", "is_narrow", "merge_narrow", "narrow"]

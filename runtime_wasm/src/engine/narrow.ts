@@ -1,0 +1,27 @@
+/** Narrow forms of scales, zero points and floats (docs/bundle-format.md, "Weight segments"). */
+
+import type { Segment } from "../bundle/manifest.js";
+
+/** ORs `source` into `target`, which is twice as long. */
+type Merge = (target: Uint8Array, source: Uint8Array) => void;
+
+export const NARROW: Partial<Record<Segment["op"], Merge>> = {
+  upper4(target, source) {
+    for (let i = 0; i < source.length; i++) {
+      target[2 * i] |= (source[i] & 15) << 4;
+      target[2 * i + 1] |= source[i] & 0xf0;
+    }
+  },
+  scale8(target, source) {
+    for (let i = 0; i < source.length; i++) {
+      target[2 * i] |= (source[i] & 3) << 6;
+      target[2 * i + 1] |= source[i] >> 2;
+    }
+  },
+  upper16(target, source) {
+    for (let i = 0; i < source.length; i += 2) {
+      target[2 * i + 2] |= source[i];
+      target[2 * i + 3] |= source[i + 1];
+    }
+  },
+};

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "errors": set(),
     "resources": set(),
     "memory": set(),
+    "cache": SHARED,
     "pictures": {"errors"},
     "ir": GROUND,
     "profiles": GROUND,
@@ -33,7 +34,8 @@ MAY_IMPORT = {
     "eval": SHARED | {"frontend", "compress", "bundle", "run"},  # compares a bundle with its source
     "dumps": SHARED | {"pipeline", "bundle"},
     "pipeline": SHARED
-    | {"frontend", "slim", "plan", "heal", "compress", "lower", "bundle", "report", "dumps", "memory"},
+    | {"frontend", "slim", "plan", "heal", "compress", "lower", "bundle", "run", "report", "dumps", "memory", "cache"},
+    "matrix": SHARED | {"pipeline"},  # many compilations
     "cli": None,  # everything
     "": {"errors", "pipeline", "run"},  # edgec/__init__.py
 }
@@ -49,6 +51,7 @@ ONLY_IN = {
     "transformers": {"frontend"},
     "optimum": {"frontend"},
     "huggingface_hub": {"frontend"},
+    "distributed": {"matrix"},
     "click": {"cli"},
     "rich": {"cli"},
 }

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgec.bundle import Bundle
+    from edgec.cache import Cache
     from edgec.compress import Sample
     from edgec.compress.quantize import QuantizedRows
     from edgec.ir import CompressedModel, LoweredModule, ModelIR, Plan
@@ -63,6 +64,7 @@ class CompileOptions:
     task: str | None = None  # Optimum task, for example "feature-extraction"
     name: str | None = None  # of the model, instead of the source's
     profile_kernels: bool = False  # modules that tell when each kernel ends, for `edgec bench --roofline`
+    cache: Path | None = None  # folder with finished work of earlier compilations, for the next one
     force: bool = False  # replace an existing bundle
     stop_after: str | None = None  # a stage's name
     dump: Path | None = None  # folder for every stage's result
@@ -109,6 +111,7 @@ class Work:
     compressed: CompressedModel | None = None
     lowered: LoweredModule | None = None
     bundle: Bundle | None = None
+    cache: Cache | None = None
     records: list[StageRecord] = field(default_factory=list)
 
     def advance(self, stage: str) -> Callable[[str, int, int], None]:
@@ -215,7 +218,19 @@ def _plan(work: Work) -> None:
         losses=losses,
         compact=work.slim_plan is None and not options.heal_steps and not options.heal_minutes,
     )
-    work.plan = dataclasses.replace(plan, slim=work.slim_plan)
+    plan = dataclasses.replace(plan, slim=work.slim_plan)
+    work.plan = _with_real_memory(work.model, plan) if work.model.kind == "graph" else plan
+
+
+def _with_real_memory(model: ModelIR, plan: Plan) -> Plan:
+    """Which of a graph's activations are ever in memory, and when, is what the lowering decides."""
+    from edgec.compress import hollow
+    from edgec.lower.wasm import memory_plan
+
+    memory = memory_plan(hollow(model, plan))
+    sizes = {"weight_bytes": memory.weights.bytes, "workspace_bytes": memory.workspace.bytes}
+    prediction = dataclasses.replace(plan.prediction, **sizes, peak_bytes=memory.maximum_bytes)
+    return dataclasses.replace(plan, prediction=prediction)
 
 
 def _losses(work: Work, model: ModelIR) -> dict[str, float]:
@@ -229,7 +244,14 @@ def _losses(work: Work, model: ModelIR) -> dict[str, float]:
             f"a target needs calibration data, and `{model.facts.name}` cannot make its own",
             hint="give a text, a folder of pictures or an .npz file with `--calibration`",
         )
-    return sensitivities(model, quantizable(model), samples, progress=work.advance("plan"))
+    return sensitivities(
+        model,
+        quantizable(model),
+        samples,
+        store=work.cache,
+        source_key=_source_key(work, model),
+        progress=work.advance("plan"),
+    )
 
 
 def _samples(work: Work, model: ModelIR) -> list[Sample] | None:
@@ -242,8 +264,37 @@ def _samples(work: Work, model: ModelIR) -> list[Sample] | None:
         elif work.whole is not None and (texts := _own_texts(work)) is not None:
             work.samples = whole_samples(model, texts)  # what is left of the model would write worse
         elif model.kind == "decoder":
-            work.samples = generated_samples(model)
+            work.samples = generated_samples(model, store=work.cache, source_key=_source_key(work, model))
     return work.samples
+
+
+# Options that change no weight before it is quantized. With any other, weights are told by their content.
+_HARMLESS = frozenset(
+    [
+        *("bits", "context_length", "kv_bits", "max_dims", "precision", "quantizer", "target_bytes", "target_bpw"),
+        *("plan", "calibration", "name", "profile_kernels", "cache", "force", "stop_after", "dump"),
+    ]
+)
+
+
+def _source_key(work: Work, model: ModelIR) -> str:
+    """Names the model, weights and all; without reading them where they are the source's own."""
+    from edgec.ir.store import key_of
+
+    others = [f for f in dataclasses.fields(work.options) if f.name not in _HARMLESS]
+    changed = any(getattr(work.options, f.name) != f.default for f in others)
+    graph = model.model.graph
+    nodes = [
+        [node.domain, node.op_type, [v and v.name for v in node.inputs], [v.name for v in node.outputs]]
+        + [f"{name}={attribute.value}" for name, attribute in sorted(node.attributes.items())]
+        for node in graph
+    ]
+    weights: list[list[str]] = []
+    for name, value in graph.initializers.items():
+        weights.append([name, str(value.dtype), str(value.shape)])
+        if changed and value.const_value is not None:
+            weights[-1].append(key_of(value.const_value.tobytes()))
+    return key_of(model.facts.source_sha256, nodes, weights)
 
 
 def _heal(work: Work) -> None:
@@ -318,7 +369,10 @@ def _compress(work: Work) -> None:
     if needs_samples(plan) or work.options.calibration is not None:  # the user's is read in any case: mistakes show
         advance("calibration data", 0, 1)
         samples = _samples(work, model)
-    work.compressed = compress(model, plan, samples=samples, healed=work.healed, progress=advance)
+    key = _source_key(work, model) if work.cache else ""
+    work.compressed = compress(
+        model, plan, samples=samples, healed=work.healed, store=work.cache, source_key=key, progress=advance
+    )
     work.samples = None
     work.compressed.verify()
 
@@ -329,7 +383,8 @@ def _lower(work: Work) -> None:
     assert work.compressed is not None
     _check_scratch()
     profile_kernels = work.options.profile_kernels
-    work.lowered = lower(work.compressed, profile_kernels=profile_kernels, progress=work.advance("lower"))
+    advance = work.advance("lower")
+    work.lowered = lower(work.compressed, profile_kernels=profile_kernels, store=work.cache, progress=advance)
 
 
 def _check_scratch() -> None:
@@ -343,7 +398,7 @@ def _check_scratch() -> None:
 
 
 def _bundle(work: Work) -> None:
-    from edgec import bundle, report
+    from edgec import bundle, report, run
 
     compressed, lowered = work.compressed, work.lowered
     assert compressed is not None and lowered is not None and work.output is not None
@@ -363,6 +418,7 @@ def _bundle(work: Work) -> None:
         accuracy=compressed.report,
         out=work.output,
         report_html=page.encode(),
+        golden=None if work.options.profile_kernels else run.make_golden,
         force=work.options.force,
         progress=progress,
     )
@@ -436,14 +492,22 @@ def run_stages(
 
         profiles.load(profile)
     work = Work(str(source), profile, Path(output) if output is not None else None, options, progress)
-    for stage in STAGES:
-        if not stage.asked(options):
-            continue
-        work.records.append(_run(stage, work))
-        if options.dump is not None:
-            stage.dump(work, options.dump / f"{len(work.records)}-{stage.name}")
-        if stage.name == last:
-            break
+    if options.cache is not None:
+        from edgec.cache import Cache
+
+        work.cache = Cache(options.cache)
+    try:
+        for stage in STAGES:
+            if not stage.asked(options):
+                continue
+            work.records.append(_run(stage, work))
+            if options.dump is not None:
+                stage.dump(work, options.dump / f"{len(work.records)}-{stage.name}")
+            if stage.name == last:
+                break
+    finally:
+        if work.cache is not None:
+            work.cache.prune()
     return work
 
 

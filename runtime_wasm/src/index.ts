@@ -79,6 +79,7 @@ export type { LoadPhase, LoadProgress } from "./load/files.js";
 export type { BundleSource } from "./load/source.js";
 export type { Generation, GenerationOptions } from "./session/generation.js";
 export type { Tensor, TensorData, TensorInput } from "./session/graph.js";
+export type { SelfTest, SelfTestDifference } from "./session/selftest.js";
 export type { TextLine } from "./session/ocr.js";
 export type { Segment, Transcription } from "./session/speech.js";
 export type { SpeechSegment } from "./session/speech_detection.js";

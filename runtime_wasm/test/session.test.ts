@@ -10,7 +10,7 @@ const GRAPH = join(FIXTURES, "graph");
 const GREEDY = { temperature: 0, maxTokens: 12 };
 const MESSAGES = [{ role: "user", content: "hello" }];
 
-async function withModel(body: (model: Model) => Promise<void>, options = {}, from: string = DECODER): Promise<void> {
+async function withModel(body: (model: Model) => Promise<void>, options = {}, from: string | BundleSource = DECODER): Promise<void> {
   const model = await edgec.load(from, { worker: false, threads: 1, ...options });
   try {
     await body(model);
@@ -329,15 +329,18 @@ test("several graphs in a bundle", async () => {
 });
 
 /** The graph bundle with a changed manifest, read from memory. */
-function patchedGraph(change: (manifest: Record<string, any>) => void): BundleSource {
-  const manifest = readJson<Record<string, any>>(join(GRAPH, "manifest.json"));
+function patched(kind: "decoder" | "graph", change: (manifest: Record<string, any>) => void): BundleSource {
+  const folder = join(FIXTURES, kind);
+  const manifest = readJson<Record<string, any>>(join(folder, "manifest.json"));
   change(manifest);
   return {
     async read(file) {
-      return file === "manifest.json" ? new Blob([JSON.stringify(manifest)]) : readFileSync(join(GRAPH, file));
+      return file === "manifest.json" ? new Blob([JSON.stringify(manifest)]) : readFileSync(join(folder, file));
     },
   };
 }
+
+const patchedGraph = (change: (manifest: Record<string, any>) => void): BundleSource => patched("graph", change);
 
 const IMAGE = {
   width: 2,
@@ -425,4 +428,63 @@ test("a worker's script that is not there", async () => {
   const error = await failsWith("worker-failed", edgec.load(DECODER, { workerUrl: "/nowhere/worker.js" }));
   assert.match(error.hint ?? "", /workerUrl/);
   await failsWith("worker-failed", edgec.load(DECODER, { threads: 2, threadUrl: "/nowhere/thread.js" }));
+});
+
+test("the self-test passes in a worker, in this thread and with threads, and leaves an empty cache", async () => {
+  for (const [from, compared] of [
+    [DECODER, 3],
+    [GRAPH, 2],
+  ] as const) {
+    for (const options of [{}, { variant: "simd128-threads" as const, threads: 3 }, { worker: true }]) {
+      await withModel(
+        async (model) => {
+          for (let round = 0; round < 2; round++) {
+            const result = await model.selfTest();
+            assert.deepEqual([result.passed, result.compared, result.differences], [true, compared, []]);
+          }
+          if (from === DECODER) {
+            await model.generate("the", GREEDY).text();
+            assert.equal((await model.selfTest()).passed, true);
+          }
+          assert.equal((await model.stats()).cachedTokens, 0);
+        },
+        options,
+        from,
+      );
+    }
+  }
+});
+
+test("the self-test names what differs, and says when there is nothing to compare", async () => {
+  const decoder = patched("decoder", (manifest) => {
+    const step = manifest.golden.steps[1];
+    step.sha256 = "0".repeat(64);
+    step.largest[0].logit += 0.25;
+  });
+  await withModel(
+    async (model) => {
+      const { passed, differences } = await model.selfTest();
+      assert.equal(passed, false);
+      assert.equal(differences.length, 1);
+      assert.equal(differences[0].what, "logits after 10 tokens");
+      assert.equal(differences[0].largestError, 0.25);
+      assert.equal(differences[0].expectedSha256, "0".repeat(64));
+      assert.notEqual(differences[0].sha256, differences[0].expectedSha256);
+    },
+    {},
+    decoder,
+  );
+  const graph = patched("graph", (manifest) => {
+    manifest.golden.outputs[1].sha256 = "0".repeat(64);
+  });
+  await withModel(
+    async (model) => {
+      const { differences } = await model.selfTest();
+      assert.deepEqual([differences.length, differences[0].what, differences[0].largestError], [1, "output `z`", null]);
+    },
+    {},
+    graph,
+  );
+  const none = patched("graph", (manifest) => (manifest.golden = null));
+  await withModel(async (model) => assert.equal((await model.selfTest()).passed, null), {}, none);
 });

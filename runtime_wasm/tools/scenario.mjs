@@ -18,8 +18,9 @@ export async function runJobs(edgec, location, { load, options, jobs, repeat = 1
     results.push(result);
   }
   const stats = await model.stats();
+  const selfTest = await model.selfTest();
   await model.dispose();
-  return { loadSeconds, stats, features: edgec.detectFeatures(), results };
+  return { loadSeconds, stats, selfTest, features: edgec.detectFeatures(), results };
 }
 
 export async function runJob(model, job, options, keepOutputs) {

@@ -94,6 +94,10 @@ def drop(*path: str | int) -> Callable[[Manifest], None]:
     return change
 
 
+def step(index: int) -> list[str | int]:
+    return ["golden", "steps", index]
+
+
 def computed(name: str, code: str | None, why: str, *numbers: Any) -> None:
     """Registers a graph whose module computes `numbers` while it runs."""
 
@@ -272,6 +276,35 @@ def _future(manifest: Manifest) -> None:
 
 field("version-2-with-other-fields", "version-unsupported", "the version is checked before the fields", _future)
 
+# --- golden outputs ----------------------------------------------------------------------------------------
+
+field("sound-no-golden", None, "not every graph has golden outputs", put("golden", value=None))
+field("sound-golden-not-finite", None, "a logit may be infinite", put(*step(0), "largest", 0, "logit", value=None))
+field("sound-golden-other", None, "what it says is a matter of running", put(*step(0), "sha256", value="0" * 64))
+field("golden-missing", "manifest-invalid", "every field is needed", drop("golden"))
+field("golden-list", "manifest-invalid", "an object or null", put("golden", value=[]))
+field("golden-of-a-graph", "manifest-invalid", "this is a decoder", put("golden", value={"dims": {}, "outputs": []}))
+field("golden-unknown-field", "manifest-invalid", "nothing else is allowed", put("golden", "extra", value=1))
+field("golden-no-prompt", "manifest-invalid", "logits are those after a token", put("golden", "prompt", value=[]))
+field("golden-long-prompt", "manifest-invalid", "more than the context", put("golden", "prompt", value=[1] * 127))
+field("sound-golden-full-context", None, "the last step needs no room", put("golden", "prompt", value=[1] * 126))
+field("golden-token-outside", "manifest-invalid", "beyond the vocabulary", put("golden", "prompt", 0, value=264))
+field("golden-token-negative", "manifest-invalid", "an index", put("golden", "prompt", 0, value=-1))
+field("golden-token-text", "manifest-invalid", "an id is an integer", put("golden", "prompt", 0, value="1"))
+field("golden-no-steps", "manifest-invalid", "nothing would be tested", put("golden", "steps", value=[]))
+field(
+    "golden-many-steps",
+    "manifest-invalid",
+    "a self-test is short",
+    lambda manifest: manifest["golden"]["steps"].extend(manifest["golden"]["steps"] * 5),
+)
+field("golden-hash-upper", "manifest-invalid", "hashes are lower-case", put(*step(1), "sha256", value="A" * 64))
+field("golden-hash-missing", "manifest-invalid", "every field is needed", drop(*step(1), "sha256"))
+field("golden-no-logits", "manifest-invalid", "the next token is the first", put(*step(2), "largest", value=[]))
+field("golden-next-outside", "manifest-invalid", "it is decoded", put(*step(0), "largest", 0, "token", value=264))
+field("golden-logit-text", "manifest-invalid", "a number", put(*step(0), "largest", 0, "logit", value="1"))
+field("golden-prototype", "manifest-invalid", "names that objects inherit", put("golden", "__proto__", value={}))
+
 # --- types and bounds --------------------------------------------------------------------------------------
 
 field("field-missing", "manifest-invalid", "every field is needed", drop("generation"))
@@ -358,8 +391,12 @@ graphs(
     "shared-slots",
     None,
     "graphs may share inputs and outputs",
-    put("graphs", "run", value={"inputs": ["x", "word"], "outputs": ["y", "z", "sum"]}),
+    lambda m: (
+        put("graphs", "run", value={"inputs": ["x", "word"], "outputs": ["y", "z", "sum"]})(m),
+        m["golden"]["outputs"].append(m["golden"]["outputs"][0]),
+    ),
 )
+graphs("golden-too-few", "manifest-invalid", "one for each output", lambda m: m["golden"]["outputs"].pop())
 graphs("empty", "manifest-invalid", "a model is at least one graph", put("graphs", value={}))
 graphs(
     "missing",

@@ -182,6 +182,10 @@ def test_eval_against_the_float_model(edgec: Edgec, bundle: Path, tiny_llama: Pa
     assert alone["perplexity"] == pytest.approx(document["perplexity"])
     strict = edgec("eval", bundle, tiny_llama, *options, "--max-loss", "-1")
     assert strict.code == 8 and "loss" in strict.stderr
+    assert edgec("eval", bundle, tiny_llama, *options, "--report", "page.html").code == 0
+    page = (working_folder / "page.html").read_text()
+    assert "float model" in page and "KL divergence" in page and 'class="heat"' in page
+    assert edgec("eval", bundle, *options, "--report", "nowhere/page.html").code == 10
     assert edgec("eval", bundle).code == 2
     assert edgec("eval", bundle, *options, "--max-loss", "0").code == 2
 
@@ -298,6 +302,56 @@ def test_a_graph_from_onnx_to_arrays(edgec: Edgec, working_folder: Path) -> None
 
 def test_a_language_model_takes_no_tensors(edgec: Edgec, bundle: Path) -> None:
     assert edgec("run", bundle, "--input", "x=x.npy").code == 2
+
+
+def test_verify_runs_every_variant(edgec: Edgec, bundle: Path, working_folder: Path) -> None:
+    shown = edgec("verify", "--run", bundle)
+    assert (
+        shown.code == 0
+        and shown.stdout.startswith("sound")
+        and "same bits  simd128, 1 thread, 3 compared" in shown.stdout
+    )
+    tests = parsed(edgec("verify", "--run", bundle, "--json").stdout)["self_tests"]
+    assert {"simd128", "simd128-threads"} <= {test["variant"] for test in tests}  # type: ignore[attr-defined]
+    assert all(test["passed"] for test in tests)  # type: ignore[attr-defined]
+    other = working_folder / "other.edgec"
+    shutil.copytree(bundle, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["golden"]["steps"][0]["sha256"] = "0" * 64
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    assert edgec("verify", other).code == 0
+    differing = edgec("verify", "--run", other)
+    assert differing.code == 11 and "differs  simd128, 1 thread: logits after 9 tokens, by 0 among" in differing.stdout
+    manifest["golden"] = None
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    untested = edgec("verify", "--run", other)
+    assert untested.code == 0 and "untested  simd128" in untested.stdout
+
+
+def test_a_graph_that_stops_on_the_test_has_no_golden_outputs(edgec: Edgec, working_folder: Path) -> None:
+    inputs = [helper.make_tensor_value_info(name, TensorProto.INT32, [64]) for name in ("a", "b")]
+    output = helper.make_tensor_value_info("c", TensorProto.INT32, [64])
+    graph = helper.make_graph([helper.make_node("Div", ["a", "b"], ["c"])], "division", inputs, [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    (working_folder / "division.onnx").write_bytes(model.SerializeToString())
+    shown = edgec("compile", "division.onnx", "-p", "phone-8gb")
+    assert shown.code == 0 and "no self-test" in shown.stdout
+    assert parsed(edgec("compile", "division.onnx", "-p", "phone-8gb", "--json").stdout)["golden"] is False
+    assert "untested" in edgec("verify", "--run", "division.edgec").stdout
+
+
+def test_compile_keeps_finished_stages_unless_told_otherwise(
+    edgec: Edgec, tiny_llama: Path, working_folder: Path
+) -> None:
+    line = ("compile", tiny_llama, "-p", "phone-8gb", "-o", "a.edgec", "--json")
+    counts = [parsed(edgec(*line, "--cache", "kept").stdout)["cache"] for _ in range(2)]
+    assert counts[0]["reused"] == 0 and counts[1]["missing"] == 0  # type: ignore[index]
+    assert counts[0]["saved"] == counts[1]["reused"] > 0  # type: ignore[index]
+    assert "cache" not in parsed(edgec(*line, "--no-cache").stdout)
+    both = edgec(*line, "--no-cache", "--cache", "kept")
+    assert both.code == 2 and "exclude each other" in both.stderr
+    (working_folder / "file").write_text("")
+    assert edgec(*line, "--cache", "file").code == 2
 
 
 def test_inspect_a_graph(edgec: Edgec, tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def in_javascript(runtime: Runtime, bundle: Path, jobs: Sequence[Any], *flags: s
     assert finished.returncode == 0, finished.stderr + finished.stdout
     outcome = json.loads(finished.stdout)
     assert (outcome["stats"]["variant"], outcome["stats"]["threads"]) == (runtime.variant, runtime.threads)
+    assert outcome["selfTest"]["passed"] is not False, outcome["selfTest"]
     results: list[dict[str, Any]] = outcome["results"]
     return results
 
@@ -78,4 +79,5 @@ def _in_python(runtime: Runtime, bundle: Path, prompts: Sequence[str], max_token
             text = generation.text()
             assert generation.logits_sha256 is not None
             found.append(Answer(tuple(generation.ids), text, generation.logits_sha256))
+        assert model.self_test().passed
     return found

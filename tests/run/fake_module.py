@@ -44,6 +44,7 @@ from edgec.ir import (
     WeightPlacement,
 )
 from edgec.ir.plan import VARIANTS
+from edgec.run import make_golden
 
 VOCABULARY = 264
 CONTEXT = 128
@@ -472,15 +473,22 @@ def make_plan(kind: str = "decoder") -> Plan:
 
 
 def write_fake_bundle(
-    path: Path | str, *, kind: str = "decoder", seed: int = 0, threads: bool = True, report: bytes | None = None
+    path: Path | str,
+    *,
+    kind: str = "decoder",
+    seed: int = 0,
+    threads: bool = True,
+    report: bytes | None = None,
+    golden: bool = True,
 ) -> bundle.Bundle:
-    """Write a small, valid bundle; the same arguments give the same bytes."""
+    """Write a small, valid bundle; the same arguments give the same bytes. Without `golden`, nothing is run."""
     return bundle.write(
         make_lowered(kind, seed=seed, threads=threads),
         model=make_model(kind),
         plan=make_plan(kind),
         accuracy={},
         report_html=report,
+        golden=make_golden if golden else None,
         out=path,
     )
 

@@ -122,7 +122,7 @@ def broken(
     """A bundle whose module's text has `old` replaced by `new`."""
     original = wasmtime.wat2wasm
     monkeypatch.setattr(wasmtime, "wat2wasm", lambda text: original(text.replace(old, new)))
-    return fake_module.write_fake_bundle(tmp_path / "broken.edgec", threads=threads)
+    return fake_module.write_fake_bundle(tmp_path / "broken.edgec", threads=threads, golden=False)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from edgec.bundle.golden import Golden
+
 FORMAT = "edgec-bundle"
 VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -204,6 +206,7 @@ class Manifest:
     generation: Mapping[str, Any]
     task: Mapping[str, Any] | None
     accuracy: Mapping[str, Any]
+    golden: Golden | None
     computed: tuple[Computed, ...] = ()
 
     def input(self, name: str) -> Slot:

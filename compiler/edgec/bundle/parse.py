@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, TypeVar, cast
 
 from edgec.bundle import dims as dimensions
+from edgec.bundle.golden import Golden, parse_decoder_golden, parse_graph_golden
 from edgec.bundle.json_input import Node, invalid, parse
 from edgec.bundle.manifest import (
     EXPANSION,
@@ -117,6 +118,7 @@ def parse_manifest(data: bytes) -> Manifest:
         generation=root["generation"].free_object(),
         task=None if root["task"].is_null() else root["task"].free_object(),
         accuracy=root["accuracy"].free_object(),
+        golden=_or_null(root["golden"], lambda node: _golden(node, graphs, dims, outputs, context_length)),
         computed=computed,
     )
 
@@ -411,6 +413,19 @@ def _tokenizer(node: Node) -> TokenizerInfo | None:
 
 def _token_id(node: Node) -> int:
     return node.integer(0)
+
+
+def _golden(
+    node: Node,
+    graphs: Mapping[str, GraphInfo],
+    dims: Mapping[str, int],
+    outputs: tuple[Slot, ...],
+    context_length: int,
+) -> Golden:
+    if graphs:
+        return parse_graph_golden(node, dims, sum(len(graph.outputs) for graph in graphs.values()))
+    vocabulary = next(slot.bytes for slot in outputs if slot.name == "logits") // ITEM_BYTES["float32"]
+    return parse_decoder_golden(node, vocabulary, context_length)
 
 
 def _check_file_set(

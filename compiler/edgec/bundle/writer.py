@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import edgec
+from edgec.bundle.golden import Golden
 from edgec.bundle.manifest import (
     FORMAT,
     KV,
@@ -48,13 +50,15 @@ def write(
     accuracy: Mapping[str, Any],
     out: Path | str,
     report_html: bytes | None = None,
+    golden: Callable[[Bundle], Golden | None] | None = None,
     force: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Bundle:
     """Write the bundle directory `out` and open it.
 
     An edgec bundle or an empty directory at `out` is replaced; anything else only with `force`.
-    `progress` is called with the number of bytes written since the last call. Raises `OutputError`
+    `golden` is given the bundle while it still lies in its temporary place, whole but for what the
+    call returns. `progress` is called with the number of bytes written since the last call. Raises `OutputError`
     (disk full, something else in the way) and leaves nothing half-written, on Ctrl-C too.
     """
     destination = Path(out)
@@ -73,6 +77,8 @@ def write(
         if report_html is not None:
             files.add(REPORT_FILE, report_html)
         manifest = parse_manifest(_manifest(lowered, model, plan, accuracy, tuple(weights), files.written).dump())
+        if golden is not None:
+            manifest = parse_manifest(dataclasses.replace(manifest, golden=golden(Bundle(folder, manifest))).dump())
         (folder / MANIFEST_FILE).write_bytes(manifest.dump())
         _replace(folder, destination)
     return Bundle(destination, manifest)
@@ -209,6 +215,7 @@ def _manifest(
         generation={name: value for name, value in model.generation.items() if value is not None},
         task=model.task,
         accuracy=accuracy,
+        golden=None,
         computed=tuple(Computed(number.name, number.bound, number.offset) for number in lowered.computed),
     )
 

@@ -13,6 +13,7 @@ from edgec import __version__
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Make": {
         "compile": ("edgec.cli.compile:command", "Compile a model for a device into a bundle."),
+        "compile-matrix": ("edgec.cli.compile_matrix:command", "Compile many models for many devices."),
         "profiles": ("edgec.cli.profiles:command", "List the device profiles, or show one."),
     },
     "Use": {

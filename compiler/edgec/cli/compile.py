@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +109,13 @@ Examples:
     help="Make a bundle whose kernels can be timed by `edgec bench --roofline`; it runs nowhere else.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder for finished stages, so that the next compilation need not repeat them  [default: the user's].",
+)
+@click.option("--no-cache", is_flag=True, help="Compute everything, keep nothing.")
 @click.option("--force", is_flag=True, help="Replace what is at the output, even if it is not a bundle.")
 @click.option("--stop-after", metavar="STAGE", help="frontend, simplify, slim, plan, heal, compress, lower or bundle.")
 @click.option("--dump", type=click.Path(path_type=Path), metavar="DIR", help="Write every stage's result there.")
@@ -139,6 +145,8 @@ def command(
     plan_file: Path | None,
     profile_kernels: bool,
     dry_run: bool,
+    cache: Path | None,
+    no_cache: bool,
     force: bool,
     stop_after: str | None,
     dump: Path | None,
@@ -150,9 +158,12 @@ def command(
     MODEL is a Hugging Face folder, a GGUF or ONNX file, or a hub id such as `org/name`. The bundle is a folder that
     runs in browsers, in Node and in Python, without a network.
     """
+    from edgec.cache import default_folder
     from edgec.cli.progress import StageLines
     from edgec.pipeline import CompileOptions, run_stages
 
+    if cache and no_cache:
+        raise UsageError("`--cache` and `--no-cache` exclude each other", hint="leave one of them out")
     plan = _read_plan(plan_file) if plan_file else None
     choices = {"--plan": plan_file, "--target-size": target_size, "--target-bpw": target_bpw, "--bits": bits}
     choices["--slim"] = slim
@@ -194,6 +205,7 @@ def command(
         task=task,
         name=name,
         profile_kernels=profile_kernels,
+        cache=None if no_cache else cache or default_folder(),
         force=force,
         stop_after="plan" if dry_run else stop_after,
         dump=dump,
@@ -233,11 +245,12 @@ def _vocabulary(text: str) -> int | Path:
 
 
 def _size(text: str) -> int:
-    """Bytes of `60MB`, `1.5 GB`, `80000000`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(|k|M|G)B?", text.strip())
-    if match is None:
-        raise UsageError(f"`--target-size {text}` is not a size", hint="for example `--target-size 60MB`")
-    return int(float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]])
+    from edgec.profiles.units import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError:
+        raise UsageError(f"`--target-size {text}` is not a size", hint="for example `--target-size 60MB`") from None
 
 
 def dimensions(entries: tuple[str, ...]) -> dict[str, int]:
@@ -318,6 +331,11 @@ def _show_result(work: Work, as_json: bool) -> None:
     if work.options.profile_kernels:
         out.print(f"  [dim]edgec bench --roofline {path}   time its kernels[/]\n")
         return
+    if work.bundle.manifest.golden is None:
+        out.print("  [yellow]no self-test:[/] what this graph gives for zeros and ones is not defined\n")
+    cache = work.cache
+    if cache is not None and cache.problem is not None:
+        out.print(f"  [yellow]nothing was kept in {console.plain(cache.folder)}:[/] {console.plain(cache.problem)}\n")
     usage = "run" if work.bundle.manifest.model.kind == "graph" else "chat"
     out.print(f"  [dim]edgec {usage} {path}      use it here[/]")
     out.print(f"  [dim]edgec serve {path}     in the browser[/]")
@@ -330,6 +348,8 @@ def _result(work: Work) -> dict[str, Any]:
         "stages": [dataclasses.asdict(record) for record in work.records],
         "peak_bytes": max(record.peak_bytes for record in work.records),
     }
+    if work.cache is not None:
+        result["cache"] = {**dataclasses.asdict(work.cache.counts), "problem": work.cache.problem}
     if work.plan is not None:
         result["prediction"] = dataclasses.asdict(work.plan.prediction)
     if work.bundle is not None:
@@ -340,5 +360,6 @@ def _result(work: Work) -> dict[str, Any]:
             "profile": manifest.profile,
             "bytes": manifest.total_bytes(),
             "context_length": manifest.context_length,
+            "golden": manifest.golden is not None,  # whether a device can test itself
         }
     return result

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgec.cli import loading
-from edgec.errors import AccuracyError, UsageError
+from edgec.errors import AccuracyError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from edgec.eval import ReferenceDecoder, ReferenceGraph
@@ -25,6 +25,7 @@ Examples:
 \b
   edgec eval smollm2.edgec --text wikitext.txt
   edgec eval smollm2.edgec SmolLM2-135M-Instruct.gguf --text wikitext.txt --max-loss 0.02
+  edgec eval smollm2.edgec SmolLM2-135M-Instruct.gguf --text wikitext.txt --report smollm2.html
   edgec eval minilm.edgec ./all-MiniLM-L6-v2 --pairs sts-test.tsv
   edgec eval efficientnet.edgec efficientnet.onnx --images ./imagenet-sample
 """
@@ -42,6 +43,7 @@ Advance = Callable[[int], None]
 @click.option("--images", type=click.Path(path_type=Path), help="For vision models: pictures, with `index.csv`.")
 @click.option("--max-loss", type=float, metavar="X", help="Fail (exit code 8) if more than this is lost.")
 @click.option("--task", help="What MODEL is for, when it goes through Optimum.")
+@click.option("--report", "page", type=click.Path(path_type=Path), help="Write the numbers as a page (HTML), too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
 @loading.engine_options
 def command(
@@ -54,6 +56,7 @@ def command(
     images: Path | None,
     max_loss: float | None,
     task: str | None,
+    page: Path | None,
     as_json: bool,
     variant: str | None,
     threads: int | None,
@@ -67,6 +70,8 @@ def command(
 
     if max_loss is not None and model is None:
         raise UsageError("`--max-loss` needs the float model to compare with")
+    if page is not None and not page.absolute().parent.is_dir():
+        raise OutputError(f"`{page}` cannot be written, the folder does not exist")  # now, not after minutes of work
     with (
         loading.load(bundle, variant=variant, threads=threads, quiet=as_json) as compiled,
         _reference(model, task) as float_model,
@@ -83,6 +88,9 @@ def command(
             result = _detection(compiled, float_model, _needed(images, "--images"))
         else:
             raise UsageError("there is no measure for this bundle's task", hint="`edgec run --input` gives its outputs")
+        document = compiled.manifest.to_json()
+    if page is not None:
+        _write_page(page, document, result, next(str(path.name) for path in (text, pairs, images) if path is not None))
     if as_json:
         console.print_json(result)
     else:
@@ -90,6 +98,17 @@ def command(
     loss = result.get("loss")
     if max_loss is not None and loss is not None and loss > max_loss:
         raise AccuracyError(f"the loss is {loss:.4f}, more than {max_loss}", hint="compile with more bits")
+
+
+def _write_page(file: Path, manifest: dict[str, Any], result: Result, data: str) -> None:
+    from edgec import report
+    from edgec.cli.inspect import write_text
+    from edgec.report.evidence import render_evaluation
+
+    try:
+        write_text(file, render_evaluation(report.from_manifest(manifest), result, data))
+    except OSError as error:
+        raise OutputError(f"`{file}` cannot be written ({error.strerror})") from error
 
 
 def _needed(path: Path | None, option: str) -> Path:

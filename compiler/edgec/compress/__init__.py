@@ -8,6 +8,7 @@ from edgec.compress.calibration.samples import (
     whole_samples,
 )
 from edgec.compress.dequantize import dequantize, dequantized_model
+from edgec.compress.hollow import hollow
 from edgec.compress.sensitivity import sensitivities
 from edgec.compress.stage import compress, needs_samples
 
@@ -17,6 +18,7 @@ __all__ = [
     "dequantize",
     "dequantized_model",
     "generated_samples",
+    "hollow",
     "is_archive",
     "needs_samples",
     "read_samples",

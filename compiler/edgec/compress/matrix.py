@@ -15,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.compress.pack import TILE_BYTES, pack_nibbles
-from edgec.compress.quantize import QuantizedRows, Quantizer
+from edgec.compress.quantize import InputStatistics, QuantizedRows, Quantizer
 from edgec.errors import ModelError
 from edgec.ir.compressed import GROUP, ROWS, PackedTensor
 
 # Weights quantized in one go: three float32 arrays of 2 MiB, the fastest size where it was measured.
 _WEIGHTS_PER_SLAB = 16384 * GROUP
+# Rows, evenly spaced, of which the error of the output is measured: it takes columns^2 operations for each.
+_SAMPLED_ROWS = 256
 # The largest weight that 16 levels of a float16 scale reach, with room for a zero point at mid-range.
 _LARGEST_WEIGHT = 65504.0 * 7
 
@@ -35,7 +37,8 @@ def pack_matrix(
 
     Codes of 2 and 3 bits are packed as the upper bits of 4-bit ones, of 5 and 6 bits as those of
     7-bit ones. `locate` turns (row, column) into the index shown in errors. Raises `ModelError` for
-    NaN, infinity and values beyond what float16 scales reach.
+    NaN, infinity and values beyond what float16 scales reach. `error` has `relative_rmse` and `max_abs`
+    of the weights and, where the quantizer knows the inputs, `relative_output_error`.
     """
     rows, columns = matrix.shape
     bits = quantizer.grid.bits
@@ -45,8 +48,8 @@ def pack_matrix(
     scales = np.empty((blocks, groups, ROWS), np.float16)
     zeros = np.empty((blocks, groups, ROWS), np.uint8)
 
-    def pack_slab(first: int) -> tuple[float, float, float]:
-        """Fills in the slab's blocks; squared error, squared weights, largest error."""
+    def pack_slab(first: int) -> tuple[float, float, float, float, float]:
+        """Fills in the slab's blocks; squared error, squared weights, largest error, and the first two of outputs."""
         last = min(first + step, blocks)
         slab = np.ascontiguousarray(matrix[first * ROWS : last * ROWS], np.float32)
         if not np.abs(slab).max() <= _LARGEST_WEIGHT:
@@ -60,15 +63,31 @@ def pack_matrix(
         zeros[first:last] = _tiled(result.zeros, last - first)
         difference = slab - result.values()
         lost, total = (float(np.square(array).sum(dtype=np.float64)) for array in (difference, slab))
-        return lost, total, float(np.abs(difference).max())
+        rows_of_sample = slice(-(first * ROWS) % stride, None, stride)
+        lost_output, output = (_output_power(array[rows_of_sample], quantizer.inputs) for array in (difference, slab))
+        return lost, total, float(np.abs(difference).max()), lost_output, output
 
     step = max(1, _WEIGHTS_PER_SLAB // (columns * ROWS))
+    stride = max(1, rows // _SAMPLED_ROWS)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = list(pool.map(pack_slab, range(0, blocks, step)))
     lost, total = sum(part[0] for part in parts), sum(part[1] for part in parts)
     worst = max(part[2] for part in parts)
     error = {"relative_rmse": math.sqrt(lost / total) if total else 0.0, "max_abs": worst}
+    if quantizer.inputs is not None:
+        lost, total = sum(part[3] for part in parts), sum(part[4] for part in parts)
+        error["relative_output_error"] = math.sqrt(lost / total) if total else 0.0
     return PackedTensor(name, rows, columns, 8 if bits == 8 else 7 if bits > 4 else 4, high, low, scales, zeros, error)
+
+
+def _output_power(rows: npt.NDArray[np.float32], inputs: InputStatistics | None) -> float:
+    """Sum over `rows` of the mean square of their product with the inputs."""
+    if inputs is None:
+        return 0.0
+    if inputs.second_moment is None:
+        return float((np.square(rows, dtype=np.float64) @ inputs.power).sum())
+    wide = rows.astype(np.float64)
+    return max(0.0, float(np.einsum("ij,ij->", wide @ inputs.second_moment, wide)))
 
 
 def _tiled_codes(result: QuantizedRows, blocks: int) -> npt.NDArray[np.uint8]:

@@ -20,6 +20,7 @@ from edgec.compress.quantize import QUANTIZERS
 from edgec.errors import ModelError
 from edgec.ir.model import ModelIR
 from edgec.ir.plan import PROBE_BITS
+from edgec.ir.store import Store, key_of
 from edgec.ir.weight_use import WeightUse, weight_uses
 
 _SAMPLES = 2
@@ -34,14 +35,21 @@ def sensitivities(
     names: Sequence[str],
     samples: Sequence[Sample],
     *,
+    store: Store | None = None,
+    source_key: str = "",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, float]:
     """The loss of each matrix in `names` at `PROBE_BITS`, on the first samples.
 
+    Losses that `store` has are not measured again; `source_key` tells the model from all others.
     The whole model is held as float. Raises `ModelError` where the output is not finite.
     """
     uses = weight_uses(model.model)
     few = _few(model, len(names), samples)
+    base = key_of("loss", source_key, PROBE_BITS, few)
+    losses = {name: loss for name in names if (loss := _kept(store, key_of(base, name))) is not None}
+    if len(losses) == len(names):
+        return losses
     kept = ["logits"] if model.kind == "decoder" else [str(value.name) for value in model.model.graph.outputs]
     # Small matrices are constants of the session otherwise.
     session = Session(model, list(model.model.graph), kept, few[0], {}, fed=names)
@@ -49,8 +57,9 @@ def sensitivities(
     if not all(np.isfinite(array).all() for outputs in references for array in outputs):
         check_all_finite(model)
         raise ModelError(f"`{model.facts.name}` computes values that are not finite on the calibration data")
-    losses: dict[str, float] = {}
     for number, name in enumerate(names):
+        if name in losses:
+            continue
         if progress is not None:
             progress(name, number, len(names))
         changed = {name: _quantized(model, uses[name])}
@@ -59,9 +68,21 @@ def sensitivities(
         losses[name] = float(np.mean([measure(a, b) for a, b in zip(references, outputs, strict=True)]))
         if not np.isfinite(losses[name]):
             raise ModelError(f"`{name}` at {PROBE_BITS} bits makes outputs that are not finite on the calibration data")
+        if store is not None:
+            store.save(key_of(base, name), {"loss": np.asarray([losses[name]], np.float64)})
     if progress is not None:
         progress("", len(names), len(names))
-    return losses
+    return {name: losses[name] for name in names}
+
+
+def _kept(store: Store | None, key: str) -> float | None:
+    arrays = store.load(key) if store is not None else None
+    if store is None or arrays is None:
+        return None
+    if arrays.keys() != {"loss"} or arrays["loss"].shape != (1,) or not np.isfinite(arrays["loss"]).all():
+        store.refuse(key)
+        return None
+    return float(arrays["loss"][0])
 
 
 def _few(model: ModelIR, runs: int, samples: Sequence[Sample]) -> list[Sample]:

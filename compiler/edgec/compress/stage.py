@@ -13,16 +13,18 @@ import onnx_ir
 from threadpoolctl import threadpool_limits
 
 from edgec.compress.calibration.samples import Sample
-from edgec.compress.calibration.sites import schedule
+from edgec.compress.calibration.sites import Schedule, schedule
 from edgec.compress.calibration.walk import Walk
 from edgec.compress.dequantize import dequantize
 from edgec.compress.finite import check_finite
 from edgec.compress.matrix import pack_matrix
 from edgec.compress.quantize import QUANTIZERS, Healed, InputStatistics, QuantizedRows, Quantizer
+from edgec.compress.reuse import TensorStore
 from edgec.errors import ModelError
 from edgec.ir.compressed import GROUP, CompressedModel, PackedTensor
 from edgec.ir.model import ModelIR
 from edgec.ir.plan import WEIGHT_BITS, Plan, TensorPlan
+from edgec.ir.store import Store
 from edgec.ir.weight_use import FLOAT_TYPES, WeightUse, weight_uses
 
 Progress = Callable[[str, int, int], None]  # tensor, weights done before it, weights in all
@@ -35,14 +37,18 @@ def compress(
     *,
     samples: Sequence[Sample] | None = None,
     healed: Mapping[str, QuantizedRows] | None = None,
+    store: Store | None = None,
+    source_key: str = "",
     progress: Progress | None = None,
 ) -> CompressedModel:
     """Quantize every initializer as `plan` says, round floats of 16 bits to bfloat16, and check that all are finite.
 
     `samples` is what quantizers that look at inputs are calibrated on, see `needs_samples`; `healed` has the codes of
-    the tensors whose quantizer is "healed". One initializer is
+    the tensors whose quantizer is "healed". Other tensors that `store` has are taken from there, or kept there as soon
+    as they are done; `source_key` tells the weights and the graph of `model` from all others. One initializer is
     held as float at a time, and while calibrating also those of one wave. `report` has `tensors`
-    (per name: bits, quantizer, rows, columns, bytes, relative_rmse, max_abs) and totals. Raises
+    (per name: bits, quantizer, rows, columns, bytes, relative_rmse, max_abs and, where calibrated,
+    relative_output_error) and totals. Raises
     `ModelError` for a plan that does not match the model and for values that are NaN, infinite or too large.
     """
     uses = weight_uses(model.model)
@@ -70,6 +76,9 @@ def compress(
         done += sizes[name]
 
     calibrated = [tensor for tensor in plan.tensors if _needs_inputs(tensor)]
+    plain = [tensor for tensor in plan.tensors if not _needs_inputs(tensor)]
+    reuse = TensorStore(None if healed else store, source_key, uses)  # codes from healing are in no key
+    reuse.plain(plain)
     for name in names:
         tensor_plan = plan.tensor(name)
         if tensor_plan is not None and _needs_inputs(tensor_plan):
@@ -81,7 +90,7 @@ def compress(
             if tensor_plan is not None and tensor_plan.bits == 16:
                 rounded[name] = _array(model, name).astype(ml_dtypes.bfloat16).astype(np.float32)
         else:
-            packed[name] = _pack(model, tensor_plan, uses[name], None, (healed or {}).get(name))
+            packed[name] = _packed(model, tensor_plan, uses[name], None, reuse, (healed or {}).get(name))
         finished(name)
     if calibrated:
         if not samples:
@@ -92,7 +101,9 @@ def compress(
             )
         # Sums of a matrix product depend on how many threads share it; a bundle's bytes must not.
         with threadpool_limits(1, "blas"):
-            _calibrate(_with_floats(model, rounded), calibrated, samples, packed, begin, finished)
+            waves = schedule(model.model.graph, uses, {tensor.name for tensor in calibrated})
+            reuse.calibrated(waves.waves, {tensor.name: tensor for tensor in calibrated}, plain, samples)
+            _calibrate(_with_floats(model, rounded), calibrated, waves, samples, packed, reuse, begin, finished)
     if progress is not None:
         progress("", total, total)
     packed = {name: packed[name] for name in names if name in packed}
@@ -102,8 +113,10 @@ def compress(
 def _calibrate(
     model: ModelIR,
     planned: Sequence[TensorPlan],
+    waves: Schedule,
     samples: Sequence[Sample],
     packed: dict[str, PackedTensor],
+    reuse: TensorStore,
     begin: Callable[[str], None],
     finished: Callable[[str], None],
 ) -> None:
@@ -111,15 +124,21 @@ def _calibrate(
     uses = weight_uses(model.model)
     plans = {tensor.name: tensor for tensor in planned}
     whole = {name for name, tensor in plans.items() if QUANTIZERS[tensor.quantizer].needs == "second moment"}
-    walk = Walk(model, schedule(model.model.graph, uses, plans), samples, whole)
+    known = {name: tensor for name in plans if (tensor := reuse.load(name)) is not None}
+    for name in known:
+        finished(name)
+    end = max((number for number, wave in enumerate(waves.waves, 1) if not known.keys() >= {*wave.weights}), default=0)
+    walk = Walk(model, Schedule(waves.waves[:end], waves.sites), samples, whole, known)
     for name, tensor in packed.items():
         walk.replace(name, _restored(model, uses[name], tensor))
+    packed |= known
     for wave, statistics in walk:
         for name in wave.weights:
-            begin(name)
-            packed[name] = _pack(model, plans[name], uses[name], statistics[name])
+            if name not in known:
+                begin(name)
+                packed[name] = _packed(model, plans[name], uses[name], statistics[name], reuse)
+                finished(name)
             walk.replace(name, _restored(model, uses[name], packed[name]))
-            finished(name)
 
 
 def needs_samples(plan: Plan) -> bool:
@@ -182,13 +201,17 @@ def _check_plan(planned: TensorPlan, use: WeightUse | None) -> None:
         )
 
 
-def _pack(
+def _packed(
     model: ModelIR,
     planned: TensorPlan,
     use: WeightUse,
     inputs: InputStatistics | None,
+    reuse: TensorStore,
     healed: QuantizedRows | None = None,
 ) -> PackedTensor:
+    kept = reuse.load(planned.name) if inputs is None else None  # calibrated ones were looked for before
+    if kept is not None:
+        return kept
     matrix = use.to_matrix(_array(model, planned.name))
     if planned.quantizer == Healed.name:
         if healed is None:
@@ -199,7 +222,9 @@ def _pack(
         quantizer: Quantizer = Healed(planned.bits, None, healed)
     else:
         quantizer = QUANTIZERS[planned.quantizer](planned.bits, inputs, compact=planned.scheme == "compact")
-    return pack_matrix(planned.name, matrix, quantizer, lambda row, column: _array_index(use, row, column))
+    packed = pack_matrix(planned.name, matrix, quantizer, lambda row, column: _array_index(use, row, column))
+    reuse.save(packed)
+    return packed
 
 
 def _array_index(use: WeightUse, row: int, column: int) -> tuple[int, ...]:

@@ -52,7 +52,7 @@ class PackedTensor:
     low: npt.NDArray[np.uint8] | None  # the same shape, beyond 4 bits
     scales: npt.NDArray[np.float16]  # [blocks, groups, 8]
     zeros: npt.NDArray[np.uint8]  # [blocks, groups, 8]
-    error: Mapping[str, float] = field(default_factory=dict)  # "relative_rmse", "max_abs"
+    error: Mapping[str, float] = field(default_factory=dict)  # "relative_rmse", "max_abs", "relative_output_error"
 
     @property
     def blocks(self) -> int:

@@ -370,12 +370,20 @@ class _Planner:
         all_experts = roofline.total(experts)
         # A chunk of tokens reads about all experts, a single token its own.
         layers.append(roofline.Work(all_experts.bytes, chosen * all_experts.operations))
-        prefill = roofline.prefill_tokens_per_second(profile, roofline.total(layers), attention, chunk, threads)
+        rest = roofline.rest(decoder.layers, values_per_layer(decoder))
+        prefill = roofline.prefill_tokens_per_second(profile, roofline.total(layers), rest, attention, chunk, threads)
         layers[-1] = roofline.Work(int(chosen * all_experts.bytes), chosen * all_experts.operations)
         seen = _tokens_seen(decoder, context // 2)
         cached = int(self.demand.page_bytes * seen) // (PAGE_TOKENS * decoder.layers)
-        decode = roofline.decode_tokens_per_second(profile, roofline.total(layers + head), cached, threads)
+        decode = roofline.decode_tokens_per_second(profile, roofline.total(layers + head), rest, cached, threads)
         return prefill, decode
+
+
+def values_per_layer(decoder: DecoderFacts) -> int:
+    """Float32 values that a layer makes for a token: two norms, queries, keys, values, heads, and the MLP's middle."""
+    attention = decoder.head_dim * (2 * decoder.heads + 2 * decoder.kv_heads)
+    wide = decoder.experts_per_token * decoder.expert_intermediate if decoder.experts else decoder.intermediate
+    return 2 * decoder.hidden + attention + (2 if decoder.gated_mlp else 1) * wide
 
 
 def _tokens_seen(decoder: DecoderFacts, position: float) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 _FACTORS = {
     "B": 1,
     "KiB": 1 << 10,
@@ -23,4 +25,12 @@ def parse_quantity(text: str) -> float:
     return float(number) * _FACTORS[unit]
 
 
-__all__ = ["parse_quantity"]
+def parse_size(text: str) -> int:
+    """Bytes of `60MB`, `1.5 GB`, `80000000`, `4 GiB`. Raises `ValueError` for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(|k|M|G|Ki|Mi|Gi)B?", text.strip())
+    if match is None:
+        raise ValueError(f"`{text}` is not a size")
+    return int(float(match[1]) * _FACTORS[f"{match[2]}B"])
+
+
+__all__ = ["parse_quantity", "parse_size"]

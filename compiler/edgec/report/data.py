@@ -25,6 +25,14 @@ class TensorRow:
     bytes: int
     relative_rmse: float
     reason: str
+    output_error: float | None = None  # of what it makes of its inputs, relative; where it was calibrated
+
+    @property
+    def kind(self) -> str:
+        """The name without what numbers the layer and without `.weight`: `self_attn.q_proj`."""
+        match = _LAYER.search(self.name)
+        rest = self.name[match.end() :] if match else self.name
+        return rest.strip("._/").removesuffix(".weight")
 
     @property
     def layer(self) -> str:
@@ -194,6 +202,7 @@ def _row(name: str, facts: Mapping[str, Any], plan: Plan) -> TensorRow:
         bytes=int(facts["bytes"]),
         relative_rmse=float(facts.get("relative_rmse", 0.0)),
         reason=planned.reason if planned else "",
+        output_error=None if facts.get("relative_output_error") is None else float(facts["relative_output_error"]),
     )
 
 

@@ -23,7 +23,8 @@ h2{font-size:1.1rem;margin:36px 0 8px}p{margin:0 0 10px;color:var(--dim)}
 svg{width:100%;height:auto;display:block}.grid{stroke:var(--line)}.tick{fill:var(--dim);font-size:11px}
 .mid{text-anchor:middle}.end{text-anchor:end}.on{fill:#fff;font-size:12px;text-anchor:middle;pointer-events:none}
 .b4{fill:var(--b4)}.b6{fill:var(--b6)}.b8{fill:var(--b8)}.b32{fill:var(--b32)}.r0{fill:#9aa3ad}.r1{fill:var(--r1)}
-.r2{fill:var(--r2)}.r3{fill:var(--r3)}.mark{stroke:var(--fg);stroke-width:2;stroke-dasharray:4 3}
+.r2{fill:var(--r2)}.r3{fill:var(--r3)}.heat{fill:var(--r3)}
+.front{fill:none;stroke:var(--dim);stroke-width:1.5}.mark{stroke:var(--fg);stroke-width:2;stroke-dasharray:4 3}
 .key{display:flex;flex-wrap:wrap;gap:4px 18px;margin:6px 0;color:var(--dim);font-size:.85rem}
 .key i{display:inline-block;width:10px;height:10px;border-radius:3px;margin-right:6px}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.88rem}
@@ -113,6 +114,25 @@ def _errors(report: Report) -> str:
         "<h2>What quantization changed</h2><p>Root mean square error of each tensor, relative to its values; "
         f"{100 * report.relative_rmse:.2f} % over all weights.</p>"
         + svg.dots(points, title="Relative error per tensor")
+        + error_map(report)
+    )
+
+
+def error_map(report: Report) -> str:
+    """Layers across, kinds of tensors down; empty where no tensor has a numbered layer."""
+    rows = [row for row in report.tensors if row.layer.isdigit()]
+    if not rows:
+        return ""
+    calibrated = all(row.output_error is not None for row in rows)
+    layers = list(dict.fromkeys(row.layer for row in rows))
+    errors = {(row.kind, row.layer): row.output_error if calibrated else row.relative_rmse for row in rows}
+    kinds = list(dict.fromkeys(row.kind for row in rows))
+    table = [(kind, [errors.get((kind, layer)) for layer in layers]) for kind in kinds]
+    what = "what each matrix makes of its calibration inputs" if calibrated else "each matrix's weights"
+    worst = max(error for error in errors.values() if error is not None)
+    return (
+        f"<h2>Error per layer</h2><p>Relative error of {what}; the darkest is {100 * worst:.2f} %.</p>"
+        + svg.heat_map(layers, table, title="Relative error per layer and kind of tensor")
     )
 
 

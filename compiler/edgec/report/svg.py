@@ -83,6 +83,89 @@ def dots(points: Sequence[tuple[str, float, str]], *, title: str) -> str:
     return _svg(height + bottom + 8, title, shapes)
 
 
+def heat_map(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[float | None]]], *, title: str) -> str:
+    """A cell for each value >= 0 (None leaves it out), the darker the larger; values are shown in percent.
+
+    `rows` are (name, a value for each of `columns`).
+    """
+    left, high, top = 230.0, 20.0, 18.0
+    step = min((WIDTH - left) / max(len(columns), 1), 60.0)
+    largest = max((value for _, values in rows for value in values if value is not None), default=0.0)
+    shapes = []
+    for index, name in enumerate(columns):
+        if step >= 7.0 * len(name) or index % math.ceil(24 / step) == 0:
+            shapes.append(
+                f'<text class="tick mid" x="{left + (index + 0.5) * step:.1f}" y="12">{html.escape(name)}</text>'
+            )
+    for number, (name, values) in enumerate(rows):
+        y = top + number * high
+        shapes.append(f'<text class="tick end" x="{left - 8}" y="{y + 14:.1f}">{html.escape(name[-34:])}</text>')
+        for index, value in enumerate(values):
+            if value is None:
+                continue
+            tip = f"{columns[index]}, {name}: {100 * value:.2f} %"
+            shade = 0.08 + 0.92 * value / largest if largest else 0.08
+            shapes.append(
+                f'<rect class="heat" fill-opacity="{shade:.3f}" x="{left + index * step:.1f}" y="{y:.1f}" '
+                f'width="{max(step - 1, 1):.1f}" height="{high - 1}">{_tip(tip)}</rect>'
+            )
+    return _svg(top + high * len(rows) + 4, title, shapes)
+
+
+@dataclass(frozen=True)
+class Point:
+    """In a plane; both are better when smaller. `size` >= 0 is shown as the area of its circle."""
+
+    label: str
+    x: float
+    y: float
+    size: float
+    style: str
+    tip: str
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """The points to which no other is better in one direction and as good in the other, from left to right."""
+    kept: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.x, p.y)):
+        if not kept or point.y < kept[-1].y:
+            kept.append(point)
+    return kept
+
+
+def scatter(points: Sequence[Point], *, title: str, x: str, y: str) -> str:
+    """Circles with their labels, and the front as a line; `x` and `y` name the axes."""
+    height, left, bottom = 300.0, 74.0, 44.0
+    across, up = (round_ticks(max((value for value in axis), default=0.0)) for axis in _axes(points))
+    shapes = _axis(left, height, [(tick, f"{tick:g}") for tick in up])
+
+    def place(point: Point) -> tuple[float, float]:
+        return left + point.x / across[-1] * (WIDTH - left - 90), height + 8 - point.y / up[-1] * height
+
+    for tick in across:
+        at = left + tick / across[-1] * (WIDTH - left - 90)
+        shapes.append(f'<text class="tick mid" x="{at:.1f}" y="{height + 24}">{tick:g}</text>')
+    shapes.append(
+        f'<text class="tick mid" x="{left + (WIDTH - left) / 2:.1f}" y="{height + 42}">{html.escape(x)}</text>'
+    )
+    shapes.append(f'<text class="tick" x="{left + 6}" y="18">{html.escape(y)}</text>')
+    line = " ".join(f"{a:.1f},{b:.1f}" for a, b in map(place, front(points)))
+    shapes.append(f'<polyline class="front" points="{line}"/>')
+    largest = max((point.size for point in points), default=0.0)
+    for point in points:
+        a, b = place(point)
+        radius = 4 + 10 * math.sqrt(point.size / largest) if largest else 6.0
+        shapes.append(
+            f'<circle class="{point.style}" cx="{a:.1f}" cy="{b:.1f}" r="{radius:.1f}">{_tip(point.tip)}</circle>'
+        )
+        shapes.append(f'<text class="tick" x="{a + radius + 3:.1f}" y="{b + 4:.1f}">{html.escape(point.label)}</text>')
+    return _svg(height + bottom + 8, title, shapes)
+
+
+def _axes(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    return [point.x for point in points], [point.y for point in points]
+
+
 @dataclass(frozen=True)
 class Bar:
     """A labelled bar: `part` of its length is filled. `style` colours it, `note` stands at its end."""

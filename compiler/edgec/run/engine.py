@@ -53,8 +53,7 @@ def choose_variant(bundle: Bundle, variant: str | None, threads: int | None) -> 
     if threads is None:
         threads = 1 if threaded is False else available_threads()
     threads = min(threads, bundle.manifest.memory.max_threads)
-    dots = relaxed_dots()
-    runs = {"relaxed": dots.int32, "relaxed16": dots.int16, "simd128": True}
+    dots, runs = relaxed_dots(), _runnable_bases()
     if variant is None:
         relaxed = ["relaxed16", "relaxed"] if dots.int32_is_slow else ["relaxed", "relaxed16"]
         bases = [base for base in [*relaxed, "simd128"] if runs[base]]
@@ -63,6 +62,17 @@ def choose_variant(bundle: Bundle, variant: str | None, threads: int | None) -> 
     elif not runs[variant.removesuffix("-threads")]:
         raise RunError("this engine has no right relaxed dot product", hint="use the variant `simd128`")
     return variant, threads if variant.endswith("-threads") else 1
+
+
+def _runnable_bases() -> dict[str, bool]:
+    dots = relaxed_dots()
+    return {"relaxed": dots.int32, "relaxed16": dots.int16, "simd128": True}
+
+
+def runnable_variants(bundle: Bundle) -> list[str]:
+    """The bundle's variants that compute rightly here, in alphabetical order."""
+    runs = _runnable_bases()
+    return [variant for variant in sorted(bundle.manifest.modules) if runs[variant.removesuffix("-threads")]]
 
 
 class Engine:

@@ -17,6 +17,7 @@ from edgec.run.chat import Message, render_chat
 from edgec.run.decoder import DecoderState, Logits
 from edgec.run.engine import Engine
 from edgec.run.generation import Generation
+from edgec.run.golden import SelfTest, self_test
 from edgec.run.graph import Arrays, Graph, open_graph
 from edgec.run.sampler import Sampling
 from edgec.run.search import Match, index_folder
@@ -257,6 +258,16 @@ class Model:
         return task
 
     # facts
+
+    def self_test(self) -> SelfTest:
+        """Run the bundle's small fixed input, and say what differs from what the compiler computed.
+
+        A conversation is forgotten. Raises `RunError` if the module's code stops.
+        """
+        if self.engine.closed:
+            raise RunError("the model is closed")
+        self._take_over(None)
+        return self_test(self.engine, self._state)
 
     def stats(self) -> dict[str, Any]:
         """Variant, threads, memory and load time of this model."""

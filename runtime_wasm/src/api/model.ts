@@ -3,6 +3,7 @@
 import { EdgecError } from "../errors.js";
 import type { GenerationOptions, Generation } from "../session/generation.js";
 import type { Tensor, TensorInput } from "../session/graph.js";
+import type { SelfTest } from "../session/selftest.js";
 import type { TextLine } from "../session/ocr.js";
 import type { ModelInfo, Prompt, Stats } from "../session/session.js";
 import type { Transcription } from "../session/speech.js";
@@ -156,6 +157,11 @@ export class Model {
   /** Forgets the conversation so far; otherwise the next prompt continues what it has in common with the last. */
   async reset(): Promise<void> {
     await this.backend.call("reset", []);
+  }
+
+  /** Whether this browser computes what the compiler did, to the bit, on a small fixed input. A conversation is forgotten. */
+  async selfTest({ signal }: Abortable = {}): Promise<SelfTest> {
+    return (await this.backend.call("selfTest", [], { signal })) as SelfTest;
   }
 
   async stats(): Promise<Stats> {

@@ -47,6 +47,7 @@ const HANDLERS = {
   encode: (session, [prompt]) => session.encode(prompt),
   decode: (session, [ids]) => session.decode(ids),
   reset: (session) => session.reset(),
+  selfTest: (session, _args, { signal }) => session.selfTest(signal),
   stats: (session) => session.stats(),
 } satisfies Record<string, Handler>;
 

@@ -1,6 +1,7 @@
 /** The manifest's types and limits; `parse.ts` makes one from untrusted bytes. Names are those of docs/bundle-format.md. */
 
 import type { Dimension } from "./dims.js";
+import type { DecoderGolden, GraphGolden } from "./golden.js";
 import type { Task } from "./task.js";
 
 export const FORMAT = "edgec-bundle";
@@ -155,4 +156,5 @@ export interface Manifest {
   generation: Record<string, unknown>;
   task: Task | null;
   accuracy: Record<string, unknown>;
+  golden: DecoderGolden | GraphGolden | null;
 }

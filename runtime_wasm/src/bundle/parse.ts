@@ -2,6 +2,7 @@
 
 import { EdgecError } from "../errors.js";
 import { type Dims, evaluate } from "./dims.js";
+import { parseDecoderGolden, parseGraphGolden } from "./golden.js";
 import { type Field, invalid, parseJson } from "./json.js";
 import {
   EXPANSION,
@@ -54,6 +55,7 @@ const FIELDS = [
     "generation",
     "task",
     "accuracy",
+    "golden",
   ],
 ];
 
@@ -127,8 +129,18 @@ export function parseManifest(data: Uint8Array): Manifest {
     generation: root.at("generation").object(),
     task,
     accuracy: root.at("accuracy").object(),
+    golden: root
+      .at("golden")
+      .orNull((golden) =>
+        decoder
+          ? parseDecoderGolden(golden, vocabularyOf(outputs), context_length)
+          : parseGraphGolden(golden, dims, Object.values(graphs).reduce((sum, graph) => sum + graph.outputs.length, 0)),
+      ),
   };
 }
+
+const vocabularyOf = (outputs: Slot[]): number =>
+  Math.floor(outputs.find((slot) => slot.name === "logits")!.bytes / ITEM_BYTES.float32);
 
 const end = (region: Region): number => region.offset + region.bytes;
 

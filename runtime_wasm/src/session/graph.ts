@@ -122,14 +122,17 @@ export function runGraph(graph: Graph, inputs: Readonly<Record<string, TensorInp
   const dims = bindDims(graph.dims, tensors);
   for (const { slot, shape, data } of tensors) checkShape(slot, shape, data.length, dims);
   for (const { slot, data } of tensors) {
-    const stored = isHalf(slot.dtype) ? encodeHalves(slot.dtype, data as Float32Array) : data;
-    new Uint8Array(engine.memory.buffer, slot.offset).set(
-      new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength),
-    );
+    new Uint8Array(engine.memory.buffer, slot.offset).set(storedBytes(slot.dtype, data));
   }
   engine.call(graph.name, ...Object.keys(graph.dims).map((name) => dims[name]));
   for (const number of engine.manifest.computed) dims[number.name] = engine.computed(number);
   return Object.fromEntries(graph.outputs.map((slot) => [slot.name, read(engine, slot, dims)]));
+}
+
+/** A tensor's bytes as they lie in the model's memory. */
+export function storedBytes(dtype: DType, data: Tensor["data"]): Uint8Array {
+  const stored = isHalf(dtype) ? encodeHalves(dtype, data as Float32Array) : data;
+  return new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength);
 }
 
 function listed(names: readonly string[]): string {

@@ -19,6 +19,7 @@ import { type Generation, type GenerationOptions, type PieceData, generate } fro
 import { type Graph, type Tensor, type TensorInput, openGraph, runGraph } from "./graph.js";
 import { DETECT_GRAPH, RECOGNIZE_GRAPH, type TextLine, readText } from "./ocr.js";
 import { IMAGE_GRAPH, TEXT_GRAPH, choose, compare, imageVector, textVector } from "./similarity.js";
+import { type SelfTest, selfTest } from "./selftest.js";
 import { classifyImage, detectObjects } from "./vision.js";
 
 export interface SessionOptions extends LoaderOptions {
@@ -287,6 +288,18 @@ export class Session {
   /** Forgets the conversation so far; the next prompt is computed from its beginning. */
   reset(): Promise<void> {
     return this.exclusive(undefined, async () => this.requireDecoder().reset());
+  }
+
+  /** Runs the bundle's fixed input; a conversation is forgotten. */
+  selfTest(signal?: AbortSignal): Promise<SelfTest> {
+    return this.exclusive(signal, async () => {
+      const { engine, variant } = this.loaded;
+      const startedAt = performance.now();
+      const { compared, differences } = await selfTest(engine, this.state);
+      const passed = this.manifest.golden ? differences.length === 0 : null;
+      const seconds = (performance.now() - startedAt) / 1000;
+      return { passed, variant, threads: engine.threads, compared, differences, seconds };
+    });
   }
 
   stats(): Stats {

@@ -20,6 +20,7 @@ from edgec.compress.calibration.feeds import decoder_feeds, encoder_feeds
 from edgec.compress.calibration.generate import generated_windows
 from edgec.errors import UsageError
 from edgec.ir.model import ModelIR
+from edgec.ir.store import Store, key_of
 from edgec.pictures import fit, list_pictures, read_image, to_tensor
 
 TOKENS = 2048  # of text, the user's or the model's own
@@ -30,11 +31,25 @@ _ENCODER_WINDOW = 128
 Sample = dict[str, npt.NDArray[Any]]
 
 
-def generated_samples(model: ModelIR, *, tokens: int = TOKENS) -> list[Sample]:
-    """Text that the decoder `model` writes itself; more of it begins with less of it."""
+def generated_samples(
+    model: ModelIR, *, tokens: int = TOKENS, store: Store | None = None, source_key: str = ""
+) -> list[Sample]:
+    """Text that the decoder `model` writes itself; more of it begins with less of it.
+
+    What `store` has of it is taken from there; `source_key` tells the model from all others.
+    """
     assert model.decoder is not None
     window = min(WINDOW, model.decoder.context_length)
-    windows = generated_windows(model, -(-tokens // window), window, _prefix(model))
+    count, prefix = -(-tokens // window), _prefix(model)
+    key = key_of("text", source_key, count, window, prefix)
+    kept = store.load(key) if store is not None else None
+    if store is not None and kept is not None:
+        if kept.keys() == {"ids"} and kept["ids"].shape == (count, window):
+            return [decoder_feeds(model, ids) for ids in kept["ids"].tolist()]
+        store.refuse(key)
+    windows = generated_windows(model, count, window, prefix)
+    if store is not None:
+        store.save(key, {"ids": np.asarray(windows, np.int64)})
     return [decoder_feeds(model, ids) for ids in windows]
 
 

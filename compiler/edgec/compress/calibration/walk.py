@@ -22,15 +22,22 @@ from edgec.ir.model import ModelIR
 class Walk:
     """`for wave, statistics in Walk(...)`: quantize the wave's weights, call `replace` for each, go on.
 
-    Statistics of the weights in `whole` have second moments, others the diagonals alone.
+    Statistics of the weights in `whole` have second moments, others the diagonals alone. Those in
+    `known` have none: what they are quantized to is known.
     """
 
     def __init__(
-        self, model: ModelIR, schedule: Schedule, samples: Sequence[Arrays], whole: Collection[str] = ()
+        self,
+        model: ModelIR,
+        schedule: Schedule,
+        samples: Sequence[Arrays],
+        whole: Collection[str] = (),
+        known: Collection[str] = (),
     ) -> None:
         self._model = model
         self._schedule = schedule
         self._whole = whole
+        self._known = known
         self._samples: list[dict[str, npt.NDArray[Any]]] = [dict(sample) for sample in samples]
         self._replaced: dict[str, npt.NDArray[Any]] = {}
 
@@ -56,12 +63,13 @@ class Walk:
         """Run the nodes for every sample, and add up what the wave's weights are multiplied with."""
         part = Session(self._model, wave.nodes, kept, self._samples[0], self._replaced) if wave.nodes else None
         inputs: dict[tuple[Any, ...], Moment] = {}  # weights with the same input share a moment
-        whole = {_key(site) for weight in wave.weights if weight in self._whole for site in self._sites(weight)}
+        weights = [weight for weight in wave.weights if weight not in self._known]
+        whole = {_key(site) for weight in weights if weight in self._whole for site in self._sites(weight)}
         for sample in self._samples:
             if part is not None:
                 sample.update(part(sample))
             added: set[tuple[Any, ...]] = set()
-            for weight in wave.weights:
+            for weight in weights:
                 for site in self._sites(weight):
                     key = _key(site)
                     if key not in added:
@@ -70,7 +78,7 @@ class Walk:
                         if key not in inputs:
                             inputs[key] = Moment(rows.shape[1], whole=key in whole)
                         inputs[key].add(rows)
-        return {weight: self._statistics(weight, inputs) for weight in wave.weights}
+        return {weight: self._statistics(weight, inputs) for weight in weights}
 
     def _statistics(self, weight: str, inputs: Mapping[tuple[Any, ...], Moment]) -> InputStatistics:
         sums = [inputs[key] for key in dict.fromkeys(_key(site) for site in self._sites(weight))]

@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from edgec.ir import CompressedModel, LoweredModule
+from edgec.ir import CompressedModel, LoweredModule, MemoryPlan
+from edgec.ir.store import Store
 
-__all__ = ["lower"]
+if TYPE_CHECKING:
+    from edgec.lower.wasm.program import Program
+
+__all__ = ["lower", "memory_plan"]
 
 
 def lower(
     compressed: CompressedModel,
     *,
     profile_kernels: bool = False,
+    store: Store | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> LoweredModule:
     """Lower to one wasm module per variant of the plan.
 
     With `profile_kernels` they tell when each kernel has ended (docs/runtime-abi.md), and run in a profiler only.
+    Object code that `store` has is taken from there.
     Raises `UnsupportedError` for graphs with no lowering and `DoesNotFitError` past 4 GiB.
     """
+    return _program(compressed).build(
+        compressed.plan.variants, profile_kernels=profile_kernels, store=store, progress=progress
+    )
+
+
+def memory_plan(compressed: CompressedModel) -> MemoryPlan:
+    """The memory that `lower` would give it, without compiling anything. Raises what `lower` raises."""
+    return _program(compressed).place()
+
+
+def _program(compressed: CompressedModel) -> Program:
     from edgec.lower.wasm.decoder import lower_decoder
     from edgec.lower.wasm.graph import lower_graph
 
-    program = lower_decoder(compressed) if compressed.model.kind == "decoder" else lower_graph(compressed)
-    return program.build(compressed.plan.variants, profile_kernels=profile_kernels, progress=progress)
+    return lower_decoder(compressed) if compressed.model.kind == "decoder" else lower_graph(compressed)

@@ -8,17 +8,21 @@ parallel loop runs its share of the iterations (SPMD), all threads call the same
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import tvm
 import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.tirx.buffer import buffer_data_pointer_type, is_buffer_var
 
+from edgec.ir.store import Store, key_of
 from edgec.lower.wasm.target import Isa, wasm_target
 
 PrimFunc = Any  # tvm's Python classes carry no types
@@ -169,8 +173,39 @@ def _passes(signatures: dict[str, Signature]) -> list[Any]:
     ]
 
 
-def compile_kernels(kernels: Mapping[str, PrimFunc], isa: Isa) -> tuple[bytes, dict[str, Signature]]:
-    """Compile `kernels` (name -> PrimFunc) to one wasm object file and the signatures of its functions."""
+def compile_kernels(
+    kernels: Mapping[str, PrimFunc], isa: Isa, store: Store | None = None
+) -> tuple[bytes, dict[str, Signature]]:
+    """Compile `kernels` (name -> PrimFunc) to one wasm object file and the signatures of its functions.
+
+    What `store` has of the same kernels is taken from there.
+    """
+    if store is None:
+        return _compile(kernels, isa)
+    # The text has all but the last bits of constants, the hash has those.
+    texts = [[name, tvm_ffi.structural_hash(f, map_free_vars=True), f.script()] for name, f in kernels.items()]
+    key = key_of("kernels", isa.name, texts)
+    kept = store.load(key)
+    if kept is not None:
+        try:
+            return kept["object"].tobytes(), _read_signatures(kept["signatures"].tobytes(), kernels)
+        except (KeyError, TypeError, ValueError):
+            store.refuse(key)
+    compiled, signatures = _compile(kernels, isa)
+    listed = {name: dataclasses.astuple(signature) for name, signature in signatures.items()}
+    parts = {"object": compiled, "signatures": json.dumps(listed).encode()}
+    store.save(key, {name: np.frombuffer(content, np.uint8) for name, content in parts.items()})
+    return compiled, signatures
+
+
+def _read_signatures(content: bytes, kernels: Mapping[str, PrimFunc]) -> dict[str, Signature]:
+    read = {name: Signature(tuple(p), int(b), bool(parallel)) for name, (p, b, parallel) in json.loads(content).items()}
+    if read.keys() != kernels.keys():
+        raise ValueError("signatures of other kernels")
+    return read
+
+
+def _compile(kernels: Mapping[str, PrimFunc], isa: Isa) -> tuple[bytes, dict[str, Signature]]:
     target = wasm_target(isa)
     module = tvm.IRModule({name: func.with_attr("global_symbol", name) for name, func in kernels.items()})
     module = tirx.transform.BindTarget(target.with_host(target))(module)

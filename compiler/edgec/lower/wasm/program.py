@@ -31,6 +31,7 @@ from edgec.ir.lowered import (
     WeightKind,
     WeightPlacement,
 )
+from edgec.ir.store import Store
 from edgec.lower.wasm.abi import PrimFunc, Signature, compile_kernels
 from edgec.lower.wasm.assembler import (
     AssembledFunction,
@@ -198,7 +199,8 @@ class Program:
 
     # Placement
 
-    def _place(self) -> MemoryPlan:
+    def place(self) -> MemoryPlan:
+        """Give every storage its address. Raises `DoesNotFitError` past 4 GiB."""
         lifetimes: dict[Storage, list[int]] = {}
         step = 0
         for entry in self.entries:
@@ -358,6 +360,7 @@ class Program:
         variants: Sequence[str],
         *,
         profile_kernels: bool = False,
+        store: Store | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> LoweredModule:
         """Place, compile and link; `progress(what, done, total)` is called per step.
@@ -365,7 +368,7 @@ class Program:
         `profile_kernels` makes modules that import `profile.mark` and tell it where they are.
         """
         started = time.monotonic()
-        memory = self._place()
+        memory = self.place()
         parsed = [Variant.parse(name) for name in variants]
         isas = [isa for isa in ISAS.values() if any(variant.isa is isa for variant in parsed)]
         modules: dict[str, bytes] = {}
@@ -377,7 +380,7 @@ class Program:
                 progress(f"compiling {len(self._factories)} kernels for {isa.name}", done, total)
             kernels = {name: make(isa) for name, make in self._factories.values()}
             kernels |= {name: make() for name, make in _LOADER_EXPORTS.items()}
-            compiled, signatures = compile_kernels(kernels, isa)
+            compiled, signatures = compile_kernels(kernels, isa, store)
             done += 1
             for variant in parsed:
                 if variant.isa is not isa:

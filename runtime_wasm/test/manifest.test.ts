@@ -127,7 +127,7 @@ const DAMAGE: [string, string, (manifest: Json) => unknown][] = [
   ["a module that is not in files", "graph", (m) => delete m.files["module.simd128.wasm"]],
   ["segments that do not cover the file", "decoder", (m) => (m.weights[0].segments[0].length -= 1)],
   ["a target outside the weights", "decoder", (m) => (m.weights[0].segments[0].target = 0)],
-  ["overlapping segments", "decoder", (m) => (m.weights[0].segments[1].target = m.weights[0].segments[0].target)],
+  ["overlapping segments", "decoder", (m) => (m.weights[0].segments[3].shift = m.weights[0].segments[2].shift)],
   ["a shift on a copy", "decoder", (m) => (m.weights[0].segments[0].shift = 1)],
   ["an unaligned plane", "decoder", (m) => (m.weights[0].segments[1].target += 16)],
   ["an unknown segment", "decoder", (m) => (m.weights[0].segments[0].op = "xor")],

@@ -282,7 +282,7 @@ def _source_key(work: Work, model: ModelIR) -> str:
     from edgec.ir.store import key_of
 
     others = [f for f in dataclasses.fields(work.options) if f.name not in _HARMLESS]
-    changed = any(getattr(work.options, f.name) != f.default for f in others)
+    changed = work.slim_plan is not None or any(getattr(work.options, f.name) != f.default for f in others)
     graph = model.model.graph
     nodes = [
         [node.domain, node.op_type, [v and v.name for v in node.inputs], [v.name for v in node.outputs]]

@@ -208,7 +208,7 @@ for (const [name, features] of [
       assert.deepEqual(server.requests, ["/bundle/manifest.json"]);
       assert.equal(stats.cache, "opfs");
       assert.equal(stats.downloadedBytes, 0);
-      assert.equal(stats.cachedBytes, 5893);
+      assert.equal(stats.cachedBytes, 5365);
       await model.dispose();
 
       for (const damage of [(bytes: Uint8Array) => bytes.subarray(1), (bytes: Uint8Array) => bytes.fill(0)]) {

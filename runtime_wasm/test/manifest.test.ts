@@ -127,7 +127,15 @@ const DAMAGE: [string, string, (manifest: Json) => unknown][] = [
   ["a module that is not in files", "graph", (m) => delete m.files["module.simd128.wasm"]],
   ["segments that do not cover the file", "decoder", (m) => (m.weights[0].segments[0].length -= 1)],
   ["a target outside the weights", "decoder", (m) => (m.weights[0].segments[0].target = 0)],
-  ["overlapping segments", "decoder", (m) => (m.weights[0].segments[1].target = m.weights[0].segments[0].target)],
+  [
+    "overlapping segments",
+    "decoder",
+    (m) => {
+      const [first, second] = m.weights[0].segments;
+      first.op = "copy";
+      second.target = first.target;
+    },
+  ],
   ["a shift on a copy", "decoder", (m) => (m.weights[0].segments[0].shift = 1)],
   ["an unaligned plane", "decoder", (m) => (m.weights[0].segments[1].target += 16)],
   ["an unknown segment", "decoder", (m) => (m.weights[0].segments[0].op = "xor")],

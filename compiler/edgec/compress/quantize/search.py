@@ -56,7 +56,7 @@ _CANDIDATES_COARSE = {
     3: tuple((levels, cut) for levels in (6.0, 6.5, 7.0, 7.5, 8.0, 8.5, 9.0) for cut in (0.0, 0.25, 0.5, 0.75, 1.0)),
 }
 # Compact scales are so far apart that all those near the full range are candidates.
-_COMPACT_STEPS = (-8, -6, -4, -2, -1, 0, 1)
+_COMPACT_STEPS = (-8, -6, -4, -2, -1, 0, 1, 2)
 _COMPACT_CUTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _REFITS = 2
 _LARGEST_SCALE = float(np.finfo(np.float16).max)

@@ -80,7 +80,7 @@ def write_bundles(folder: Path) -> list[Path]:
     story = bundle.write(decoder, model=model, plan=fake.make_plan("decoder"), accuracy={}, out=folder / "story.edgec")
     encoder = _graph(
         _ENCODER,
-        EntryPoint("run", ("sequence",)),
+        ("sequence",),
         inputs=(
             TensorSlot("input_ids", "int32", (1, "sequence"), IDS, 4 * TOKENS),
             TensorSlot("attention_mask", "int32", (1, "sequence"), MASK, 4 * TOKENS),
@@ -96,7 +96,7 @@ def write_bundles(folder: Path) -> list[Path]:
     )
     classifier = _graph(
         _CLASSIFIER,
-        EntryPoint("run", ()),
+        (),
         inputs=(TensorSlot("pixels", "float32", (1, 3, SIDE, SIDE), PIXELS, 4 * 3 * SIDE * SIDE),),
         outputs=(TensorSlot("scores", "float32", (1, 3), SCORES, 12),),
         dims={},
@@ -124,7 +124,7 @@ def _variants(body: str) -> dict[str, bytes]:
 
 def _graph(
     body: str,
-    entry: EntryPoint,
+    parameters: tuple[str, ...],
     *,
     inputs: tuple[TensorSlot, ...],
     outputs: tuple[TensorSlot, ...],
@@ -133,11 +133,15 @@ def _graph(
     return dataclasses.replace(
         fake.make_lowered("graph"),
         variants=_variants(body),
-        entry_points=(entry,),
+        entry_points=(EntryPoint("run", parameters, _names(inputs), _names(outputs)),),
         inputs=inputs,
         outputs=outputs,
         dims=dims,
     )
+
+
+def _names(slots: tuple[TensorSlot, ...]) -> tuple[str, ...]:
+    return tuple(slot.name for slot in slots)
 
 
 def _write(lowered: LoweredModule, path: Path, task: dict[str, object], tokenizer: TokenizerAssets | None) -> Path:

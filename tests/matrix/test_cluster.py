@@ -18,20 +18,9 @@ import edgec
 from edgec.matrix import read_matrix
 from edgec.pipeline import CompileOptions
 from tests.cli.conftest import command, environment
-from tests.conftest import write_tiny_llama
 from tests.test_resume import content
 
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
-
-MATRIX = """
-profiles = ["phone-4gb", "phone-8gb"]
-bits = 4
-quantizer = "gptq"
-[models.one]
-source = "one"
-[models.two]
-source = "two"
-"""
 
 
 @contextmanager
@@ -50,11 +39,7 @@ def entries(cache: Path) -> dict[str, int]:
 
 
 @pytest.mark.slow
-def test_a_killed_worker_loses_nothing_and_nothing_is_done_twice(tmp_path: Path) -> None:
-    for seed, name in enumerate(("one", "two")):
-        (tmp_path / name).mkdir()
-        write_tiny_llama(tmp_path / name, seed=seed)
-    (tmp_path / "matrix.toml").write_text(MATRIX)
+def test_a_killed_worker_loses_nothing_and_nothing_is_done_twice(matrix: Path, tmp_path: Path) -> None:
     cache, address = tmp_path / "cache", tmp_path / "scheduler.json"
     scheduler = ("distributed.cli.dask_scheduler", "--port", "0", "--scheduler-file", address, "--no-dashboard")
     worker = ("distributed.cli.dask_worker", "--scheduler-file", address, "--no-nanny", "--nthreads", "1")
@@ -64,7 +49,7 @@ def test_a_killed_worker_loses_nothing_and_nothing_is_done_twice(tmp_path: Path)
             time.sleep(0.1)
         with part(*worker) as first, part(*worker):
             at = json.loads(address.read_text())["address"]
-            line = command("compile-matrix", tmp_path / "matrix.toml", "--dask", at, "--cache", cache, "--json")
+            line = command("compile-matrix", matrix, "--dask", at, "--cache", cache, "--json")
             asked = subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, text=True)
             wanted = 4 + random.Random(5).randrange(4)
             while len(entries(cache)) < wanted and asked.poll() is None:
@@ -78,17 +63,15 @@ def test_a_killed_worker_loses_nothing_and_nothing_is_done_twice(tmp_path: Path)
     assert {name: after[name] for name in before} == before  # no finished work was written again
     reused = sum(row["result"]["cache"]["reused"] for row in rows)
     assert reused >= 20  # the second cell of each model, and what the killed worker had done
-    for cell in read_matrix(tmp_path / "matrix.toml", None):
+    for cell in read_matrix(matrix, None):
         alone = tmp_path / "alone.edgec"
         options = CompileOptions(bits=4, quantizer="gptq", name=cell.model, force=True)
         edgec.compile(cell.source, cell.profile, alone, options)
         assert content(Path(cell.output)) == content(alone)
 
 
-def test_no_scheduler(tmp_path: Path) -> None:
-    (tmp_path / "one").mkdir()
-    write_tiny_llama(tmp_path / "one")
-    (tmp_path / "matrix.toml").write_text(MATRIX.split("[models.two]")[0])
-    line = command("compile-matrix", tmp_path / "matrix.toml", "--dask", "tcp://127.0.0.1:9")
+def test_no_scheduler(matrix: Path) -> None:
+    matrix.write_text(matrix.read_text().split("[models.two]")[0])
+    line = command("compile-matrix", matrix, "--dask", "tcp://127.0.0.1:9")
     finished = subprocess.run(line, env=environment(), capture_output=True, text=True, check=False)
     assert finished.returncode == 11 and "no Dask scheduler answers" in finished.stderr

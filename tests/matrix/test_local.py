@@ -11,21 +11,12 @@ import pytest
 
 import edgec
 from edgec.matrix import Cell, Outcome, read_matrix, run_local
-from edgec.matrix.cell import Order
 from edgec.matrix.process import Processes
 from edgec.pipeline import CompileOptions
 from tests.cli.conftest import command, environment
-from tests.conftest import write_tiny_llama
 from tests.test_resume import content
 
-MATRIX = """
-profiles = ["phone-4gb", "phone-8gb"]
-bits = 4
-quantizer = "gptq"
-[models.one]
-source = "one"
-[models.two]
-source = "two"
+TOO_LONG = """
 [[cells]]
 model = "two"
 profile = "phone-4gb"
@@ -33,26 +24,9 @@ context = 100000
 """
 
 
-@pytest.fixture
-def matrix(tmp_path: Path) -> Path:
-    for seed, name in enumerate(("one", "two")):
-        (tmp_path / name).mkdir()
-        write_tiny_llama(tmp_path / name, seed=seed)
-    file = tmp_path / "matrix.toml"
-    file.write_text(MATRIX)
-    return file
-
-
-def test_one_model_after_the_other_first(tmp_path: Path) -> None:
-    cells = [Cell(model, profile, model, f"{model}{profile}") for model in "ab" for profile in "xyz"]
-    order = Order(cells)
-    assert [cell.output for cell in order.first] == ["ax", "bx"]
-    assert [cell.output for cell in order.after(cells[3])] == ["by", "bz"]
-    assert order.after(cells[4]) == []
-
-
 @pytest.mark.slow
 def test_a_matrix_with_a_cell_that_fails(matrix: Path, tmp_path: Path) -> None:
+    matrix.write_text(matrix.read_text() + TOO_LONG)
     cells = read_matrix(matrix, tmp_path / "cache")
     seen: list[tuple[str, str]] = []
     ended: list[str] = []
@@ -121,7 +95,7 @@ def _alive(pid: int) -> bool:
 @pytest.mark.slow
 def test_the_command_with_accuracy(matrix: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog " * 3)
-    text = MATRIX.replace('"phone-4gb", ', "").split("[[cells]]")[0]
+    text = matrix.read_text().replace('"phone-4gb", ', "")
     matrix.write_text('eval = { text = "text.txt", tokens = 40 }\n' + text)
     line = command("compile-matrix", matrix, "--cache", tmp_path / "cache")
     finished = subprocess.run([*line, "--json"], env=environment(), capture_output=True, text=True, check=False)

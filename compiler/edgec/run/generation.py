@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from edgec.errors import RunError
 from edgec.run.decoder import DecoderState
+from edgec.run.pieces import TextPieces
 from edgec.run.sampler import Sampler, Sampling
 from edgec.run.tokenizer import StopStrings, TextStream, Tokenizer
 
@@ -37,12 +37,14 @@ class GenerationStats:
         return steps / self.decode_seconds if steps > 0 and self.decode_seconds else 0.0
 
 
-class Generation:
+class Generation(TextPieces):
     """Iterate for the pieces, or call `text()` for all of it.
 
     `ids` are the answer's ids without the end-of-sequence id, `finish_reason` is None while it
     runs. `logits_sha256` covers the logits of every step (docs/runtime-abi.md, "Hash of logits").
     """
+
+    _before_the_next = "finish or close an answer before the next"
 
     def __init__(
         self,
@@ -67,25 +69,7 @@ class Generation:
         self._hash = hashlib.sha256() if hash_logits else None
         self._reused = 0
         self._prefill_seconds = self._decode_seconds = 0.0
-        self._parts: list[str] = []
-        self._pieces = self._run()
-        self.superseded = False  # set by the model when another answer takes the cache
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        piece = next(self._pieces)
-        self._parts.append(piece)
-        return piece
-
-    def text(self) -> str:
-        """Run to the end; the whole answer, pieces already taken included."""
-        for _ in self:
-            pass
-        return "".join(self._parts)
-
-    __str__ = text
+        super().__init__()
 
     def close(self) -> None:
         """End early; what was computed stays in the cache."""
@@ -140,7 +124,3 @@ class Generation:
         if self._hash:
             self._hash.update(hashlib.sha256(logits.astype("<f4", copy=False).tobytes()).digest())
         return self._sampler.sample(logits, seen)
-
-    def _claim(self) -> None:
-        if self.superseded:
-            raise RunError("another request has taken over the model", hint="finish or close an answer before the next")

@@ -19,8 +19,10 @@ from edgec.frontend.prequantized.base import (
     Floats,
     Method,
     PackedMatrix,
+    by_stem,
     expect_dtype,
     expect_shape,
+    group_of,
     part,
     unpack,
 )
@@ -28,7 +30,6 @@ from edgec.frontend.safetensors_file import FLOAT_DTYPES, SafetensorsEntry
 from edgec.ir.compressed import GROUP
 
 _BITS = 4
-_GROUP_SIZE = 128  # where the configuration has none
 _PACKED = 32 // _BITS
 _PLACES = np.argsort([0, 2, 4, 6, 1, 3, 5, 7])  # of the outputs of a word in it
 
@@ -41,8 +42,7 @@ class _Matrix(PackedMatrix):
         expect_dtype(self._scales, *FLOAT_DTYPES)
         columns, words = self._codes.shape if len(self._codes.shape) == 2 else (0, 0)
         expect_shape(self._codes, columns, words)
-        size = config.get("group_size") or _GROUP_SIZE
-        self._group = columns if size == -1 else int(size)
+        self._group = group_of(config, columns)
         groups = -(-columns // max(1, self._group))
         expect_shape(self._zeros, groups, words)
         expect_shape(self._scales, groups, words * _PACKED)
@@ -66,14 +66,9 @@ def _ordered(entry: SafetensorsEntry) -> Floats:
     return places.reshape(codes.shape).astype(np.float32)
 
 
-def _matrices(config: Mapping[str, Any], entries: Entries) -> dict[str, PackedMatrix]:
-    stems = [name.removesuffix(".qweight") for name in entries if name.endswith(".qweight")]
-    return {f"{stem}.weight": _Matrix(stem, config, entries) for stem in stems}
-
-
 AWQ = Method(
     "awq",
-    _matrices,
+    by_stem(_Matrix),
     allowed={
         "bits": (_BITS,),
         "version": ("gemm",),

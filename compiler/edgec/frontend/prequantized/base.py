@@ -108,4 +108,33 @@ def unpack(words: npt.NDArray[np.uint32], bits: int, axis: int) -> npt.NDArray[n
     return codes.astype(np.uint8).reshape(words.shape[0], -1)
 
 
-__all__ = ["Entries", "Floats", "Method", "PackedMatrix", "expect_dtype", "expect_shape", "part", "unpack"]
+def group_of(config: Mapping[str, Any], columns: int) -> int:
+    """Inputs that share a scale: -1 means all of them, and nothing 128, as in GPTQ and AWQ."""
+    size = config.get("group_size") or 128
+    return columns if size == -1 else int(size)
+
+
+def by_stem(
+    make: Callable[[str, Mapping[str, Any], Entries], PackedMatrix],
+) -> Callable[[Mapping[str, Any], Entries], dict[str, PackedMatrix]]:
+    """`Method.matrices` of formats whose matrix `x.weight` lies in `x.qweight` and entries beside it."""
+
+    def matrices(config: Mapping[str, Any], entries: Entries) -> dict[str, PackedMatrix]:
+        stems = [name.removesuffix(".qweight") for name in entries if name.endswith(".qweight")]
+        return {f"{stem}.weight": make(stem, config, entries) for stem in stems}
+
+    return matrices
+
+
+__all__ = [
+    "Entries",
+    "Floats",
+    "Method",
+    "PackedMatrix",
+    "by_stem",
+    "expect_dtype",
+    "expect_shape",
+    "group_of",
+    "part",
+    "unpack",
+]

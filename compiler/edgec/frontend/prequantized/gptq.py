@@ -23,8 +23,10 @@ from edgec.frontend.prequantized.base import (
     Floats,
     Method,
     PackedMatrix,
+    by_stem,
     expect_dtype,
     expect_shape,
+    group_of,
     part,
     unpack,
 )
@@ -32,7 +34,6 @@ from edgec.frontend.safetensors_file import FLOAT_DTYPES
 from edgec.ir.compressed import GROUP
 
 _BITS = (2, 4, 8)
-_GROUP_SIZE = 128  # where the configuration has none
 _STORED_LESS_ONE = "gptq"
 
 
@@ -53,8 +54,7 @@ class _Matrix(PackedMatrix):
             columns = self._index.shape[0] if self._index.shape else 0
             expect_shape(self._index, columns)
         expect_shape(self._codes, -(-columns // packed), rows)
-        size = config.get("group_size") or _GROUP_SIZE
-        self._group = columns if size == -1 else int(size)
+        self._group = group_of(config, columns)
         groups = -(-columns // max(1, self._group))
         expect_shape(self._scales, groups, rows)
         expect_shape(self._zeros, groups, -(-rows // packed))
@@ -97,14 +97,9 @@ class _Matrix(PackedMatrix):
         return groups
 
 
-def _matrices(config: Mapping[str, Any], entries: Entries) -> dict[str, PackedMatrix]:
-    stems = [name.removesuffix(".qweight") for name in entries if name.endswith(".qweight")]
-    return {f"{stem}.weight": _Matrix(stem, config, entries) for stem in stems}
-
-
 GPTQ = Method(
     "gptq",
-    _matrices,
+    by_stem(_Matrix),
     allowed={
         "bits": _BITS,
         "checkpoint_format": ("gptq", "gptq_v2"),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from edgec.errors import RunError
 from edgec.run.engine import Engine
+from edgec.run.pieces import TextPieces
 from edgec.run.tasks.audio import Samples, windows
 from edgec.run.tokenizer import TextStream, Tokenizer
 
@@ -71,42 +71,22 @@ class Speech:
         self._engine.call(entry, *(self._dims[name] for name in self._engine.manifest.entry_points[entry]))
 
 
-class Transcription:
-    """Iterate for the pieces of text as they come, or call `text()` for all of it.
+class Transcription(TextPieces):
+    """The pieces of a transcript. `segments` are the windows that are done, `ids` all ids so far."""
 
-    `segments` are the windows that are done, `ids` all ids so far. `superseded` is set by the model when another
-    request takes over.
-    """
+    _before_the_next = "finish a transcript before the next"
 
     def __init__(
         self, engine: Engine, tokenizer: Tokenizer, task: Mapping[str, Any], ends: Sequence[int], samples: Samples
     ) -> None:
         self.ids: list[int] = []
         self.segments: list[Segment] = []
-        self.superseded = False
         self.audio_seconds = samples.size / task["sample_rate"]
         self.encode_seconds = self.decode_seconds = 0.0
         self._speech, self._tokenizer, self._task = Speech(engine), tokenizer, task
         self._ends = frozenset(ends)
         self._samples = samples
-        self._parts: list[str] = []
-        self._pieces = self._run()
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        piece = next(self._pieces)
-        self._parts.append(piece)
-        return piece
-
-    def text(self) -> str:
-        """Run to the end; the whole transcript, pieces already taken included."""
-        for _ in self:
-            pass
-        return "".join(self._parts)
-
-    __str__ = text
+        super().__init__()
 
     def _run(self) -> Generator[str, None, None]:
         rate = int(self._task["sample_rate"])
@@ -148,7 +128,3 @@ class Transcription:
         rest = stream.finish()
         if rest:
             yield rest
-
-    def _claim(self) -> None:
-        if self.superseded:
-            raise RunError("another request has taken over the model", hint="finish a transcript before the next")

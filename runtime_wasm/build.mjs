@@ -3,7 +3,7 @@
 
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { dirname, join, relative } from "node:path";
+import { basename, dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { brotliCompressSync } from "node:zlib";
@@ -12,6 +12,17 @@ import { build } from "esbuild";
 const here = dirname(fileURLToPath(import.meta.url));
 const { values: options } = parseArgs({ options: { tests: { type: "boolean" }, module: { type: "string" } } });
 const common = { absWorkingDir: here, bundle: true, format: "esm", target: "es2022", logLevel: "warning" };
+
+/** Scripts that a page loads for some models only, by what they begin with. */
+const SOMETIMES = {
+  "@noble/hashes/sha2.js": "only without crypto.subtle",
+  "src/text/chat.ts": "chat template, when needed",
+  "src/text/tokenizer.ts": "tokenizer, when needed",
+  "src/session/embedding.ts": "embeddings, when needed",
+  "src/session/pictures.ts": "pictures, when needed",
+  "src/session/sounds.ts": "sounds, when needed",
+};
+const CHAT = ["src/text/chat.ts", "src/text/tokenizer.ts"];
 
 if (options.tests) await buildTests();
 else await buildRuntime();
@@ -68,33 +79,48 @@ function licenses() {
 }
 
 /** @param {import("esbuild").Metafile} metafile */
-function report(metafile) {
-  let total = 0;
-  const rows = [];
-  for (const [path, { inputs }] of Object.entries(metafile.outputs)) {
-    const name = relative("dist.new", path);
-    const bytes = readFileSync(join(here, "dist", name));
-    const brotli = brotliCompressSync(bytes).length;
-    const onlyFallback =
-      Object.keys(inputs).length > 0 && Object.keys(inputs).every((input) => input.includes("@noble/hashes"));
-    if (!onlyFallback) total += brotli;
-    rows.push([name, bytes.length, brotli, onlyFallback ? "only without crypto.subtle" : describe(inputs)]);
+function report({ outputs }) {
+  const sizes = new Map();
+  for (const path of Object.keys(outputs)) {
+    const bytes = readFileSync(join(here, "dist", relative("dist.new", path)));
+    sizes.set(path, { plain: bytes.length, brotli: brotliCompressSync(bytes).length });
   }
   const kilobytes = (count) => `${(count / 1000).toFixed(1)} kB`.padStart(9);
-  for (const [name, bytes, brotli, note] of rows)
-    console.log(`${name.padEnd(32)}${kilobytes(bytes)}${kilobytes(brotli)} brotli  ${note}`);
-  console.log(`${"JavaScript in all".padEnd(41)}${kilobytes(total)} brotli`);
+  for (const [path, { plain, brotli }] of sizes) {
+    const note = SOMETIMES[entryOf(outputs[path])] ?? "";
+    console.log(`${relative("dist.new", path).padEnd(32)}${kilobytes(plain)}${kilobytes(brotli)} brotli  ${note}`);
+  }
+  const loaded = (parts) => [...closure(outputs, parts)].reduce((sum, path) => sum + sizes.get(path).brotli, 0);
+  const line = (name, size, rest = "") => console.log(`${name.padEnd(41)}${kilobytes(size)} brotli${rest}`);
+  const all = Object.keys(SOMETIMES).filter((entry) => !entry.includes("@noble"));
+  line("JavaScript in all", loaded(all));
+  line("of it for a chat", loaded(CHAT));
+  line("of it for pictures and texts", loaded(["src/text/tokenizer.ts", "src/session/pictures.ts"]));
+  line("of it for speech", loaded(["src/text/tokenizer.ts", "src/session/sounds.ts"]));
   const module = options.module ?? join(here, "../build/smollm2.edgec/module.relaxed16.wasm");
   if (!existsSync(module)) return;
   const wasm = brotliCompressSync(readFileSync(module)).length;
-  console.log(
-    `${"with the model's module".padEnd(41)}${kilobytes(total + wasm)} brotli (${kilobytes(wasm).trim()} of it the module; at most 100 kB)`,
-  );
-  if (total + wasm > 150_000) process.exitCode = 1;
+  const total = loaded(CHAT) + wasm;
+  line("for a chat with the model's module", total, ` (${kilobytes(wasm).trim()} of it the module; at most 100 kB)`);
+  if (total > 100_000) process.exitCode = 1;
 }
 
-function describe(inputs) {
-  if (Object.keys(inputs).some((input) => input.includes("@huggingface/jinja"))) return "chat template, when needed";
-  if (Object.keys(inputs).some((input) => input.includes("@huggingface/tokenizers"))) return "tokenizer, when needed";
-  return "";
+/** The file that a script begins with, packages by their name. */
+function entryOf({ entryPoint = "" }) {
+  return entryPoint.replace(/^.*node_modules\//, "");
+}
+
+/** The scripts that are loaded where of the `SOMETIMES` only `parts` are. */
+function closure(outputs, parts) {
+  const seen = new Set();
+  const wanted = Object.keys(outputs).filter((path) => ["edgec", "worker", "thread"].includes(basename(path, ".js")));
+  for (let path = wanted.pop(); path; path = wanted.pop()) {
+    if (seen.has(path)) continue;
+    seen.add(path);
+    for (const next of outputs[path].imports.filter(({ external }) => !external)) {
+      const entry = entryOf(outputs[next.path]);
+      if (next.kind !== "dynamic-import" || !(entry in SOMETIMES) || parts.includes(entry)) wanted.push(next.path);
+    }
+  }
+  return seen;
 }

@@ -7,6 +7,7 @@ import { chooseVariant, detectFeatures } from "../engine/features.js";
 import { type PoolOptions, ThreadPool } from "../engine/pool.js";
 import { EdgecError, throwIfAborted } from "../errors.js";
 import { wallTime } from "../platform.js";
+import { type TaskCode, fetchTaskCode } from "../session/tasks.js";
 import { sha256 } from "../sha256.js";
 import type { ChatTemplate } from "../text/chat.js";
 import type { Tokenizer } from "../text/tokenizer.js";
@@ -41,6 +42,8 @@ export interface Loaded {
   tokenizer: Tokenizer | null;
   /** Fails where the template is not valid. */
   template: Promise<ChatTemplate> | null;
+  /** What the model's task needs, null where it has none. */
+  taskCode: TaskCode | null;
   cache: CacheKind;
   /** Bytes that came from the source and from the cache. */
   downloadedBytes: number;
@@ -85,18 +88,20 @@ export async function load(source: Source, manifestBytes: Uint8Array, options: L
     const module = files.take(moduleFile, compile);
     const instance = module.then((compiled) => (engine = new Engine(manifest, memory, compiled)));
     const template = startTemplate(manifest);
+    const script = fetchTaskCode(manifest.task) ?? Promise.resolve(null);
     const tokenizer = tokenizerFile ? takeTokenizer(files, tokenizerFile) : Promise.resolve(null);
     const weights = takeWeights(files, weightFiles, instance);
     const placed = Promise.all(weights).then(() => files.report("start", moduleFile));
     const pool = threads > 1 ? startPool(module, instance, threads, { ...options, signal: files.signal }) : null;
-    const [loaded, text] = await files.all([instance, tokenizer, pool ?? Promise.resolve(), placed, ...weights] as const);
+    const parts = [instance, tokenizer, script, pool ?? Promise.resolve(), placed, ...weights] as const;
+    const [loaded, text, taskCode] = await files.all(parts);
     files.end();
     files.remember();
     files.report("ready", "");
     const { downloadedBytes, cachedBytes, cacheKind } = files;
     const loadSeconds = (wallTime() - options.startedAt) / 1000;
     const figures = { cache: cacheKind, downloadedBytes, cachedBytes, loadSeconds };
-    return { engine: loaded, variant, tokenizer: text, template, ...figures };
+    return { engine: loaded, variant, tokenizer: text, template, taskCode, ...figures };
   } catch (error) {
     files.stop();
     engine?.dispose();

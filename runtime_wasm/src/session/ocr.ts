@@ -3,6 +3,7 @@
 import { evaluate } from "../bundle/dims.js";
 import type { OcrTask } from "../bundle/task.js";
 import { EdgecError } from "../errors.js";
+import { type ImageInput, decodeImage } from "../vision/decode.js";
 import { toTensor } from "../vision/preprocess.js";
 import { type Quad, alongText, cornersOf, cut, inReadingOrder, toQuad } from "../vision/quad.js";
 import { type Pixels, resize } from "../vision/resize.js";
@@ -21,7 +22,14 @@ export interface TextLine {
 }
 
 /** The lines of text in a picture, in reading order. */
-export function readText(detect: Graph, recognize: Graph, task: OcrTask, picture: Pixels): TextLine[] {
+export async function readText(
+  detect: Graph,
+  recognize: Graph,
+  task: OcrTask,
+  image: ImageInput,
+  signal?: AbortSignal,
+): Promise<TextLine[]> {
+  const picture = await decodeImage(image, signal);
   const lines: TextLine[] = [];
   for (const found of inReadingOrder(findLines(detect, task.detect, picture))) {
     const quad = alongText(found);

@@ -8,19 +8,17 @@ import { type Loaded, type LoaderOptions, load } from "../load/loader.js";
 import type { Source } from "../load/source.js";
 import type { ChatMessage } from "../text/chat.js";
 import type { Tokenizer } from "../text/tokenizer.js";
-import { type AudioInput, readAudio } from "../audio/samples.js";
-import { type ImageInput, decodeImage } from "../vision/decode.js";
+import type { AudioInput } from "../audio/samples.js";
+import type { ImageInput } from "../vision/decode.js";
 import type { Classification, Detection } from "../vision/results.js";
-import { type Transcription, transcribe } from "./speech.js";
-import { type SpeechSegment, detectSpeech } from "./speech_detection.js";
+import type { Transcription } from "./speech.js";
+import type { SpeechSegment } from "./speech_detection.js";
 import { DecoderState } from "./decoder.js";
-import { embedText } from "./embedding.js";
 import { type Generation, type GenerationOptions, type PieceData, generate } from "./generation.js";
 import { type Graph, type Tensor, type TensorInput, openGraph, runGraph } from "./graph.js";
-import { DETECT_GRAPH, RECOGNIZE_GRAPH, type TextLine, readText } from "./ocr.js";
-import { IMAGE_GRAPH, TEXT_GRAPH, choose, compare, imageVector, textVector } from "./similarity.js";
+import type { TextLine } from "./ocr.js";
 import { type SelfTest, selfTest } from "./selftest.js";
-import { classifyImage, detectObjects } from "./vision.js";
+import type { TaskCode, TaskType } from "./tasks.js";
 
 export interface SessionOptions extends LoaderOptions {
   contextLength?: number;
@@ -63,8 +61,6 @@ export interface Stats {
 
 export type Prompt =
   { prompt: string | readonly number[] } | { messages: readonly ChatMessage[]; tools?: readonly unknown[] };
-
-type TaskType = KnownTask["type"];
 
 export class Session {
   private readonly manifest: Manifest;
@@ -158,13 +154,13 @@ export class Session {
 
   embed(texts: readonly string[], signal?: AbortSignal): Promise<Float32Array[]> {
     return this.exclusive(signal, async () => {
-      const task = this.requireTask("embedding");
+      const { task, code } = this.requireTask("embedding");
       const tokenizer = this.requireTokenizer();
       const vectors: Float32Array[] = [];
       for (const text of texts) {
         if (typeof text !== "string") throw new EdgecError("invalid-argument", "`embed` takes texts");
         throwIfAborted(signal);
-        vectors.push(embedText(this.graph(), tokenizer, task, text));
+        vectors.push(code.embedText(this.graph(), tokenizer, task, text));
       }
       return vectors;
     });
@@ -186,28 +182,28 @@ export class Session {
     signal?: AbortSignal,
   ): Promise<Float32Array[]> {
     return this.exclusive(signal, async () => {
-      const task = this.requireTask("text-image-similarity");
-      return compare(task, this.textVectors(texts, signal), await this.imageVectors(images, signal));
+      const { task, code } = this.requireTask("text-image-similarity");
+      return code.compare(task, this.textVectors(texts, signal), await this.imageVectors(images, signal));
     });
   }
 
   private textVectors(texts: readonly string[], signal?: AbortSignal): Float32Array[] {
-    const task = this.requireTask("text-image-similarity");
-    const [graph, tokenizer] = [this.graph(TEXT_GRAPH), this.requireTokenizer()];
+    const { task, code } = this.requireTask("text-image-similarity");
+    const [graph, tokenizer] = [this.graph(code.TEXT_GRAPH), this.requireTokenizer()];
     return texts.map((text) => {
       if (typeof text !== "string") throw new EdgecError("invalid-argument", "texts are needed");
       throwIfAborted(signal);
-      return textVector(graph, tokenizer, task, text);
+      return code.textVector(graph, tokenizer, task, text);
     });
   }
 
   private async imageVectors(images: readonly ImageInput[], signal?: AbortSignal): Promise<Float32Array[]> {
-    const task = this.requireTask("text-image-similarity");
-    const graph = this.graph(IMAGE_GRAPH);
+    const { task, code } = this.requireTask("text-image-similarity");
+    const graph = this.graph(code.IMAGE_GRAPH);
     const vectors: Float32Array[] = [];
     for (const image of images) {
       throwIfAborted(signal);
-      vectors.push(imageVector(graph, task, await decodeImage(image, signal)));
+      vectors.push(await code.imageVector(graph, task, image, signal));
     }
     return vectors;
   }
@@ -221,12 +217,12 @@ export class Session {
   ): Promise<Classification[]> {
     return this.exclusive(signal, async () => {
       if (labels) {
-        const task = this.requireTask("text-image-similarity");
-        const rows = compare(task, this.textVectors(labels, signal), await this.imageVectors([image], signal));
-        return choose(task, labels, Float32Array.from(rows, ([logit]) => logit), topK);
+        const { task, code } = this.requireTask("text-image-similarity");
+        const rows = code.compare(task, this.textVectors(labels, signal), await this.imageVectors([image], signal));
+        return code.choose(task, labels, Float32Array.from(rows, ([logit]) => logit), topK);
       }
-      const task = this.requireTask("image-classification");
-      return classifyImage(this.graph(), task, await decodeImage(image, signal), topK);
+      const { task, code } = this.requireTask("image-classification");
+      return code.classifyImage(this.graph(), task, image, topK, signal);
     });
   }
 
@@ -236,17 +232,17 @@ export class Session {
     signal?: AbortSignal,
   ): Promise<Detection[]> {
     return this.exclusive(signal, async () => {
-      const task = this.requireTask("object-detection");
+      const { task, code } = this.requireTask("object-detection");
       const { scoreThreshold = task.score_threshold, iouThreshold = task.iou_threshold } = thresholds;
       const settings = { ...task, score_threshold: scoreThreshold, iou_threshold: iouThreshold };
-      return detectObjects(this.graph(), settings, await decodeImage(image, signal));
+      return code.detectObjects(this.graph(), settings, image, signal);
     });
   }
 
   ocr(image: ImageInput, signal?: AbortSignal): Promise<TextLine[]> {
     return this.exclusive(signal, async () => {
-      const task = this.requireTask("ocr");
-      return readText(this.graph(DETECT_GRAPH), this.graph(RECOGNIZE_GRAPH), task, await decodeImage(image, signal));
+      const { task, code } = this.requireTask("ocr");
+      return code.readText(this.graph(code.DETECT_GRAPH), this.graph(code.RECOGNIZE_GRAPH), task, image, signal);
     });
   }
 
@@ -256,9 +252,9 @@ export class Session {
     signal?: AbortSignal,
   ): Promise<Transcription> {
     return this.exclusive(signal, async () => {
-      const task = this.requireTask("transcription");
+      const { task, code } = this.requireTask("transcription");
       const tokenizer = this.requireTokenizer();
-      return transcribe(await readAudio(audio, task.sample_rate), {
+      return code.transcribe(audio, {
         engine: this.loaded.engine,
         task,
         eosTokenIds: this.manifest.tokenizer?.eos_token_ids ?? [],
@@ -271,8 +267,8 @@ export class Session {
 
   detectSpeech(audio: AudioInput, signal?: AbortSignal): Promise<SpeechSegment[]> {
     return this.exclusive(signal, async () => {
-      const task = this.requireTask("speech-detection");
-      return detectSpeech(this.graph(), task, await readAudio(audio, task.sample_rate), signal);
+      const { task, code } = this.requireTask("speech-detection");
+      return code.detectSpeech(this.graph(), task, audio, signal);
     });
   }
 
@@ -385,7 +381,7 @@ export class Session {
       });
   }
 
-  private requireTask<T extends TaskType>(type: T): Extract<KnownTask, { type: T }> {
+  private requireTask<T extends TaskType>(type: T): { task: Extract<KnownTask, { type: T }>; code: TaskCode<T> } {
     this.requireGraph();
     const task = this.manifest.task;
     if (task?.type !== type) {
@@ -393,6 +389,6 @@ export class Session {
         hint: "use `run` for tensors",
       });
     }
-    return task as Extract<KnownTask, { type: T }>;
+    return { task: task as Extract<KnownTask, { type: T }>, code: this.loaded.taskCode as TaskCode<T> };
   }
 }

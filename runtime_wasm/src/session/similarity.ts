@@ -3,7 +3,7 @@
 import type { SimilarityTask } from "../bundle/task.js";
 import { exp } from "../exp64.js";
 import type { Tokenizer } from "../text/tokenizer.js";
-import type { Pixels } from "../vision/resize.js";
+import { type ImageInput, decodeImage } from "../vision/decode.js";
 import { type Classification, ranked, softmax } from "../vision/results.js";
 import { embedText, normalized } from "./embedding.js";
 import type { Graph } from "./graph.js";
@@ -16,8 +16,13 @@ export function textVector(graph: Graph, tokenizer: Tokenizer, task: SimilarityT
   return embedText(graph, tokenizer, { ...task.text, normalize: task.normalize }, text);
 }
 
-export function imageVector(graph: Graph, task: SimilarityTask, image: Pixels): Float32Array {
-  const { output } = imageOutput(graph, task.image, image);
+export async function imageVector(
+  graph: Graph,
+  task: SimilarityTask,
+  image: ImageInput,
+  signal?: AbortSignal,
+): Promise<Float32Array> {
+  const { output } = imageOutput(graph, task.image, await decodeImage(image, signal));
   return task.normalize ? normalized(Float64Array.from(output)) : output;
 }
 

@@ -1,6 +1,6 @@
 /** Speech to text, see docs/tasks.md. Twin of `edgec/run/tasks/transcription.py`. */
 
-import { windows } from "../audio/samples.js";
+import { type AudioInput, readAudio, windows } from "../audio/samples.js";
 import type { TranscriptionTask } from "../bundle/task.js";
 import type { Engine } from "../engine/engine.js";
 import { throwIfAborted } from "../errors.js";
@@ -35,9 +35,10 @@ export interface TranscriptionContext {
   signal?: AbortSignal;
 }
 
-export async function transcribe(samples: Float32Array, context: TranscriptionContext): Promise<Transcription> {
+export async function transcribe(audio: AudioInput, context: TranscriptionContext): Promise<Transcription> {
   const { task, onPiece } = context;
   const rate = task.sample_rate;
+  const samples = await readAudio(audio, rate);
   const result: Transcription = {
     text: "",
     tokenIds: [],

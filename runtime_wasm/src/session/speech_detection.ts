@@ -1,5 +1,6 @@
 /** Where somebody speaks, see docs/tasks.md. Twin of `edgec/run/tasks/speech_detection.py`. */
 
+import { type AudioInput, readAudio } from "../audio/samples.js";
 import type { SpeechDetectionTask } from "../bundle/task.js";
 import { throwIfAborted } from "../errors.js";
 import { yieldToEventLoop } from "../platform.js";
@@ -16,9 +17,10 @@ export interface SpeechSegment {
 export async function detectSpeech(
   graph: Graph,
   task: SpeechDetectionTask,
-  samples: Float32Array,
+  audio: AudioInput,
   signal?: AbortSignal,
 ): Promise<SpeechSegment[]> {
+  const samples = await readAudio(audio, task.sample_rate);
   const chances = await probabilities(graph, task, samples, signal);
   return speechSegments(chances, task, samples.length).map(([start, end]) => ({
     start: start / task.sample_rate,

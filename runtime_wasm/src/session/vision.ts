@@ -2,18 +2,32 @@
 
 import type { ClassificationTask, DetectionTask, ImageSpec } from "../bundle/task.js";
 import { EdgecError } from "../errors.js";
+import { type ImageInput, decodeImage } from "../vision/decode.js";
 import { type Placement, fitImage, toTensor } from "../vision/preprocess.js";
 import type { Pixels } from "../vision/resize.js";
 import { type Classification, type Detection, classifications, detections } from "../vision/results.js";
 import { type Graph, runGraph } from "./graph.js";
 
-export function classifyImage(graph: Graph, task: ClassificationTask, image: Pixels, topK: number): Classification[] {
-  return classifications(imageOutput(graph, task.image, image).output, task, topK);
+export async function classifyImage(
+  graph: Graph,
+  task: ClassificationTask,
+  image: ImageInput,
+  topK: number,
+  signal?: AbortSignal,
+): Promise<Classification[]> {
+  const picture = await decodeImage(image, signal);
+  return classifications(imageOutput(graph, task.image, picture).output, task, topK);
 }
 
-export function detectObjects(graph: Graph, task: DetectionTask, image: Pixels): Detection[] {
-  const { output, placement } = imageOutput(graph, task.image, image);
-  return detections(output, task, placement, image);
+export async function detectObjects(
+  graph: Graph,
+  task: DetectionTask,
+  image: ImageInput,
+  signal?: AbortSignal,
+): Promise<Detection[]> {
+  const picture = await decodeImage(image, signal);
+  const { output, placement } = imageOutput(graph, task.image, picture);
+  return detections(output, task, placement, picture);
 }
 
 /** The graph's first floating-point output for an image, and where that lies in the input. */

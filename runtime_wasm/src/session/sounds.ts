@@ -1,0 +1,4 @@
+/** The tasks of sounds as one script. */
+
+export * from "./speech.js";
+export * from "./speech_detection.js";

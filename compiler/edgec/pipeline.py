@@ -60,6 +60,7 @@ class CompileOptions:
     heal_steps: int | None = None  # training of what was slimmed or rounded, in steps
     heal_minutes: float | None = None  # or in minutes
     heal_folder: Path | None = None  # where training is saved, and goes on from
+    lora: Path | None = None  # folder of an adapter of the peft library, added to the weights
     plan: Plan | None = None  # instead of asking the planner
     task: str | None = None  # Optimum task, for example "feature-extraction"
     name: str | None = None  # of the model, instead of the source's
@@ -137,7 +138,8 @@ def _frontend(work: Work) -> None:
     from edgec.frontend import load
 
     options = work.options
-    work.loaded = load(work.source, task=options.task, name=options.name, supported_ops=supported_operators())
+    ops = supported_operators()
+    work.loaded = load(work.source, task=options.task, name=options.name, supported_ops=ops, lora=options.lora)
     work.loaded.verify()
 
 
@@ -273,6 +275,7 @@ _HARMLESS = frozenset(
     [
         *("bits", "context_length", "kv_bits", "max_dims", "precision", "quantizer", "target_bytes", "target_bpw"),
         *("plan", "calibration", "name", "profile_kernels", "cache", "force", "stop_after", "dump"),
+        "lora",  # is part of the hash of the source
     ]
 )
 

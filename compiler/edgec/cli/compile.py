@@ -29,6 +29,7 @@ Examples:
   edgec compile efficientnet.onnx --task task.json --profile phone-6gb --bits 4 --calibration ./pictures
   edgec compile ./my-model --profile phone-6gb --target-size 60MB
   edgec compile ./my-model --profile phone-4gb --slim 0.9 --heal-minutes 30 --calibration chats.txt
+  edgec compile ./my-model --profile phone-6gb --lora ./my-adapter
 """
 
 
@@ -83,6 +84,12 @@ Examples:
     metavar="FILE|DIR",
     help="What the model will see: a text, a folder of pictures, or an .npz file with an array for each input.",
 )
+@click.option(
+    "--lora",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="A LoRA adapter of MODEL, as the peft library saves it, to be merged into the weights.",
+)
 @click.option("--context", type=click.IntRange(min=1), metavar="TOKENS", help="Longest conversation.")
 @click.option("--kv-bits", type=click.Choice(["16", "32"]), help="Bits of the conversation's memory (KV cache).")
 @click.option("--max-dim", "max_dims", multiple=True, metavar="NAME=SIZE", help="Largest size of a dynamic dimension.")
@@ -135,6 +142,7 @@ def command(
     heal_steps: int | None,
     heal_dir: Path | None,
     calibration: Path | None,
+    lora: Path | None,
     context: int | None,
     kv_bits: str | None,
     max_dims: tuple[str, ...],
@@ -200,6 +208,7 @@ def command(
         heal_steps=heal_steps,
         heal_folder=heal_dir,
         calibration=calibration,
+        lora=lora,
         precision="float32" if precision == "float32" else "auto",
         plan=plan,
         task=task,

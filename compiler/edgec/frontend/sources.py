@@ -14,6 +14,7 @@ from edgec.errors import ModelError, UnsupportedError
 from edgec.frontend import encoder_decoder, foreign, gguf, hf, hub, ocr, onnx, speech, task_model
 from edgec.frontend.families import FAMILIES
 from edgec.frontend.files import read_json, without_hashes
+from edgec.frontend.lora import Adapter, merge
 from edgec.frontend.problems import Problem
 from edgec.frontend.signatures import recognized
 from edgec.frontend.tasks import read_task
@@ -36,6 +37,7 @@ def load(
     task: str | None = None,
     name: str | None = None,
     supported_ops: Collection[str] | None = None,
+    lora: Path | None = None,
     hashed: bool = True,
 ) -> ModelIR:
     """Reads a model.
@@ -43,20 +45,30 @@ def load(
     `source` is a Hugging Face directory, a GGUF or ONNX file, or a hub id (`org/name`, or
     `org/name/file.gguf`). `task` is what a model that is no decoder is for, as Optimum calls it, or
     the path of a `*.json` file with a task as in `docs/bundle-format.md`. `name` overrides the
-    model's name. `supported_ops` are the operators that the target has kernels for (ONNX only). `hashed=False` leaves
-    the hash of the source out, for which all weights would be read.
+    model's name. `supported_ops` are the operators that the target has kernels for (ONNX only). `lora` is the
+    folder of an adapter that is added to the weights (`lora.py`). `hashed=False` leaves the hash of the source out,
+    for which all weights would be read.
 
     Raises `UnsupportedError` when `check` finds problems, and `ModelError` when the source makes no
     sense, both before any weight is read.
     """
     with contextlib.nullcontext() if hashed else without_hashes():
-        return _load(source, task, name, supported_ops)
+        adapter = Adapter(lora) if lora is not None else None
+        description, task = _task(task)
+        found = _resolve(source, description["type"] if description else task)
+        model = _load(found, description, task, name or found.name, supported_ops)
+        if adapter is None:
+            return model
+        return merge(model, adapter, found.path if found.kind == "decoder" else None)
 
 
-def _load(source: str | Path, task: str | None, name: str | None, supported_ops: Collection[str] | None) -> ModelIR:
-    description, task = _task(task)
-    found = _resolve(source, description["type"] if description else task)
-    name = name or found.name
+def _load(
+    found: _Source,
+    description: dict[str, Any] | None,
+    task: str | None,
+    name: str | None,
+    supported_ops: Collection[str] | None,
+) -> ModelIR:
     match found.kind:
         case "decoder":
             return hf.load(found.path, name=name)

@@ -151,6 +151,7 @@ CASES = [
     (16, 172, 4, Epilogue(residual=True), False),
     (2 * 12, 64, 6, Epilogue(activation="silu", gated=True), False),
     (2 * 16, 33, 3, Epilogue(activation="silu", gated=True, bias=True), False),
+    (75, 1059, 9, Epilogue(bias=True), True),
 ]
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from edgec.compress.quantize import QuantizedRows
     from edgec.ir import CompressedModel, LoweredModule, ModelIR, Plan
     from edgec.ir.plan import QuantizerName, SlimPlan
+    from edgec.plan import Target
     from edgec.slim import Slimmed
 
 SCRATCH_BYTES = 32 << 20  # more than the object files of the largest models
@@ -54,6 +55,7 @@ class CompileOptions:
     quantizer: QuantizerName | None = None  # how codes are found
     target_bytes: int | None = None  # of the download; bits are then allocated by what each matrix loses
     target_bpw: float | None = None  # the same, in bits per weight, scales and zero points included
+    min_accuracy: float | None = None  # the fewest bytes that keep so much of the float model, up to 1
     calibration: Path | None = None  # a text, pictures or an .npz file; without it a decoder writes its own text
     slim: float | None = None  # share of the bytes of float16 weights that are to go
     keep_vocabulary: int | Path | None = None  # number of tokens, or a text whose tokens stay
@@ -104,6 +106,7 @@ class Work:
     model: ModelIR | None = None
     plan: Plan | None = None
     samples: list[Sample] | None = None  # calibration data
+    judged: list[Sample] | None = None  # what was left out of it, to judge by
     texts: list[str] | None = None  # what the model writes itself
     whole: ModelIR | None = None  # before it was slimmed
     slimmed: Slimmed | None = None
@@ -195,19 +198,30 @@ def _plan(work: Work) -> None:
     if options.plan is not None:
         work.plan = options.plan
         return
-    from edgec import profiles
-    from edgec.plan import Target, make_plan
+    from edgec.plan import Target
 
     assert work.model is not None
     target, losses = None, None
+    if options.min_accuracy is not None:
+        _smallest(work, work.model, options.min_accuracy)
+        return
     if options.target_bytes is not None or options.target_bpw is not None:
         target = Target(options.target_bytes, options.target_bpw)
     elif work.slim_plan is not None and work.slim_plan.weight_bytes:
         target = Target(weight_bytes=work.slim_plan.weight_bytes)
     if target is not None:
         losses = _losses(work, work.model)
+    work.plan = _made(work, work.model, target, losses)
+
+
+def _made(work: Work, model: ModelIR, target: Target | None, losses: Mapping[str, float] | None) -> Plan:
+    """The planner's answer."""
+    from edgec import profiles
+    from edgec.plan import make_plan
+
+    options = work.options
     plan = make_plan(
-        work.model,
+        model,
         profiles.load(work.profile),
         bits=options.bits,
         context_length=options.context_length,
@@ -215,13 +229,36 @@ def _plan(work: Work) -> None:
         max_dims=options.max_dims,
         precision=options.precision,
         quantizer=options.quantizer,
-        calibration="given" if options.calibration else "own" if work.model.kind == "decoder" else "none",
+        calibration="given" if options.calibration else "own" if model.kind == "decoder" else "none",
         target=target,
         losses=losses,
         compact=work.slim_plan is None and not options.heal_steps and not options.heal_minutes,
     )
     plan = dataclasses.replace(plan, slim=work.slim_plan)
-    work.plan = _with_real_memory(work.model, plan) if work.model.kind == "graph" else plan
+    return _with_real_memory(model, plan) if model.kind == "graph" else plan
+
+
+def _smallest(work: Work, model: ModelIR, wanted: float) -> None:
+    """Plans are compressed and judged until the smallest one that is accurate enough is found."""
+    from edgec.compress import Agreement, compress
+    from edgec.ir.plan import AccuracyPlan
+    from edgec.plan import Target, smallest, weight_bytes
+
+    losses = _losses(work, model)
+    assert work.judged is not None
+    agreement = Agreement(model, work.judged)
+    key = _source_key(work, model) if work.cache else ""
+
+    def make(bits: float) -> tuple[Plan, int]:
+        plan = _made(work, model, Target(bits_per_weight=bits), losses)
+        return plan, weight_bytes(model, plan.tensors, stored=True)
+
+    def judge(plan: Plan) -> float:
+        return agreement(compress(model, plan, samples=work.samples, store=work.cache, source_key=key))
+
+    found = smallest(model.facts.name, wanted, make, judge, work.advance("plan"))
+    accuracy = AccuracyPlan(agreement.measure, wanted, found.reached, len(work.judged), found.trials)
+    work.plan = dataclasses.replace(found.plan, accuracy=accuracy)
 
 
 def _with_real_memory(model: ModelIR, plan: Plan) -> Plan:
@@ -257,8 +294,11 @@ def _losses(work: Work, model: ModelIR) -> dict[str, float]:
 
 
 def _samples(work: Work, model: ModelIR) -> list[Sample] | None:
-    """Calibration data: the user's, else text that the model writes, else none. Made once."""
-    from edgec.compress import generated_samples, read_samples, whole_samples
+    """Calibration data: the user's, else text that the model writes, else none. Made once.
+
+    Where an accuracy is asked for, or was when the plan was made, some of it is left out.
+    """
+    from edgec.compress import generated_samples, held_out, read_samples, whole_samples
 
     if work.samples is None:
         if work.options.calibration is not None:
@@ -267,6 +307,10 @@ def _samples(work: Work, model: ModelIR) -> list[Sample] | None:
             work.samples = whole_samples(model, texts)  # what is left of the model would write worse
         elif model.kind == "decoder":
             work.samples = generated_samples(model, store=work.cache, source_key=_source_key(work, model))
+        options = work.options
+        judges = options.min_accuracy is not None or (options.plan is not None and options.plan.accuracy is not None)
+        if work.samples is not None and judges:
+            work.samples, work.judged = held_out(work.samples)
     return work.samples
 
 
@@ -274,7 +318,7 @@ def _samples(work: Work, model: ModelIR) -> list[Sample] | None:
 _HARMLESS = frozenset(
     [
         *("bits", "context_length", "kv_bits", "max_dims", "precision", "quantizer", "target_bytes", "target_bpw"),
-        *("plan", "calibration", "name", "profile_kernels", "cache", "force", "stop_after", "dump"),
+        *("min_accuracy", "plan", "calibration", "name", "profile_kernels", "cache", "force", "stop_after", "dump"),
         "lora",  # is part of the hash of the source
     ]
 )
@@ -517,6 +561,8 @@ def run_stages(
 def _check_healing(options: CompileOptions) -> None:
     if options.heal_steps is not None and options.heal_minutes is not None:
         raise UsageError("a number of steps and a number of minutes exclude each other", hint="leave one of them out")
+    if _heals(options) and options.min_accuracy is not None:
+        raise UsageError("an accuracy is measured before anything is healed", hint="leave one of both out")
     if _heals(options):
         from edgec.heal import check_installed
 

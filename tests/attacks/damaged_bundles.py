@@ -724,6 +724,19 @@ field(
     "nothing else is allowed",
     put("weights", 0, "segments", 0, "shift", value=0),
 )
+for _name, _columns in (("zero", 0), ("too-many", 100_000), ("broken-row", 7), ("absurd", 2**53 - 1)):
+    field(
+        f"segment-columns-{_name}",
+        "manifest-invalid",
+        "scales and whole rows",
+        lambda m, columns=_columns: m["weights"][0]["segments"][0].update(op="scaled8", columns=columns),
+    )
+field(
+    "segment-columns-beyond-region",
+    "manifest-invalid",
+    "bytes become floats",
+    lambda m: m["weights"][0]["segments"][-1].update(op="scaled8", target=1119936 - 64),
+)
 field("segments-none", "manifest-invalid", "they cover the file", put("weights", 0, "segments", value=[]))
 field("segments-short", "manifest-invalid", "they cover the file", drop("weights", 0, "segments", -1))
 

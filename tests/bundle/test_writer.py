@@ -17,7 +17,7 @@ from edgec.bundle.manifest import Segment
 from edgec.bundle.weights import weight_files
 from edgec.errors import BundleError, OutputError
 from edgec.ir import WeightPlacement, planes
-from edgec.ir.narrow import merge_narrow
+from edgec.ir.narrow import merge_narrow, merge_scaled
 from tests.run import fake_module
 from tests.run.fake_module import write_fake_bundle
 
@@ -214,6 +214,8 @@ def rebuild(files: list[tuple[bytearray, tuple[Segment, ...]]], size: int = 1157
             target = memory[segment.target : segment.target + segment.target_bytes]
             if segment.op == "copy":
                 target[:] = source
+            elif segment.op == "scaled8":
+                merge_scaled(target, source, segment.columns)
             elif segment.op in ("upper4", "scale8", "upper16"):
                 merge_narrow(target, source, segment.op)
             elif segment.op == "bits2":
@@ -285,6 +287,23 @@ def test_bits_that_are_zero_are_left_out(limit: int, size: int) -> None:
     tail = size % 32
     half = (size - tail) // 2
     assert stored == {"upper4": half, "scale8": half, "upper16": half, "copy": 3 * tail + 2 * size + 252}
+
+
+@pytest.mark.parametrize(("limit", "op"), [(64, "upper16"), (720, "scaled8"), (1 << 20, "scaled8")])
+def test_channels_with_scales_are_not_cut(limit: int, op: str) -> None:
+    codes = np.random.default_rng(3).integers(-126, 127, (9, 64)).astype(np.float32)
+    codes[4] = 127
+    data = (codes * np.float32(2.0) ** np.arange(-32, 32, dtype=np.float32)).view(np.uint8).reshape(-1)
+    placed = [
+        WeightPlacement("filter", "raw", 128, data, 64),
+        WeightPlacement("plain", "raw", 4096, data[::-1].copy(), 64),
+    ]
+    files = list(weight_files(placed, limit=limit))
+    memory = rebuild(files, 8192)
+    assert all(np.array_equal(memory[p.offset : p.offset + data.size], p.data) for p in placed)
+    first = [segment for _, segments in files for segment in segments if segment.target < 4096]
+    assert {segment.op for segment in first} == {op}
+    assert op != "scaled8" or [(s.length, s.columns) for s in first] == [(2 * 64 + 9 * 64, 64)]
 
 
 def test_equal_files_are_stored_once(tmp_path: Path) -> None:

@@ -229,6 +229,9 @@ def test_a_model_too_large_for_the_profile(tmp_path: Path, edgec: Edgec) -> None
         ("--target-bpw", "2"),
         ("--target-size", "small"),
         ("--target-size", "60MB", "--precision", "float32"),
+        ("--min-accuracy", "1"),
+        ("--min-accuracy", "0.9", "--target-bpw", "4"),
+        ("--min-accuracy", "0.9", "--heal-steps", "4"),
         ("--quantizer", "best"),
         ("--calibration", "missing.txt"),
         ("--stop-after", "lunch"),
@@ -243,6 +246,11 @@ def test_wrong_options(edgec: Edgec, tiny_llama: Path, arguments: tuple[str, ...
 def test_a_target_that_cannot_be_met(edgec: Edgec, tiny_llama: Path) -> None:
     outcome = edgec("compile", tiny_llama, "-p", "phone-8gb", "--target-size", "100kB", "--dry-run")
     refused(outcome, errors.DoesNotFitError, "at 2 bits")
+
+
+def test_an_accuracy_that_cannot_be_reached(edgec: Edgec, tiny_llama: Path) -> None:
+    outcome = edgec("compile", tiny_llama, "-p", "phone-8gb", "--min-accuracy", "0.9999999", "--dry-run")
+    refused(outcome, errors.AccuracyError, "reaches an accuracy of 0.9999")
 
 
 def test_output_in_the_way(tmp_path: Path, edgec: Edgec, tiny_llama: Path) -> None:

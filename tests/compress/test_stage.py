@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import onnx_ir
 import onnxruntime
 import pytest
 
 from edgec.compress import compress, dequantize, dequantized_model
+from edgec.compress.quantize.channels import round_channels
 from edgec.errors import ModelError
 from edgec.ir.model import ModelIR
+from edgec.ir.narrow import scaled
+from edgec.ir.plan import TensorPlan
 from tests.compress.graphs import convolution_model, plan_for, tied_text_model
 
 
@@ -167,3 +172,27 @@ def test_floats_of_16_bits_are_bfloat16() -> None:
     assert not (after.view(np.uint32) & 0xFFFF).any()
     np.testing.assert_allclose(after, before, rtol=2**-8)
     assert (before.view(np.uint32) & 0xFFFF).any()  # the model itself is as it was
+
+
+def test_filters_with_a_scale_per_channel() -> None:
+    model = convolution_model()
+    plan = dataclasses.replace(plan_for({}), tensors=(TensorPlan("depthwise", 8, 0, "channels", "test"),))
+    before, after = (
+        m.model.graph.initializers["depthwise"].const_value.numpy() for m in (model, compress(model, plan).model)
+    )
+    assert relative(after - before, before) < 0.006
+    by_channel = np.ascontiguousarray(after.reshape(16, 9).T)  # as it lies in memory
+    stored = scaled(by_channel.view(np.uint8).reshape(-1), 16)
+    assert stored is not None and stored.size == 16 * 2 + 16 * 9
+    plan = dataclasses.replace(plan_for({}), tensors=(TensorPlan("conv", 8, 0, "channels", "test"),))
+    with pytest.raises(ModelError, match="`conv` the scheme `channels`"):
+        compress(model, plan)
+
+
+def test_channels_of_zeros_and_of_any_size() -> None:
+    filters = np.random.default_rng(5).standard_normal((4, 1, 3, 3)).astype(np.float32)
+    filters *= np.array([1e-30, 1e30, 0, 1], np.float32)[:, None, None, None]
+    rounded = round_channels(filters)
+    assert not rounded[2].any() and np.all(np.isfinite(rounded))
+    for ours, theirs in zip(rounded, filters, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=0.006 * np.abs(theirs).max())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgec.ir.narrow import NARROW, NarrowOp, is_narrow, merge_narrow, narrow
+from edgec.ir.narrow import NARROW, NarrowOp, is_narrow, merge_narrow, merge_scaled, narrow, scaled
 
 
 def by_the_book(source: list[int], op: NarrowOp) -> list[int]:
@@ -51,3 +51,23 @@ def test_scales_are_float16() -> None:
     values = wide.view(np.float16).astype(np.float64)
     normal = [2.0 ** (exponent - 15) * (1 + mantissa / 16) for exponent in range(1, 16) for mantissa in range(16)]
     assert values[16:].tolist() == normal
+
+
+def test_bytes_with_a_scale_for_each_column() -> None:
+    codes = np.array([[127, 0, -3], [-5, 0, -127]], np.int8)
+    scales = np.array([0x3C81, 0, 0x42FF], np.uint16)  # bfloat16
+    floats = (scales.astype(np.uint32) << 16).view(np.float32)
+    data = (codes * floats).astype(np.float32).view(np.uint8).reshape(-1)
+    source = scaled(data, 3)
+    assert source is not None and source.tolist() == [*scales.view(np.uint8), *codes.view(np.uint8).reshape(-1)]
+    merged = np.full_like(data, 255)
+    merge_scaled(merged, source, 3)
+    assert np.array_equal(merged, data)
+
+
+@pytest.mark.parametrize("value", [-0.0, 1.5, 2.0**-20, 128.0])
+def test_numbers_that_bytes_with_scales_would_lose(value: float) -> None:
+    data = np.array([[127, 1], [3, 127]], np.float32)
+    assert scaled(data.view(np.uint8).reshape(-1), 2) is not None
+    data[1, 0] = value
+    assert scaled(data.view(np.uint8).reshape(-1), 2) is None

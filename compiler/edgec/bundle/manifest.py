@@ -124,9 +124,10 @@ class KV:
     table_offset: int
 
 
-SegmentOp = Literal["copy", "upper4", "scale8", "upper16", "bits2", "bit1", "byte1"]
+SegmentOp = Literal["copy", "scaled8", "upper4", "scale8", "upper16", "bits2", "bit1", "byte1"]
 EXPANSION: Mapping[SegmentOp, int] = {  # target bytes per stored byte
     "copy": 1,
+    "scaled8": 4,  # of those behind the scales
     "upper4": 2,
     "scale8": 2,
     "upper16": 2,
@@ -139,21 +140,24 @@ SHIFTS: Mapping[SegmentOp, int] = {"bit1": 1, "byte1": 7}  # largest `shift`
 
 @dataclass(frozen=True)
 class Segment:
-    """`length` bytes of a file: copied to `target`, or widened or expanded and OR-ed into what is there."""
+    """`length` bytes of a file: copied or scaled to `target`, or widened or expanded and OR-ed into what is there."""
 
     op: SegmentOp
     length: int
     target: int
     shift: int = 0  # bit1 and byte1 only
+    columns: int = 0  # scaled8 only
 
     @property
     def target_bytes(self) -> int:
-        return self.length * EXPANSION[self.op]
+        return (self.length - 2 * self.columns) * EXPANSION[self.op]
 
     def to_json(self) -> dict[str, Any]:
         result: dict[str, Any] = {"op": self.op, "length": self.length, "target": self.target}
         if self.op in SHIFTS:
             result["shift"] = self.shift
+        if self.op == "scaled8":
+            result["columns"] = self.columns
         return result
 
 

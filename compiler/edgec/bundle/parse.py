@@ -375,7 +375,7 @@ def _weights(node: Node, region: Region, files: Mapping[str, FileInfo]) -> tuple
         for segment in segments:
             ranges[segment.op, segment.shift].append((segment.target, segment.target + segment.target_bytes))
         weights.append(WeightFile(name, segments))
-    copies = ranges.pop(("copy", 0), [])
+    copies = ranges.pop(("copy", 0), []) + ranges.pop(("scaled8", 0), [])
     for planes in [[], *ranges.values()]:
         ordered = sorted(copies + planes)
         if any(start < end for (_, end), (start, _) in itertools.pairwise(ordered)):
@@ -385,13 +385,19 @@ def _weights(node: Node, region: Region, files: Mapping[str, FileInfo]) -> tuple
 
 def _segment(node: Node, region: Region) -> Segment:
     op = cast(SegmentOp, node["op"].choice(list(EXPANSION)))
-    node.fields(["op", "length", "target", *(["shift"] if op in SHIFTS else [])])
+    node.fields(
+        ["op", "length", "target", *(["shift"] if op in SHIFTS else []), *(["columns"] if op == "scaled8" else [])]
+    )
+    vectors = op not in ("copy", "scaled8")
     segment = Segment(
         op=op,
-        length=node["length"].integer(1, MAX_WEIGHT_FILE_BYTES, multiple=1 if op == "copy" else 16),
+        length=node["length"].integer(1, MAX_WEIGHT_FILE_BYTES, multiple=16 if vectors else 1),
         target=node["target"].integer(0, _MAX_SIZE, multiple=1 if op == "copy" else 64),
         shift=node["shift"].integer(0, SHIFTS[op]) if op in SHIFTS else 0,
+        columns=node["columns"].integer(1, MAX_WEIGHT_FILE_BYTES) if op == "scaled8" else 0,
     )
+    if segment.columns and (segment.length <= 2 * segment.columns or segment.length % segment.columns):
+        raise node.fail("has a length that is no scales and whole rows")
     if segment.target < region.offset or segment.target + segment.target_bytes > region.end:
         raise node.fail("has a target outside the weights region")
     return segment

@@ -27,6 +27,7 @@ class _Part:
     shift: int = 0
     start: int = 0  # bytes of the placement's data
     stop: int | None = None  # its end by default
+    scaled: npt.NDArray[np.uint8] | None = None  # the stored bytes of `scaled8`, which is not cut
 
     @property
     def ratio(self) -> int:
@@ -36,6 +37,8 @@ class _Part:
     @property
     def quantum(self) -> int:
         """Stored bytes between two places where the part may be cut: targets stay multiples of 64."""
+        if self.scaled is not None:
+            return self.scaled.size
         return max(planes.QUANTUM // self.ratio, 1 if self.op == "copy" else planes.VECTOR)
 
     @property
@@ -47,13 +50,17 @@ class _Part:
         return not np.any(self.placement.data & np.uint8(self.mask))
 
     def stored_bytes(self) -> int:
+        if self.scaled is not None:
+            return self.scaled.size
         return (self.placement.data.size if self.stop is None else self.stop) // self.ratio - self.start // self.ratio
 
     def segment(self, start: int, length: int) -> Segment:
         target = self.placement.offset + self.start + start * self.ratio
-        return Segment(self.op, length, target, self.shift)
+        return Segment(self.op, length, target, self.shift, self.placement.columns if self.scaled is not None else 0)
 
     def bytes(self, start: int, length: int) -> npt.NDArray[np.uint8]:
+        if self.scaled is not None:
+            return self.scaled
         first = self.start + start * self.ratio
         data = self.placement.data[first : first + length * self.ratio]
         if self.op == "copy":
@@ -83,17 +90,21 @@ _PLANES: tuple[tuple[str, SegmentOp, int], ...] = (
 )
 
 
-def download_order(placements: Sequence[WeightPlacement]) -> list[_Part]:
+def download_order(placements: Sequence[WeightPlacement], limit: int) -> list[_Part]:
     some = [placement for placement in placements if placement.data.size]
-    parts = [part for placement in some if placement.kind == "raw" for part in _raw_parts(placement)]
+    parts = [part for placement in some if placement.kind == "raw" for part in _raw_parts(placement, limit)]
     for kind, op, shift in _PLANES:
         planes_of_all = [_Part(placement, op, shift) for placement in some if placement.kind == kind]
         parts += [part for part in planes_of_all if not part.is_zero()]
     return parts
 
 
-def _raw_parts(placement: WeightPlacement) -> list[_Part]:
+def _raw_parts(placement: WeightPlacement, limit: int) -> list[_Part]:
     """All of it as it is, or in a narrow form where nothing is lost, and what is left over at its end."""
+    if placement.columns and placement.data.size >= _LEAST_NARROW and placement.offset % planes.QUANTUM == 0:
+        scaled = narrow.scaled(placement.data, placement.columns)
+        if scaled is not None and scaled.size <= limit:
+            return [_Part(placement, "scaled8", scaled=scaled)]
     whole = placement.data.size // narrow.QUANTUM * narrow.QUANTUM
     if whole >= _LEAST_NARROW and placement.offset % planes.QUANTUM == 0:
         for op in narrow.NARROW:
@@ -111,7 +122,7 @@ def weight_files(
     One file is in memory at a time.
     """
     content, segments = bytearray(), list[Segment]()
-    for part in download_order(placements):
+    for part in download_order(placements, limit):
         done, total = 0, part.stored_bytes()
         while done < total:
             room = (limit - len(content)) // part.quantum * part.quantum

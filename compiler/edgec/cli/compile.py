@@ -28,6 +28,7 @@ Examples:
   edgec compile ./my-model --profile phone-6gb --calibration chats.txt
   edgec compile efficientnet.onnx --task task.json --profile phone-6gb --bits 4 --calibration ./pictures
   edgec compile ./my-model --profile phone-6gb --target-size 60MB
+  edgec compile ./my-model --profile phone-6gb --min-accuracy 0.99
   edgec compile ./my-model --profile phone-4gb --slim 0.9 --heal-minutes 30 --calibration chats.txt
   edgec compile ./my-model --profile phone-6gb --lora ./my-adapter
 """
@@ -51,6 +52,14 @@ Examples:
     "--target-size", metavar="SIZE", help="Largest download, for example 60MB; bits go where they matter most."
 )
 @click.option("--target-bpw", type=click.FloatRange(2.375, 8.75), metavar="BITS", help="The same, in bits per weight.")
+@click.option(
+    "--min-accuracy",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="X",
+    help="The smallest weights that keep so much of the float model's answers, for example 0.99, measured on "
+    "calibration data: exp(-KL) of language models and classifiers, rank correlation of embeddings, else 1 - "
+    "relative squared error.",
+)
 @click.option(
     "--slim",
     "slim",
@@ -136,6 +145,7 @@ def command(
     quantizer: Any,
     target_size: str | None,
     target_bpw: float | None,
+    min_accuracy: float | None,
     slim: float | None,
     keep_vocab: str | None,
     heal_minutes: float | None,
@@ -174,7 +184,7 @@ def command(
         raise UsageError("`--cache` and `--no-cache` exclude each other", hint="leave one of them out")
     plan = _read_plan(plan_file) if plan_file else None
     choices = {"--plan": plan_file, "--target-size": target_size, "--target-bpw": target_bpw, "--bits": bits}
-    choices["--slim"] = slim
+    choices |= {"--min-accuracy": min_accuracy, "--slim": slim}
     choices["--precision float32"] = precision == "float32" and not bits
     taken = [name for name, value in choices.items() if value]
     if len(taken) > 1:
@@ -202,6 +212,7 @@ def command(
         quantizer=quantizer,
         target_bytes=_size(target_size) if target_size else None,
         target_bpw=target_bpw,
+        min_accuracy=min_accuracy,
         slim=slim,
         keep_vocabulary=_vocabulary(keep_vocab) if keep_vocab else None,
         heal_minutes=heal_minutes,
@@ -289,6 +300,7 @@ def numbers(entries: tuple[str, ...]) -> dict[str, list[float]]:
 
 def _show_plan(work: Work, as_json: bool) -> None:
     from edgec.cli import console
+    from edgec.report.reached import accuracy_lines
     from edgec.report.slimming import slimming_lines
     from edgec.report.units import mebibytes
 
@@ -316,7 +328,7 @@ def _show_plan(work: Work, as_json: bool) -> None:
         facts.add_row("prompt", f"{prediction.prefill_tokens_per_second:,.0f} tokens/s")
         facts.add_row("answer", f"{prediction.decode_tokens_per_second:,.0f} tokens/s")
     out.print(facts)
-    for reason in (*slimming_lines(plan), *plan.reasons):
+    for reason in (*slimming_lines(plan), *accuracy_lines(plan), *plan.reasons):
         out.print(f"[dim]·[/] {console.plain(reason)}")
 
 

@@ -1,5 +1,6 @@
 """The compress stage: weights to packed tensors, and back for checking."""
 
+from edgec.compress.agreement import Agreement, held_out
 from edgec.compress.calibration.samples import (
     Sample,
     generated_samples,
@@ -13,11 +14,13 @@ from edgec.compress.sensitivity import sensitivities
 from edgec.compress.stage import compress, needs_samples
 
 __all__ = [
+    "Agreement",
     "Sample",
     "compress",
     "dequantize",
     "dequantized_model",
     "generated_samples",
+    "held_out",
     "hollow",
     "is_archive",
     "needs_samples",

@@ -64,7 +64,7 @@ def sensitivities(
             progress(name, number, len(names))
         changed = {name: _quantized(model, uses[name])}
         outputs = [list(session(sample, changed).values()) for sample in few]
-        measure = _divergence if model.kind == "decoder" or _classifies(model) else _relative_error
+        measure = divergence if model.kind == "decoder" or classifies(model) else relative_error
         losses[name] = float(np.mean([measure(a, b) for a, b in zip(references, outputs, strict=True)]))
         if not np.isfinite(losses[name]):
             raise ModelError(f"`{name}` at {PROBE_BITS} bits makes outputs that are not finite on the calibration data")
@@ -87,14 +87,14 @@ def _kept(store: Store | None, key: str) -> float | None:
 
 def _few(model: ModelIR, runs: int, samples: Sequence[Sample]) -> list[Sample]:
     """The first samples, those of large language models cut so that `runs` runs take a minute."""
-    few = list(samples[: _PICTURES if _classifies(model) else _SAMPLES])
+    few = list(samples[: _PICTURES if classifies(model) else _SAMPLES])
     if model.kind != "decoder":
         return few
     tokens = int(_OPERATIONS / (2 * model.facts.parameters * max(runs, 1) * len(few)))
     return [decoder_feeds(model, sample["input_ids"][0, : max(tokens, _FEWEST_TOKENS)].tolist()) for sample in few]
 
 
-def _classifies(model: ModelIR) -> bool:
+def classifies(model: ModelIR) -> bool:
     task = model.task or {}
     return task.get("type") == "image-classification" and task.get("scores") == "logits"
 
@@ -108,7 +108,7 @@ def _quantized(model: ModelIR, use: WeightUse) -> npt.NDArray[Any]:
     return use.from_matrix(values).astype(array.dtype, copy=False)
 
 
-def _divergence(expected: Outputs, got: Outputs) -> float:
+def divergence(expected: Outputs, got: Outputs) -> float:
     """Mean KL over positions."""
     p, q = (_log_softmax(outputs[0].reshape(-1, outputs[0].shape[-1])) for outputs in (expected, got))
     return max(0.0, float((np.exp(p) * (p - q)).sum(axis=1).mean()))
@@ -121,11 +121,11 @@ def _log_softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return shifted
 
 
-def _relative_error(expected: Outputs, got: Outputs) -> float:
+def relative_error(expected: Outputs, got: Outputs) -> float:
     pairs = [(a, b) for a, b in zip(expected, got, strict=True) if a.dtype.kind == "f"]
     power = sum(float(np.square(a, dtype=np.float64).sum()) for a, _ in pairs)
     error = sum(float(np.square(a.astype(np.float64) - b).sum()) for a, b in pairs)
     return error / power if power else 0.0
 
 
-__all__ = ["sensitivities"]
+__all__ = ["classifies", "divergence", "relative_error", "sensitivities"]

@@ -19,13 +19,14 @@ from edgec.compress.dequantize import dequantize
 from edgec.compress.finite import check_finite
 from edgec.compress.matrix import pack_matrix
 from edgec.compress.quantize import QUANTIZERS, Healed, InputStatistics, QuantizedRows, Quantizer
+from edgec.compress.quantize.channels import round_channels
 from edgec.compress.reuse import TensorStore
 from edgec.errors import ModelError
 from edgec.ir.compressed import GROUP, CompressedModel, PackedTensor
 from edgec.ir.model import ModelIR
 from edgec.ir.plan import WEIGHT_BITS, Plan, TensorPlan
 from edgec.ir.store import Store
-from edgec.ir.weight_use import FLOAT_TYPES, WeightUse, weight_uses
+from edgec.ir.weight_use import FLOAT_TYPES, WeightUse, is_depthwise_filter, weight_uses
 
 Progress = Callable[[str, int, int], None]  # tensor, weights done before it, weights in all
 _QUANTIZER_NAMES = ", ".join(f"`{name}`" for name in QUANTIZERS)
@@ -41,7 +42,7 @@ def compress(
     source_key: str = "",
     progress: Progress | None = None,
 ) -> CompressedModel:
-    """Quantize every initializer as `plan` says, round floats of 16 bits to bfloat16, and check that all are finite.
+    """Quantize every initializer as `plan` says, round floats of fewer bits, and check that all are finite.
 
     `samples` is what quantizers that look at inputs are calibrated on, see `needs_samples`; `healed` has the codes of
     the tensors whose quantizer is "healed". Other tensors that `store` has are taken from there, or kept there as soon
@@ -61,6 +62,11 @@ def compress(
             )
         if planned.quantized:
             _check_plan(planned, uses.get(planned.name))
+        if planned.scheme == "channels" and not is_depthwise_filter(initializers[planned.name]):
+            raise ModelError(
+                f"the plan gives `{planned.name}` the scheme `channels`, it is no filter of a depthwise convolution",
+                hint="set its `scheme` to `float` and its `bits` to 32",
+            )
     names = [n for n, v in initializers.items() if v.const_value is not None and v.const_value.dtype in FLOAT_TYPES]
     sizes = {name: _size(model, name) for name in names}
     total, done = sum(sizes.values()), 0
@@ -87,7 +93,9 @@ def compress(
         begin(name)
         if tensor_plan is None or not tensor_plan.quantized:
             check_finite(model, name)
-            if tensor_plan is not None and tensor_plan.bits == 16:
+            if tensor_plan is not None and tensor_plan.scheme == "channels":
+                rounded[name] = round_channels(_array(model, name))
+            elif tensor_plan is not None and tensor_plan.bits == 16:
                 rounded[name] = _array(model, name).astype(ml_dtypes.bfloat16).astype(np.float32)
         else:
             packed[name] = _packed(model, tensor_plan, uses[name], None, reuse, (healed or {}).get(name))

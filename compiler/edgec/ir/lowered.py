@@ -82,6 +82,7 @@ class WeightPlacement:
     kind: WeightKind
     offset: int
     data: npt.NDArray[np.uint8]  # one-dimensional
+    columns: int = 0  # of `raw` float32 whose columns may have scales of their own, else 0
 
 
 @dataclass(frozen=True)

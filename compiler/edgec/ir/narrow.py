@@ -4,6 +4,9 @@ upper4   bytes whose lower nibble is zero          zero points of 4 bits
 scale8   16-bit words with nothing outside of      float16 of 4 bits of exponent and 4 of mantissa: scales
          bits 13 to 6
 upper16  32-bit words whose lower half is zero     bfloat16 in float32
+
+`scaled8` is a quarter as long: float32 in rows, each number a signed byte times its column's bfloat16 scale; the scales
+come first. Products of 8 bits each are exact in float32.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ NarrowOp = Literal["upper4", "scale8", "upper16"]
 NARROW: tuple[NarrowOp, ...] = ("upper16", "scale8", "upper4")
 
 QUANTUM = 32  # target bytes; narrow forms are whole vectors of 16 bytes
+LARGEST_SCALED = 127  # magnitude of a code of `scaled8`; every column has one
 _SCALE_BITS = 0x3FC0
 _SCALE_SHIFT = 6
 
@@ -55,4 +59,37 @@ def merge_narrow(target: Bytes, source: Bytes, op: NarrowOp) -> None:
     target |= words.view(np.uint8)
 
 
-__all__ = ["NARROW", "QUANTUM", "NarrowOp", "is_narrow", "merge_narrow", "narrow"]
+def scaled(data: Bytes, columns: int) -> Bytes | None:
+    """`data` (float32 in rows of `columns`) as `scaled8`, None where that would lose something.
+
+    Scales are those that make 127 of each column's largest magnitude.
+    """
+    values = data.view("<f4").reshape(-1, columns)
+    scales = np.abs(values).max(axis=0) / np.float32(LARGEST_SCALED)
+    if np.any(scales.view("<u4") & np.uint32(0xFFFF)):
+        return None
+    codes = np.rint(values / np.where(scales > 0, scales, np.float32(1))).astype(np.int8)
+    if np.any((codes * scales).view("<u4") != values.view("<u4")):
+        return None
+    upper = (scales.view("<u4") >> 16).astype("<u2")
+    return np.concatenate([upper.view(np.uint8), codes.view(np.uint8).reshape(-1)])
+
+
+def merge_scaled(target: Bytes, source: Bytes, columns: int) -> None:
+    """Write the numbers of the `scaled8` form `source` to `target`."""
+    scales = (source[: 2 * columns].view("<u2").astype("<u4") << np.uint32(16)).view("<f4")
+    codes = source[2 * columns :].view(np.int8).reshape(-1, columns)
+    target[:] = (codes * scales).astype("<f4").reshape(-1).view(np.uint8)
+
+
+__all__ = [
+    "LARGEST_SCALED",
+    "NARROW",
+    "QUANTUM",
+    "NarrowOp",
+    "is_narrow",
+    "merge_narrow",
+    "merge_scaled",
+    "narrow",
+    "scaled",
+]

@@ -31,19 +31,21 @@ class TensorPlan:
 
     2 and 3 bits are 4-bit codes whose low bits are zero, 5 and 6 bits such 7-bit codes: the
     kernels and the memory of 4 or 7, the download of as many bits as there are. A `compact` tensor
-    has scales and zero points of fewer bits in the bundle (`edgec/ir/narrow.py`).
+    has scales and zero points of fewer bits in the bundle (`edgec/ir/narrow.py`). `channels` is for the filter of a
+    depthwise convolution: 8 bits and a scale per channel in the bundle, float32 in memory.
     """
 
     name: str
     bits: int  # of WEIGHT_BITS or FLOAT_BITS
     group_size: int  # along the input dimension
-    scheme: Literal["asymmetric", "compact", "float"]
+    scheme: Literal["asymmetric", "compact", "channels", "float"]
     reason: str
     quantizer: QuantizerName = "rtn"  # how codes are found, `edgec/compress/quantize/`
 
     @property
     def quantized(self) -> bool:
-        return self.bits not in FLOAT_BITS
+        """Whether kernels meet codes."""
+        return self.bits not in FLOAT_BITS and self.scheme != "channels"
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,24 @@ class HealPlan:
 
 
 @dataclass(frozen=True)
+class AccuracyTrial:
+    bits_per_weight: float  # of the matrices, scales and zero points included
+    bytes: int  # of all weights as stored
+    reached: float
+
+
+@dataclass(frozen=True)
+class AccuracyPlan:
+    """How the smallest plan that is accurate enough was found (`edgec.plan.smallest`)."""
+
+    measure: str  # in words, see `edgec.compress.agreement`
+    wanted: float
+    reached: float
+    samples: int  # that were judged by
+    trials: tuple[AccuracyTrial, ...] = ()
+
+
+@dataclass(frozen=True)
 class Plan:
     model: str
     profile: str
@@ -118,6 +138,7 @@ class Plan:
     reasons: tuple[str, ...] = ()
     slim: SlimPlan | None = None
     heal: HealPlan | None = None
+    accuracy: AccuracyPlan | None = None
     format: int = PLAN_FORMAT
 
     def tensor(self, name: str) -> TensorPlan | None:
@@ -147,6 +168,13 @@ class Plan:
             seen.add(tensor.name)
             if tensor.bits not in (*WEIGHT_BITS, *FLOAT_BITS):
                 yield f"{where} has `bits` {tensor.bits}, expected 2 to 8, 16 or 32"
+            if tensor.scheme == "channels":
+                if (tensor.bits, tensor.group_size) != (8, 0):
+                    yield (
+                        f"{where} has the `scheme` `channels` with `bits` {tensor.bits} and `group_size` "
+                        f"{tensor.group_size}, expected 8 and 0"
+                    )
+                continue
             if tensor.quantized and tensor.quantizer == "none":
                 yield f"{where} has `bits` {tensor.bits} and no `quantizer`"
             group, schemes = (32, ("asymmetric", "compact")) if tensor.quantized else (0, ("float",))
@@ -253,6 +281,8 @@ __all__ = [
     "PLAN_FORMAT",
     "VARIANTS",
     "WEIGHT_BITS",
+    "AccuracyPlan",
+    "AccuracyTrial",
     "HealPlan",
     "KVPlan",
     "Plan",

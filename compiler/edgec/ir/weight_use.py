@@ -94,6 +94,20 @@ def weight_uses(model: onnx_ir.Model) -> dict[str, WeightUse]:
     return found
 
 
+def is_depthwise_filter(value: onnx_ir.Value) -> bool:
+    """Whether a float32 initializer is nothing but the filter of depthwise convolutions, `[channels, 1, *kernel]`."""
+    tensor = value.const_value
+    if tensor is None or tensor.dtype != onnx_ir.DataType.FLOAT or value.is_graph_output() or not value.uses():
+        return False
+    shape = tensor.shape.numpy()
+    if len(shape) < 3 or shape[1] != 1:
+        return False
+    return all(
+        node.op_type == "Conv" and node.domain == "" and index == 1 and _integer(node, "group", 1) == shape[0] > 1
+        for node, index in value.uses()
+    )
+
+
 def mark_grid(value: onnx_ir.Value, bits: int | None) -> None:
     """Says that an initializer was quantized before: in each group of 32 columns of a row its values are
     `step * (code - zero)` with codes below `2^bits`, a whole zero point and a step that is, up to its rounding, a
@@ -163,4 +177,4 @@ def _integer(node: onnx_ir.Node, name: str, default: int) -> int:
     return default if attribute is None else attribute.as_int()
 
 
-__all__ = ["FLOAT_TYPES", "Layout", "Role", "WeightUse", "grid_bits", "mark_grid", "weight_uses"]
+__all__ = ["FLOAT_TYPES", "Layout", "Role", "WeightUse", "grid_bits", "is_depthwise_filter", "mark_grid", "weight_uses"]

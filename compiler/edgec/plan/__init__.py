@@ -2,6 +2,8 @@
 
 from edgec.plan.allocate import allocate
 from edgec.plan.bits import quantizable
+from edgec.plan.memory import weight_bytes
 from edgec.plan.planner import Target, make_plan
+from edgec.plan.smallest import smallest
 
-__all__ = ["Target", "allocate", "make_plan", "quantizable"]
+__all__ = ["Target", "allocate", "make_plan", "quantizable", "smallest", "weight_bytes"]

@@ -13,7 +13,7 @@ import onnx_ir
 from edgec.ir.compressed import GROUP
 from edgec.ir.model import ModelIR
 from edgec.ir.plan import CALIBRATED_QUANTIZERS, QuantizerName, TensorPlan
-from edgec.ir.weight_use import FLOAT_TYPES, WeightUse, weight_uses
+from edgec.ir.weight_use import FLOAT_TYPES, WeightUse, is_depthwise_filter, weight_uses
 from edgec.plan.allocate import Choice
 
 TINY = 1024  # weights; at 4 bytes each they weigh less than a quantized matrix is worth
@@ -50,7 +50,9 @@ def tensor_plans(
         if tensor is None or tensor.dtype not in FLOAT_TYPES:
             continue
         use = uses.get(name)
-        if use is None and compact and _of_convolutions(value):
+        if use is None and compact and is_depthwise_filter(value):
+            plans.append(TensorPlan(name, 8, 0, "channels", f"{_why_float(value)}: 8 bits and a scale per channel"))
+        elif use is None and compact and _of_convolutions(value):
             plans.append(TensorPlan(name, 16, 0, "float", f"{_why_float(value)}, in 16 bits to save bytes", "none"))
         elif use is None:
             plans.append(_float(name, _why_float(value)))
@@ -143,7 +145,7 @@ def _quantizer(use: WeightUse, asked: QuantizerName | None, calibrated: bool) ->
 
 
 def _of_convolutions(value: onnx_ir.Value) -> bool:
-    """Filters of depthwise convolutions, and biases, in float32."""
+    """Filters of grouped convolutions, and biases, in float32."""
     if value.const_value is None or value.const_value.dtype != onnx_ir.DataType.FLOAT:
         return False
     return all(node.op_type == "Conv" and index in (1, 2) for node, index in value.uses()) and bool(value.uses())

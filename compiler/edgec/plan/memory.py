@@ -6,6 +6,7 @@ a test holds them against the numbers of a real bundle.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 
 import onnx_ir
@@ -51,7 +52,10 @@ def weight_bytes(model: ModelIR, tensors: Sequence[TensorPlan], *, stored: bool)
         if value.const_value is None:
             continue
         tensor = planned.get(name)
-        if name in uses and tensor is not None and tensor.bits != 16:
+        if stored and tensor is not None and tensor.scheme == "channels":
+            shape = value.const_value.shape.numpy()
+            total += math.prod(shape) + 2 * shape[0]
+        elif name in uses and tensor is not None and tensor.bits != 16:
             total += matrix_bytes(uses[name], tensor.bits, stored=stored, compact=tensor.scheme == "compact")
         else:
             total += int(value.const_value.nbytes) // (2 if stored and tensor is not None and tensor.bits == 16 else 1)

@@ -18,7 +18,7 @@ import wasmtime
 from edgec.bundle import Bundle
 from edgec.bundle.manifest import EXPANSION, Computed, Segment, Slot
 from edgec.errors import BundleError, RunError, UsageError
-from edgec.ir.narrow import merge_narrow
+from edgec.ir.narrow import merge_narrow, merge_scaled
 from edgec.run.doorbell import doorbell_wat
 from edgec.run.probe import make_config, relaxed_dots
 from edgec.run.shared_memory import SharedMemory
@@ -307,6 +307,10 @@ class Engine:
         memory = self.memory
         if segment.op == "copy":
             memory[segment.target : segment.target + segment.length] = source
+            return
+        if segment.op == "scaled8":
+            wide = memory[segment.target : segment.target + segment.target_bytes]
+            merge_scaled(wide, source, segment.columns)
             return
         if segment.op == "upper4" or segment.op == "scale8" or segment.op == "upper16":
             merge_narrow(memory[segment.target : segment.target + segment.target_bytes], source, segment.op)

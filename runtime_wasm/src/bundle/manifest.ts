@@ -98,10 +98,16 @@ export interface Segment {
   length: number;
   target: number;
   shift: number;
+  /** Of `scaled8`, else 0. */
+  columns: number;
 }
 
-/** Bytes of memory that one byte of a segment becomes. */
-export const EXPANSION = { copy: 1, upper4: 2, scale8: 2, upper16: 2, bits2: 2, bit1: 4, byte1: 8 } as const;
+/** Bytes of memory that one byte of a segment (of `scaled8` one behind the scales) becomes. */
+export const EXPANSION = { copy: 1, scaled8: 4, upper4: 2, scale8: 2, upper16: 2, bits2: 2, bit1: 4, byte1: 8 } as const;
+
+export function targetBytes({ op, length, columns }: Segment): number {
+  return (length - 2 * columns) * EXPANSION[op];
+}
 
 /** The largest `shift` of the segments that have one. */
 export const SHIFTS: Partial<Record<Segment["op"], number>> = { bit1: 1, byte1: 7 };

@@ -27,6 +27,7 @@ import {
   type Slot,
   TOKENIZER_FILE,
   type TokenizerInfo,
+  targetBytes,
   VARIANTS,
   VERSION,
   type WeightFile,
@@ -386,6 +387,9 @@ function parseFiles(field: Field): Record<string, FileInfo> {
   );
 }
 
+/** Segments that overwrite; others are OR-ed into what is there. */
+const WRITES: readonly Segment["op"][] = ["copy", "scaled8"];
+
 function parseWeights(field: Field, region: Region, files: Record<string, FileInfo>): WeightFile[] {
   const copies: [number, number][] = [];
   const planes = new Map<string, [number, number][]>();
@@ -401,10 +405,11 @@ function parseWeights(field: Field, region: Region, files: Record<string, FileIn
     if (segments.length === 0 || total !== files[file].bytes) {
       throw element.at("segments").fail(`do not cover the ${files[file].bytes} bytes of the file`);
     }
-    for (const { op, shift, target, length } of segments) {
+    for (const segment of segments) {
+      const { op, shift, target } = segment;
       const kind = `${op}.${shift}`;
       if (!planes.has(kind)) planes.set(kind, []);
-      (op === "copy" ? copies : planes.get(kind)!).push([target, target + length * EXPANSION[op]]);
+      (WRITES.includes(op) ? copies : planes.get(kind)!).push([target, target + targetBytes(segment)]);
     }
     return { file, segments };
   });
@@ -419,14 +424,19 @@ function parseWeights(field: Field, region: Region, files: Record<string, FileIn
 function parseSegment(field: Field, region: Region): Segment {
   const op = field.at("op").choice(Object.keys(EXPANSION) as Segment["op"][]);
   const largest = SHIFTS[op];
-  field.fields(["op", "length", "target", ...(largest === undefined ? [] : ["shift"])]);
+  const scaled = op === "scaled8";
+  field.fields(["op", "length", "target", ...(largest === undefined ? [] : ["shift"]), ...(scaled ? ["columns"] : [])]);
   const segment: Segment = {
     op,
-    length: field.at("length").integer(1, MAX_WEIGHT_FILE_BYTES, op === "copy" ? 1 : 16),
+    length: field.at("length").integer(1, MAX_WEIGHT_FILE_BYTES, WRITES.includes(op) ? 1 : 16),
     target: field.at("target").integer(0, MAX_SIZE, op === "copy" ? 1 : 64),
     shift: largest === undefined ? 0 : field.at("shift").integer(0, largest),
+    columns: scaled ? field.at("columns").integer(1, MAX_WEIGHT_FILE_BYTES) : 0,
   };
-  if (segment.target < region.offset || segment.target + segment.length * EXPANSION[op] > end(region)) {
+  if (scaled && (segment.length <= 2 * segment.columns || segment.length % segment.columns !== 0)) {
+    throw field.fail("has a length that is no scales and whole rows");
+  }
+  if (segment.target < region.offset || segment.target + targetBytes(segment) > end(region)) {
     throw field.fail("has a target outside the weights region");
   }
   return segment;

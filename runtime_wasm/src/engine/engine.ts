@@ -1,8 +1,8 @@
 /** One instance of a model's module on its memory: entry points, growth, threads. See docs/runtime-abi.md. */
 
-import { type Computed, EXPANSION, type Manifest, type Segment, type Slot } from "../bundle/manifest.js";
+import { type Computed, EXPANSION, type Manifest, type Segment, type Slot, targetBytes } from "../bundle/manifest.js";
 import { EdgecError } from "../errors.js";
-import { NARROW } from "./narrow.js";
+import { mergeScaled, NARROW } from "./narrow.js";
 import type { ThreadPool } from "./pool.js";
 
 const WASM_PAGE = 65536;
@@ -172,8 +172,10 @@ export class Engine {
       const source = bytes.subarray(at, at + segment.length);
       at += segment.length;
       if (segment.op === "copy") this.bytes(segment.target, segment.length).set(source);
-      else if (segment.op in NARROW) {
-        NARROW[segment.op]!(this.bytes(segment.target, segment.length * EXPANSION[segment.op]), source);
+      else if (segment.op === "scaled8") {
+        mergeScaled(this.bytes(segment.target, targetBytes(segment)), source, segment.columns);
+      } else if (segment.op in NARROW) {
+        NARROW[segment.op]!(this.bytes(segment.target, targetBytes(segment)), source);
       } else this.merge(source, segment);
     }
   }

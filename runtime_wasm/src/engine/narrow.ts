@@ -25,3 +25,11 @@ export const NARROW: Partial<Record<Segment["op"], Merge>> = {
     }
   },
 };
+
+/** Writes float32 in rows of `columns`: `source` has a bfloat16 scale for each column, then a signed byte for each number. */
+export function mergeScaled(target: Uint8Array, source: Uint8Array, columns: number): void {
+  const words = new Uint32Array(columns).map((_, i) => (source[2 * i] << 16) | (source[2 * i + 1] << 24));
+  const scales = new Float32Array(words.buffer);
+  const numbers = new Float32Array(target.buffer, target.byteOffset, target.length / 4);
+  for (let i = 0; i < numbers.length; i++) numbers[i] = ((source[2 * columns + i] << 24) >> 24) * scales[i % columns];
+}

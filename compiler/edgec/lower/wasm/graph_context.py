@@ -53,10 +53,10 @@ class GraphConstants:
         self._plain: dict[str, Storage] = {}
         self._packed: dict[str, tuple[Storage, ...]] = {}
 
-    def plain(self, name: str, data: Callable[[], npt.NDArray[Any]]) -> Storage:
+    def plain(self, name: str, data: Callable[[], npt.NDArray[Any]], columns: int = 0) -> Storage:
         """A constant array; `data` is asked once per name."""
         if name not in self._plain:
-            self._plain[name] = self.program.weight(name, data())
+            self._plain[name] = self.program.weight(name, data(), columns=columns)
         return self._plain[name]
 
     def packed(self, tensor: PackedTensor) -> tuple[Storage, ...]:
@@ -157,9 +157,9 @@ class GraphContext:
     def scratch(self, name: str, dtype: str, elements: Dim) -> TensorView:
         return self.allocate(name, dtype, [elements])
 
-    def weight(self, name: str, data: Callable[[], npt.NDArray[Any]]) -> Storage:
-        """A constant in the weights region; `data` is asked once per name."""
-        return self.constants.plain(name, data)
+    def weight(self, name: str, data: Callable[[], npt.NDArray[Any]], columns: int = 0) -> Storage:
+        """A constant in the weights region; `data` is asked once per name, `columns` is that of `WeightPlacement`."""
+        return self.constants.plain(name, data, columns)
 
     def weight_of(self, constant: Constant) -> TensorView:
         storage = self.weight(constant.name, constant.array)

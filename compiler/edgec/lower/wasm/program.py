@@ -144,7 +144,7 @@ class Program:
     kv: KVLayout | None = None  # table_offset is set by build
     _factories: dict[Hashable, tuple[str, Callable[[Isa], PrimFunc]]] = field(default_factory=dict)
     _storages: list[Storage] = field(default_factory=list)
-    _weights: list[tuple[Storage, npt.NDArray[np.uint8], WeightKind]] = field(default_factory=list)
+    _weights: list[tuple[Storage, npt.NDArray[np.uint8], WeightKind, int]] = field(default_factory=list)
     _inputs: list[tuple[str, Any, tuple[Dimension, ...], Storage]] = field(default_factory=list)
     _outputs: list[tuple[str, Any, tuple[Dimension, ...], Storage]] = field(default_factory=list)
     dims: dict[str, int] = field(default_factory=dict)
@@ -172,10 +172,11 @@ class Program:
         self._storages.append(storage)
         return storage
 
-    def weight(self, name: str, data: npt.NDArray[Any], *, kind: WeightKind = "raw") -> Storage:
+    def weight(self, name: str, data: npt.NDArray[Any], *, kind: WeightKind = "raw", columns: int = 0) -> Storage:
+        """A constant; `columns` is that of `WeightPlacement`."""
         content = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
         storage = Storage(name, content.nbytes, "weights")
-        self._weights.append((storage, content, kind))
+        self._weights.append((storage, content, kind, columns))
         return storage
 
     def input(self, name: str, dtype: str, shape: tuple[Dimension, ...], storage: Storage) -> None:
@@ -226,7 +227,7 @@ class Program:
             storage.offset = space.offset + offset
         position = space.offset + space.bytes
         weights_start = position
-        for storage, _, _ in self._weights:
+        for storage, *_ in self._weights:
             storage.offset = position
             position = align(position + storage.bytes)
         weights = Region(weights_start, position - weights_start)
@@ -422,7 +423,8 @@ class Program:
                 if number.bound is not None
             ),
             weights=tuple(
-                WeightPlacement(storage.name, kind, storage.offset, data) for storage, data, kind in self._weights
+                WeightPlacement(storage.name, kind, storage.offset, data, columns)
+                for storage, data, kind, columns in self._weights
             ),
             kv=kv,
             statistics={

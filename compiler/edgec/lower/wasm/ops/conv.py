@@ -241,7 +241,7 @@ def _depthwise(
         array = np.asarray(tensor.numpy(), np.float32)
         return pack_depthwise(array if array.ndim == 4 else array[:, :, None])
 
-    filters = context.weight(f"{weight.name}#depthwise", read)
+    filters = context.weight(f"{weight.name}#depthwise", read, columns=static_shape(tensor)[0])
     epilogue = group.epilogue()
     general = window.of_any_size()
     context.call(

@@ -309,7 +309,7 @@ def test_verify_runs_every_variant(edgec: Edgec, bundle: Path, working_folder: P
     assert (
         shown.code == 0
         and shown.stdout.startswith("sound")
-        and "same bits  simd128, 1 thread, 3 compared" in shown.stdout
+        and "same bits  wasmtime, simd128, 1 thread, 3 compared" in shown.stdout
     )
     tests = parsed(edgec("verify", "--run", bundle, "--json").stdout)["self_tests"]
     assert {"simd128", "simd128-threads"} <= {test["variant"] for test in tests}  # type: ignore[attr-defined]
@@ -321,11 +321,36 @@ def test_verify_runs_every_variant(edgec: Edgec, bundle: Path, working_folder: P
     (other / "manifest.json").write_text(json.dumps(manifest))
     assert edgec("verify", other).code == 0
     differing = edgec("verify", "--run", other)
-    assert differing.code == 11 and "differs  simd128, 1 thread: logits after 9 tokens, by 0 among" in differing.stdout
+    assert (
+        differing.code == 11
+        and "differs  wasmtime, simd128, 1 thread: logits after 9 tokens, by 0 among" in differing.stdout
+    )
     manifest["golden"] = None
     (other / "manifest.json").write_text(json.dumps(manifest))
     untested = edgec("verify", "--run", other)
-    assert untested.code == 0 and "untested  simd128" in untested.stdout
+    assert untested.code == 0 and "untested  wasmtime, simd128" in untested.stdout
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        pytest.param("node", marks=pytest.mark.node),
+        pytest.param("chromium", marks=pytest.mark.browser),
+        pytest.param("firefox", marks=pytest.mark.browser),
+    ],
+)
+def test_verify_runs_in_other_engines(edgec: Edgec, bundle: Path, working_folder: Path, engine: str) -> None:
+    assert edgec("verify", "--engine", engine, bundle).code == 2
+    (test,) = parsed(edgec("verify", "--run", "--engine", engine, bundle, "--json").stdout)["self_tests"]  # type: ignore[misc]
+    assert test["engine"] == engine and test["passed"] and test["compared"] == 3
+    other = working_folder / "other.edgec"
+    shutil.copytree(bundle, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["golden"]["steps"][1]["sha256"] = "0" * 64
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    differing = edgec("verify", "--run", "--engine", engine, other)
+    assert differing.code == 11 and f"differs  {engine}, " in differing.stdout
+    assert "logits after 10 tokens, by 0 among" in differing.stdout
 
 
 def test_a_graph_that_stops_on_the_test_has_no_golden_outputs(edgec: Edgec, working_folder: Path) -> None:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgec.cli import javascript, loading
+from edgec.cli.javascript import ENGINES
 from edgec.errors import EdgecError, UsageError
 
 if TYPE_CHECKING:
     from edgec.bundle import Bundle
 
-ENGINES = ("wasmtime", "node", "chromium", "firefox")
 TEXT = "The quick brown fox jumps over the lazy dog while the river runs slowly to the sea. "
 EPILOG = """\
 Examples:
@@ -211,7 +211,7 @@ def _in_javascript(engine: str, bundle: Bundle, work: Work, variant: str | None,
         arguments += ["--variant", variant]
     if threads is not None:
         arguments += ["--threads", str(threads)]
-    return _row(engine, javascript.run_in(engine, bundle.path, job(work), arguments))
+    return _row(engine, javascript.run_in(engine, bundle.path, [job(work)], arguments))
 
 
 def script_options(work: Work) -> list[str]:

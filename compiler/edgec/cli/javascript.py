@@ -11,12 +11,13 @@ from typing import Any
 
 from edgec.errors import MissingDependencyError, RunError
 
+ENGINES = ("wasmtime", "node", "chromium", "firefox")  # the first is Python's
 TIME_LIMIT = 1800.0  # seconds for one engine
 GRACE = 10.0  # seconds to close a browser
 
 
-def run_in(engine: str, bundle: Path, job: dict[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
-    """Do one job (`runtime_wasm/tools/scenario.mjs`) and return what the script prints.
+def run_in(engine: str, bundle: Path, jobs: Sequence[dict[str, Any]], arguments: Sequence[str] = ()) -> dict[str, Any]:
+    """Do the jobs (`runtime_wasm/tools/scenario.mjs`) and return what the script prints; the self-test is always in it.
 
     Raises `MissingDependencyError` without Node or the runtime, `RunError` for what went wrong inside.
     """
@@ -35,7 +36,7 @@ def run_in(engine: str, bundle: Path, job: dict[str, Any], arguments: Sequence[s
         [*command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
-        output, complaints = process.communicate(json.dumps([job]), timeout=TIME_LIMIT)
+        output, complaints = process.communicate(json.dumps(jobs), timeout=TIME_LIMIT)
     except subprocess.TimeoutExpired:
         raise RunError(f"{engine} did not finish within {TIME_LIMIT:.0f} seconds") from None
     finally:

@@ -76,7 +76,7 @@ def _in_javascript(engine: str, bundle: Bundle, work: Work, variant: str | None)
         arguments = [*script_options(work), "--limits", str(file)]
         if variant is not None:
             arguments += ["--variant", variant]
-        document = javascript.run_in(engine, bundle.path, job(work), arguments)
+        document = javascript.run_in(engine, bundle.path, [job(work)], arguments)
     rates = limits.limits(probes, document["limits"])
     runs = [[Step(**step) for step in steps] for steps in document["runs"]]
     phases = analyse(document["kernels"], runs, rates)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgec.errors import BundleError, RunError
+from edgec.cli import javascript
+from edgec.cli.javascript import ENGINES
+from edgec.errors import BundleError, RunError, UsageError
 
 if TYPE_CHECKING:
     from edgec.run import SelfTest
@@ -22,17 +25,25 @@ Examples:
 \b
   edgec verify smollm2.edgec
   edgec verify --run smollm2.edgec
+  edgec verify --run --engine chromium --engine firefox smollm2.edgec
 """
 
 
 @click.command(epilog=EPILOG)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--run", "run_too", is_flag=True, help="Also run its small fixed input on every variant that works here.")
+@click.option(
+    "--engine",
+    "engines",
+    multiple=True,
+    type=click.Choice(ENGINES),
+    help="With --run: where, several times if you like. Default: wasmtime; the others take the fastest variant.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option(
     "--quiet", "-q", is_flag=True, help="Say it by the exit code alone: 0 sound, 7 not, 11 computes otherwise."
 )
-def command(bundle: Path, run_too: bool, as_json: bool, quiet: bool) -> int:
+def command(bundle: Path, run_too: bool, engines: tuple[str, ...], as_json: bool, quiet: bool) -> int:
     """Check every name, length, hash and bound of BUNDLE.
 
     The browser applies the same checks before it uses a byte, and comes to the same verdict.
@@ -41,6 +52,8 @@ def command(bundle: Path, run_too: bool, as_json: bool, quiet: bool) -> int:
     from edgec.cli import console
     from edgec.report.units import mebibytes
 
+    if engines and not run_too:
+        raise UsageError("`--engine` says where the input runs", hint="add `--run`")
     hashed = 0
 
     def count(size: int) -> None:
@@ -50,45 +63,62 @@ def command(bundle: Path, run_too: bool, as_json: bool, quiet: bool) -> int:
     shown = sys.stderr.isatty() and not (as_json or quiet)
     with console.stderr().status("checking") if shown else contextlib.nullcontext():
         findings = bundles.verify(bundle, progress=count)
-        tests = _self_tests(bundle) if run_too and not findings else []
+        tests = _self_tests(bundle, engines or ENGINES[:1]) if run_too and not findings else []
     if as_json:
         listed = [{"code": f.code, "file": f.file, "message": f.message} for f in findings]
         document: dict[str, Any] = {"bundle": str(bundle), "sound": not findings, "findings": listed}
         if run_too:
-            document["self_tests"] = [dataclasses.asdict(test) for test in tests]
+            document["self_tests"] = [{"engine": name, **dataclasses.asdict(test)} for name, test in tests]
         console.print_json(document)
     elif not quiet:
         for finding in findings:
             click.echo(f"{click.style(finding.code, fg='red')}  {finding.message}")
         if not findings:
             click.echo(f"{click.style('sound', fg='green')}  {bundle}, {mebibytes(hashed)} checked")
-        for test in tests:
-            _show(test)
+        for name, test in tests:
+            _show(name, test)
     if findings:
         return BundleError.exit_code
-    return RunError.exit_code if any(test.passed is False for test in tests) else 0
+    return RunError.exit_code if any(test.passed is False for _, test in tests) else 0
 
 
-def _self_tests(bundle: Path) -> list[SelfTest]:
-    """One for every variant of the bundle that this engine can run."""
+def _self_tests(bundle: Path, engines: Sequence[str]) -> list[tuple[str, SelfTest]]:
+    """(engine, test): in wasmtime one for every variant that it can run."""
     from edgec import bundle as bundles
     from edgec.run import load
     from edgec.run.engine import runnable_variants
 
     opened, tests = bundles.read(bundle), []
-    for variant in runnable_variants(opened):
-        with load(opened, variant=variant) as model:
-            tests.append(model.self_test())
+    for engine in engines:
+        if engine != "wasmtime":
+            tests.append((engine, _in_javascript(engine, bundle)))
+            continue
+        for variant in runnable_variants(opened):
+            with load(opened, variant=variant) as model:
+                tests.append((engine, model.self_test()))
     return tests
 
 
-def _show(test: SelfTest) -> None:
+def _in_javascript(engine: str, bundle: Path) -> SelfTest:
+    from edgec.run import Difference, SelfTest
+
+    found = javascript.run_in(engine, bundle, [])["selfTest"]
+    differences = tuple(
+        Difference(one["what"], one["expectedSha256"], one["sha256"], one["largestError"])
+        for one in found["differences"]
+    )
+    facts = (found["passed"], found["variant"], found["threads"], found["compared"])
+    return SelfTest(*facts, differences, found["seconds"])
+
+
+def _show(engine: str, test: SelfTest) -> None:
     threads = f"{test.threads} thread{'' if test.threads == 1 else 's'}"
+    where = f"{engine}, {test.variant}, {threads}"
     if test.passed is None:
-        click.echo(f"{click.style('untested', fg='yellow')}  {test.variant}: the bundle keeps nothing to compare with")
+        click.echo(f"{click.style('untested', fg='yellow')}  {where}: the bundle keeps nothing to compare with")
     elif test.passed:
-        click.echo(f"{click.style('same bits', fg='green')}  {test.variant}, {threads}, {test.compared} compared")
+        click.echo(f"{click.style('same bits', fg='green')}  {where}, {test.compared} compared")
     for difference in test.differences:
         error = difference.largest_error
         size = "" if error is None else f", by {error:.3g} among the values kept"
-        click.echo(f"{click.style('differs', fg='red')}  {test.variant}, {threads}: {difference.what}{size}")
+        click.echo(f"{click.style('differs', fg='red')}  {where}: {difference.what}{size}")

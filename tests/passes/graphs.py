@@ -129,6 +129,47 @@ def convolutional_network(batch: int | str = 1) -> tuple[ModelIR, Arrays]:
     return model, {"image": np.random.default_rng(4).normal(size=(count, 3, 16, 16)).astype(np.float32)}
 
 
+def text_detector() -> tuple[ModelIR, Arrays]:
+    """Like PP-OCR's: single numbers around activations written out, windows that are transposed side by side."""
+    g = GraphBuilder(11)
+
+    def conv(x: str, inputs: int, outputs: int, kernel: int = 1, group: int = 1, **attributes: Any) -> str:
+        weight = g.weight(outputs, inputs // group, kernel, kernel)
+        return str(g.node("Conv", [x, weight, g.weight(outputs)], group=group, **attributes))
+
+    def affine(x: str) -> str:
+        product = g.node("Mul", [g.weight(1, shift=1.0), x])
+        return str(g.node("Add", [product, g.weight(1)]))
+
+    def hard_swish(x: str) -> str:
+        gate = g.node("Clip", [g.node("Add", [x, g.floats(3.0)]), g.floats(0.0), g.floats(6.0)])
+        return str(g.node("Div", [g.node("Mul", [x, gate]), g.floats(6.0)]))
+
+    def block(x: str, inputs: int, outputs: int) -> str:
+        deep = affine(hard_swish(affine(conv(x, inputs, inputs, 3, group=inputs, pads=[1, 1, 1, 1]))))
+        return affine(hard_swish(affine(conv(deep, inputs, outputs))))
+
+    def up(x: str, inputs: int, outputs: int) -> str:
+        return str(g.node("ConvTranspose", [x, g.weight(inputs, outputs, 2, 2)], strides=[2, 2]))
+
+    stem = conv("image", 3, 8, 3, strides=[2, 2], pads=[1, 1, 1, 1])
+    features = block(block(stem, 8, 12), 12, 9)
+    squeezed = conv(g.node("GlobalAveragePool", [features]), 9, 9)
+    gate = g.node("HardSigmoid", [squeezed], alpha=1 / 6, beta=0.5)
+    excited = g.node("Mul", [features, gate])
+    own = g.node("Mul", [excited, g.node("HardSigmoid", [excited], alpha=1 / 6, beta=0.5)])
+    scale = [
+        g.weight(6, shift=1.0),
+        g.weight(6),
+        g.weight(6),
+        g.constant(g.random.uniform(0.5, 2, 6).astype(np.float32)),
+    ]
+    wide = g.node("Relu", [g.node("BatchNormalization", [up(own, 9, 6), *scale])])
+    g.results = [g.node("Sigmoid", [g.node("Add", [up(wide, 6, 1), g.weight(1)])])]
+    model = g.model({"image": (FLOAT, [1, 3, 12, 16])}, {"map": (FLOAT, [1, 1, 24, 32])})
+    return model, {"image": np.random.default_rng(12).normal(size=(1, 3, 12, 16)).astype(np.float32)}
+
+
 def encoder(layers: int = 2) -> tuple[ModelIR, Arrays]:
     """A BERT in the words of an exporter: shapes computed from Shape, LayerNorm and GELU from primitives."""
     g = GraphBuilder(5)

@@ -78,6 +78,20 @@ def test_activations_have_their_channels_last(cnn: ir.Model) -> None:
     assert operators(cnn)["Transpose"] == 2 * count + 1 + heads  # and the input
 
 
+def test_numbers_around_activations_go_into_convolutions() -> None:
+    found = operators(simplify(graphs.text_detector()[0]).model)
+    assert found["HardSwish"] == 5 and found["Clip"] == 0
+    padded, read_twice, gates = 1, 1, 1  # what stays: before the second depthwise convolution, behind the second block
+    assert found["Mul"] == read_twice + gates and found["Add"] == padded + read_twice
+
+
+def test_transposed_windows_side_by_side_are_products() -> None:
+    model = simplify(graphs.text_detector()[0]).model
+    assert operators(model)["ConvTranspose"] == 0 and operators(model)["DepthToSpace"] == 2
+    before = [n.inputs[0].producer().inputs[0].producer() for n in model.graph if n.op_type == "DepthToSpace"]
+    assert [node.op_type for node in before] == ["Relu", "Sigmoid"]
+
+
 def test_weights_are_still_seen_as_matrices(cnn: ir.Model) -> None:
     uses = weight_uses(cnn)
     assert Counter(use.layout for use in uses.values()) == {"conv": 5, "nk": 1}

@@ -19,6 +19,7 @@ TOLERANCE = 2e-5  # of the largest magnitude; float32 in another order
 MODELS: dict[str, Callable[[], tuple[ModelIR, graphs.Arrays]]] = {
     "cnn": graphs.convolutional_network,
     "cnn, any batch": lambda: graphs.convolutional_network("batch"),
+    "text detector": graphs.text_detector,
     "encoder": graphs.encoder,
     "decoder": lambda: graphs.decoder(biases=False, tied=True)[:2],
     "decoder with biases": lambda: graphs.decoder(biases=True, tied=False)[:2],
@@ -40,7 +41,7 @@ def test_results_stay_the_same_after_every_pass(name: str) -> None:
 
 @pytest.mark.parametrize("skipped", [pass_class.name for pass_class in PIPELINE])
 def test_every_pass_can_be_left_out(skipped: str) -> None:
-    for model, feed in (graphs.convolutional_network(), graphs.encoder(1)):
+    for model, feed in (graphs.convolutional_network(), graphs.text_detector(), graphs.encoder(1)):
         assert_same(graphs.run(model.model, feed), simplify(model, skip={skipped}).model, feed)
 
 
@@ -52,7 +53,7 @@ def test_the_model_itself_is_not_changed() -> None:
 
 
 def test_simplifying_twice_changes_nothing() -> None:
-    for make in (graphs.convolutional_network, graphs.encoder):
+    for make in (graphs.convolutional_network, graphs.text_detector, graphs.encoder):
         once = simplify(make()[0]).model
         twice = simplify(make()[0])
         again = simplify(twice).model

@@ -1,4 +1,4 @@
-"""`BatchNormalization` goes into the weights of the `Conv` before it, or becomes `Mul` and `Add`."""
+"""`BatchNormalization` goes into the weights of the convolution before it, or becomes `Mul` and `Add`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgec.passes.base import (
-    GraphPass,
-    add_initializer,
-    constant,
-    insert_value,
-    is_initializer,
-    is_op,
-    only_use,
-    producer,
-    replace,
-    shape_of,
-    static_shape,
-)
+from edgec.passes.base import GraphPass, add_initializer, constant, insert_value, is_op, replace, shape_of
+from edgec.passes.fold_affine import convolution_behind, scaled
 
 
 class FoldBatchNorm(GraphPass):
@@ -57,27 +46,8 @@ def _scale_and_shift(node: ir.Node) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 
 def _into_conv(graph: ir.Graph, node: ir.Node, scale: npt.NDArray[Any], shift: npt.NDArray[Any]) -> ir.Value | None:
-    conv = producer(node.inputs[0], "Conv")
-    if conv is None or only_use(conv.outputs[0]) is not node or not is_initializer(conv.inputs[1]):
-        return None
-    weight = conv.inputs[1]
-    bias = conv.inputs[2] if len(conv.inputs) > 2 else None
-    old_bias = constant(bias)
-    if weight is None or weight.const_value is None or (bias is not None and old_bias is None):
-        return None
-    tensor = weight.const_value
-    factor = scale.reshape(-1, *[1] * (len(tensor.shape) - 1))
-
-    def scaled() -> ir.TensorProtocol:
-        return ir.Tensor((tensor.numpy() * factor).astype(np.float32))
-
-    lazy = ir.LazyTensor(scaled, ir.DataType.FLOAT, ir.Shape(static_shape(tensor)))
-    new_weight = add_initializer(graph, f"{weight.name}/normalized", lazy)
-    new_bias = shift if old_bias is None else shift + old_bias * scale
-    bias_value = add_initializer(graph, f"{weight.name}/bias", new_bias.astype(np.float32))
-    attributes = {attribute.name: attribute.value for attribute in conv.attributes.values()}
-    inputs = [conv.inputs[0], new_weight, bias_value]
-    return insert_value(node, "Conv", inputs, attributes, like=node.outputs[0])
+    conv = convolution_behind(node.inputs[0])
+    return None if conv is None else scaled(graph, node, conv, scale, shift)
 
 
 def _as_arithmetic(graph: ir.Graph, node: ir.Node, scale: npt.NDArray[Any], shift: npt.NDArray[Any]) -> ir.Value | None:

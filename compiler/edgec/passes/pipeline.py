@@ -12,7 +12,9 @@ from edgec.ir.model import ModelIR
 from edgec.passes.base import GraphPass, verify
 from edgec.passes.channels_last import ChannelsLast
 from edgec.passes.expand_contrib import ExpandContrib
+from edgec.passes.expand_conv_transpose import ExpandConvTranspose
 from edgec.passes.expand_functions import ExpandFunctions
+from edgec.passes.fold_affine import FoldAffine
 from edgec.passes.fold_batch_norm import FoldBatchNorm
 from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.fold_pad import FoldPad
@@ -20,6 +22,7 @@ from edgec.passes.fold_shapes import FoldShapes
 from edgec.passes.fuse_attention import FuseAttention
 from edgec.passes.fuse_gate_up import FuseGateUp
 from edgec.passes.fuse_gelu import FuseGelu
+from edgec.passes.fuse_hard_swish import FuseHardSwish
 from edgec.passes.fuse_layer_norm import FuseLayerNorm
 from edgec.passes.fuse_qkv import FuseQkv
 from edgec.passes.gemm_to_matmul import GemmToMatMul
@@ -47,6 +50,9 @@ PIPELINE: tuple[type[GraphPass], ...] = (
     FuseLayerNorm,
     GemmToMatMul,
     SimplifyArithmetic,
+    FuseHardSwish,
+    FoldAffine,
+    ExpandConvTranspose,
     FuseAttention,  # before remove-expand: onnxruntime wants masks of all queries
     RemoveExpand,
     FuseQkv,

@@ -1,4 +1,4 @@
-"""Cheaper and fewer forms of arithmetic: division by a constant, small powers, variadic sums, global pools."""
+"""Cheaper and fewer forms of arithmetic: division by a constant, products with 1, small powers, sums, global pools."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ def _simpler(graph: ir.Graph, node: ir.Node) -> ir.Value | None:
                 graph, f"{output.name}/inverse", (1.0 / divisor.astype(np.float64)).astype(np.float32)
             )
             return insert_value(node, "Mul", [node.inputs[0], inverse], like=output)
+    if is_op(node, "Mul") and floats:
+        for value, other in (node.inputs, reversed(node.inputs)):
+            ranks = len(shape_of(value) or []), len(shape_of(other) or [])
+            if scalar(other) == 1 and ranks[1] <= ranks[0]:
+                return insert_value(node, "Identity", [value], like=output)
     if is_op(node, "Pow") and floats:
         return _power(graph, node)
     if is_op(node, "Sum", "Max", "Min", "Mean") and len(node.inputs) == 1:

@@ -38,6 +38,11 @@ def test_convolutional_network_as_exported() -> None:
     check(source, [feed], simplified=False)
 
 
+def test_text_detector() -> None:
+    model, feed = graphs.text_detector()
+    check(model, [feed])
+
+
 def test_encoder_of_any_batch_and_length() -> None:
     model, feed = graphs.encoder()
     short = {name: array[:1, :1] for name, array in feed.items()}

@@ -306,6 +306,9 @@ def test_convolutions() -> None:
         nodes.append(node("Conv", ["image", f"{name}_weight", f"{name}_bias"], name, **attributes))
         if activation:
             nodes.append(node(activation, [name], f"{name}_activated"))
+            if activation != "Sigmoid":
+                nodes.append(node("Add", [f"{name}_activated", "shift"], f"{name}_shifted"))
+    weights["shift"] = floats(1)
     weights["line_weight"] = floats(7, 5, 4)
     nodes.append(node("Conv", ["line", "line_weight"], "line_out", strides=[2], pads=[1, 2]))
     read = {name for n in nodes for name in n.input}

@@ -25,12 +25,15 @@ class Group:
     end: ir.Value
     bias: ir.Value | None = None
     activation: str | None = None
+    shift: ir.Value | None = None  # added after the activation
     residual: ir.Value | None = None
     transposed: bool = False  # `end` is channels last although the anchor's output is not
     nodes: list[ir.Node] = field(default_factory=list)
 
     def epilogue(self) -> Epilogue:
-        return Epilogue(self.bias is not None, self.activation, self.residual is not None)
+        shifted = self.shift is not None
+        biased = self.bias is not None or shifted
+        return Epilogue(biased, self.activation, self.residual is not None, shifted=shifted)
 
 
 def find_groups(graph: ir.Graph) -> dict[ir.Node, Group]:
@@ -82,6 +85,8 @@ def _grow(anchor: ir.Node) -> Group:
     else:
         _take_bias(group)
     _take_activation(group)
+    if is_op(anchor, "Conv"):
+        _take_shift(group)
     _take_residual(group)
     return group
 
@@ -143,7 +148,17 @@ def _activation(node: ir.Node | None) -> str | None:
         return {(0.0, 6.0): "relu6"}.get(tuple(bounds))  # type: ignore[arg-type]
     if node.op_type == "Gelu":
         return "gelu_tanh" if node.attributes.get_string("approximate", "none") == "tanh" else "gelu"
-    return {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh"}.get(node.op_type)
+    return {"HardSwish": "hard_swish", "Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh"}.get(node.op_type)
+
+
+def _take_shift(group: Group) -> None:
+    node = _next(group, "Add")
+    if node is None or group.activation is None:
+        return
+    other = _other(node, group.end)
+    if scalar(other) is not None and len(shape_of(other) or []) <= len(shape_of(group.end) or []):
+        _extend(group, node)
+        group.shift = other
 
 
 def _take_residual(group: Group) -> None:

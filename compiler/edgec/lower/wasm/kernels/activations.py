@@ -22,9 +22,18 @@ def _relu6(x: Expr) -> Expr:
     return tirx.min(_relu(x), math.constant(6.0, x))
 
 
+def hard_swish(x: Expr) -> Expr:
+    """x * max(0, min(1, x / 6 + 1/2))."""
+    gate = tirx.max(
+        tirx.min(x * math.constant(1 / 6, x) + math.constant(0.5, x), math.constant(1.0, x)), math.constant(0.0, x)
+    )
+    return x * gate
+
+
 ACTIVATIONS: dict[str, Callable[[Expr], Expr]] = {
     "gelu": math.gelu,
     "gelu_tanh": math.gelu_tanh,
+    "hard_swish": hard_swish,
     "relu": _relu,
     "relu2": _relu2,
     "relu6": _relu6,

@@ -20,7 +20,7 @@ from edgec.lower.wasm.graph_dims import symbols, to_tir
 from edgec.lower.wasm.kernels import math
 from edgec.lower.wasm.kernels.activations import ACTIVATIONS
 from edgec.lower.wasm.kernels.builder import Buffer, Expr, KernelBuilder, PrimFunc, Registers, bind, load, splat, store
-from edgec.lower.wasm.kernels.epilogue import Epilogue
+from edgec.lower.wasm.kernels.epilogue import Epilogue, shifts_at
 from edgec.passes.dims import Dim
 
 _PIXELS = 4  # of one output row, computed together
@@ -112,6 +112,8 @@ def depthwise(window: Window, epilogue: Epilogue) -> PrimFunc:
                     value = sums[p]
                     if epilogue.activation is not None:
                         value = ACTIVATIONS[epilogue.activation](bind(value))
+                    if epilogue.shifted:
+                        value = value + _read(bias, shifts_at(channels) + channel, lanes)
                     at = (line * out_width + x + p) * channels + channel
                     if residual is not None:
                         value = value + _read(residual, at, lanes)

@@ -13,6 +13,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgec.lower.wasm.kernels import math, small_floats, trigonometry
+from edgec.lower.wasm.kernels.activations import hard_swish
 from edgec.lower.wasm.kernels.builder import Expr, bind
 from edgec.lower.wasm.kernels.math import constant, element, vector_type
 
@@ -80,10 +81,6 @@ def _hard_sigmoid(attributes: Attributes, dtype: str, args: Sequence[Expr]) -> E
     x = args[0]
     line = x * _like(attributes.get("alpha", 0.2), x) + _like(attributes.get("beta", 0.5), x)
     return tirx.max(tirx.min(line, _like(1, x)), _like(0, x))
-
-
-def _hard_swish(x: Expr) -> Expr:
-    return x * tirx.max(tirx.min(x * _like(1 / 6, x) + _like(0.5, x), _like(1, x)), _like(0, x))
 
 
 def _mish(x: Expr) -> Expr:
@@ -239,7 +236,7 @@ _VECTOR: dict[str, Operator] = {
     "Floor": _unary(tirx.floor),
     "Gelu": _gelu,
     "HardSigmoid": _hard_sigmoid,
-    "HardSwish": _unary(_hard_swish),
+    "HardSwish": _unary(hard_swish),
     "Identity": _unary(lambda x: x),
     "LeakyRelu": _leaky_relu,
     "Log": _unary(math.log),

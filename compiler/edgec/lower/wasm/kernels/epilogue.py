@@ -17,15 +17,17 @@ from edgec.lower.wasm.kernels.quantize import ROW_TILE
 
 @dataclass(frozen=True)
 class Epilogue:
-    """In this order: add `bias`, apply `activation` (a name in `ACTIVATIONS`), add `residual`.
+    """In this order: add `bias`, apply `activation` (a name in `ACTIVATIONS`), add what `shifted` says, add `residual`.
 
     `gated`: blocks of 8 rows alternate between gate and up; the output is activation(gate) * up.
+    `shifted`: one more number per output lies behind the biases, from `padded(outputs)` on.
     """
 
     bias: bool = False
     activation: str | None = None
     residual: bool = False
     gated: bool = False
+    shifted: bool = False
 
 
 PLAIN = Epilogue()
@@ -34,6 +36,11 @@ PLAIN = Epilogue()
 def padded(rows: int) -> int:
     """Rows rounded up to whole tile blocks: the stride of outputs."""
     return -(-rows // ROWS) * ROWS
+
+
+def shifts_at(outputs: int | Expr) -> int | Expr:
+    """Where the shifts of an `Epilogue` begin behind the biases."""
+    return padded(outputs) if isinstance(outputs, int) else tirx.truncdiv(outputs + (ROWS - 1), ROWS) * ROWS
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,8 @@ class Finish:
                 up = up + load(self.bias, start + ROWS)
         if self.epilogue.activation is not None:
             value = ACTIVATIONS[self.epilogue.activation](bind(value))
+        if self.epilogue.shifted:
+            value = value + load(self.bias, shifts_at(self.outputs) + block * ROWS + 4 * half)
         if up is not None:
             value = value * up
         self._store(row * self.stride + block * ROWS + 4 * half, value, block * ROWS + 4 * half)

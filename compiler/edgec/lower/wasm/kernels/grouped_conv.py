@@ -11,7 +11,7 @@ from edgec.lower.wasm.graph_dims import to_tir
 from edgec.lower.wasm.kernels.activations import ACTIVATIONS
 from edgec.lower.wasm.kernels.builder import Buffer, Expr, KernelBuilder, PrimFunc, Registers, bind, load, splat, store
 from edgec.lower.wasm.kernels.depthwise import Window, for_channels
-from edgec.lower.wasm.kernels.epilogue import Epilogue
+from edgec.lower.wasm.kernels.epilogue import Epilogue, shifts_at
 
 
 def pack_grouped(weight: npt.NDArray[np.float32], groups: int) -> npt.NDArray[np.float32]:
@@ -28,7 +28,7 @@ def grouped_conv(window: Window, *, groups: int, outputs: int, epilogue: Epilogu
     with KernelBuilder() as k:
         source = k.buffer("input", "float32")
         weights = k.buffer("weights", "float32")
-        shift = k.buffer("bias", "float32") if epilogue.bias else None
+        bias = k.buffer("bias", "float32") if epilogue.bias else None
         residual = k.buffer("residual", "float32") if epilogue.residual else None
         output = k.buffer("output", "float32")
         variables = {name: k.scalar(name) for name in w.dimensions()}
@@ -44,7 +44,7 @@ def grouped_conv(window: Window, *, groups: int, outputs: int, epilogue: Epilogu
 
                 def channels(channel: Expr, lanes: int) -> None:
                     total = Registers(1, "float32x4" if lanes == 4 else "float32")
-                    total[0] = _read(shift, group * own + channel, lanes) if shift is not None else _zero(lanes)
+                    total[0] = _read(bias, group * own + channel, lanes) if bias is not None else _zero(lanes)
                     with T.serial(0, past_row - first_row) as i, T.serial(0, past - first) as j:
                         row, column = bind(first_row + i), bind(first + j)
                         pixel = top + row * w.dilations[0] * width + x * w.strides[1] - w.pads[1]
@@ -57,6 +57,8 @@ def grouped_conv(window: Window, *, groups: int, outputs: int, epilogue: Epilogu
                     value = total[0]
                     if epilogue.activation is not None:
                         value = ACTIVATIONS[epilogue.activation](bind(value))
+                    if epilogue.shifted:
+                        value = value + _read(bias, shifts_at(outputs) + group * own + channel, lanes)
                     place = (line * out_width + x) * outputs + group * own + channel
                     if residual is not None:
                         value = value + _read(residual, place, lanes)

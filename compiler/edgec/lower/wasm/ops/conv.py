@@ -15,6 +15,7 @@ from edgec.lower.wasm.graph_dims import to_amount, to_scalar, upper_bound
 from edgec.lower.wasm.graph_fusion import Group
 from edgec.lower.wasm.graph_values import TensorView
 from edgec.lower.wasm.kernels.depthwise import Window, depthwise, pack_depthwise
+from edgec.lower.wasm.kernels.epilogue import padded
 from edgec.lower.wasm.kernels.grouped_conv import grouped_conv, pack_grouped
 from edgec.lower.wasm.kernels.im2col import can_quantize, im2col
 from edgec.lower.wasm.kernels.quantize import row_bytes
@@ -29,7 +30,7 @@ from edgec.lower.wasm.ops.linear import (
 from edgec.lower.wasm.program import Storage
 from edgec.lower.wasm.work import Work, plus, times
 from edgec.passes import dims as d
-from edgec.passes.base import static_shape
+from edgec.passes.base import scalar, static_shape
 from edgec.passes.dims import Dim
 from edgec.passes.shape_context import Context
 from edgec.passes.shape_windows import spatial_pads
@@ -113,9 +114,7 @@ def lower_group(context: GraphContext, group: Group) -> None:
     shape = (window.batch, window.output_height, window.output_width, outputs)
     target = _target(context, group, shape)
     residual = _residual(context, group, rank)
-    bias = None
-    if group.bias is not None and group.bias.const_value is not None:
-        bias = bias_vector(context, group.bias.name or "", group.bias.const_value.numpy, outputs)
+    bias = _bias(context, group, outputs)
     if groups == 1:
         _dense(context, group, weight, window, source, bias, residual, target)
     elif groups == window.channels == outputs:
@@ -128,6 +127,22 @@ def lower_group(context: GraphContext, group: Group) -> None:
         context.define(end, last)
     else:
         context.define(end, channels_first(target, rank))
+
+
+def _bias(context: GraphContext, group: Group, outputs: int) -> Storage | None:
+    """Biases, and behind them what is added after the activation."""
+    name, tensor = ("", None) if group.bias is None else (group.bias.name or "", group.bias.const_value)
+    if group.shift is None:
+        return None if tensor is None else bias_vector(context, name, tensor.numpy, outputs)
+    shift = scalar(group.shift)
+
+    def read() -> np.ndarray:
+        parts = np.zeros((2, padded(outputs)), np.float32)
+        parts[0, :outputs] = 0 if tensor is None else tensor.numpy().reshape(-1)
+        parts[1] = shift
+        return parts
+
+    return bias_vector(context, f"{name}+{group.shift.name}", read, outputs)
 
 
 def _target(context: GraphContext, group: Group, shape: tuple[Dim, ...]) -> TensorView:

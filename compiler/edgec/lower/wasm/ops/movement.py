@@ -172,19 +172,26 @@ def range_(context: GraphContext, node: ir.Node) -> None:
 
 
 def depth_to_space(context: GraphContext, node: ir.Node) -> None:
-    """`[n, b * b * c, h, w]` or, in mode CRD, `[n, c * b * b, h, w]` to `[n, c, h * b, w * b]`."""
+    """`[n, b * b * c, h, w]` or, in mode CRD, `[n, c * b * b, h, w]` to `[n, c, h * b, w * b]`.
+
+    A source whose channels are last in memory gives a result whose channels are.
+    """
     source, output = node.inputs[0], node.outputs[0]
     assert source is not None
     view, shape = context.view(source), context.shape(output)
     block = node.attributes.get_int("blocksize", 1)
     n, _, h, w = view.shape
     channels = shape[1]
-    if node.attributes.get_string("mode", "DCR") == "DCR":
-        spread, order = view.reshaped([n, block, block, channels, h, w]), [0, 3, 4, 1, 5, 2]
-    else:
-        spread, order = view.reshaped([n, channels, block, block, h, w]), [0, 1, 4, 2, 5, 3]
+    rows_first = node.attributes.get_string("mode", "DCR") == "DCR"
+    spread = view.reshaped([n, block, block, channels, h, w] if rows_first else [n, channels, block, block, h, w])
     assert spread is not None
-    _rearranged(context, spread.transposed(order), output)
+    if view.strides[1] == 1 and output not in context.outputs:
+        target = context.allocate(output.name or "rearranged", view.dtype, [shape[0], shape[2], shape[3], channels])
+        order = [0, 4, 1, 5, 2, 3] if rows_first else [0, 4, 2, 5, 3, 1]
+        _rearrange(context, spread.transposed(order), target)
+        context.define(output, target.transposed([0, 3, 1, 2]))
+        return
+    _rearranged(context, spread.transposed([0, 3, 4, 1, 5, 2] if rows_first else [0, 1, 4, 2, 5, 3]), output)
 
 
 def space_to_depth(context: GraphContext, node: ir.Node) -> None:
@@ -200,12 +207,16 @@ def space_to_depth(context: GraphContext, node: ir.Node) -> None:
 
 
 def _rearranged(context: GraphContext, view: TensorView, output: ir.Value) -> None:
-    shape = context.shape(output)
-    target = context.allocate(output.name or "rearranged", view.dtype, shape, value=output)
+    target = context.allocate(output.name or "rearranged", view.dtype, context.shape(output), value=output)
+    _rearrange(context, view, target)
+    context.define(output, target)
+
+
+def _rearrange(context: GraphContext, view: TensorView, target: TensorView) -> None:
+    """Copies `view` to `target`, whose axes are those of `view`, some of them merged."""
     inner = target.reshaped(view.shape)
     assert inner is not None
     context.compute_into(Lazy(("leaf", 0), (view,), view.dtype, view.shape), inner)
-    context.define(output, target)
 
 
 def identity(context: GraphContext, node: ir.Node) -> None:

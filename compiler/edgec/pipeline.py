@@ -53,6 +53,7 @@ class CompileOptions:
     fixed_inputs: Mapping[str, npt.ArrayLike] | None = None  # values of inputs that become constants
     precision: Literal["auto", "float32"] = "auto"
     quantizer: QuantizerName | None = None  # how codes are found
+    group_size: int | None = None  # columns that share a scale
     target_bytes: int | None = None  # of the download; bits are then allocated by what each matrix loses
     target_bpw: float | None = None  # the same, in bits per weight, scales and zero points included
     min_accuracy: float | None = None  # the fewest bytes that keep so much of the float model, up to 1
@@ -229,6 +230,7 @@ def _made(work: Work, model: ModelIR, target: Target | None, losses: Mapping[str
         max_dims=options.max_dims,
         precision=options.precision,
         quantizer=options.quantizer,
+        group_size=options.group_size,
         calibration="given" if options.calibration else "own" if model.kind == "decoder" else "none",
         target=target,
         losses=losses,
@@ -317,7 +319,8 @@ def _samples(work: Work, model: ModelIR) -> list[Sample] | None:
 # Options that change no weight before it is quantized. With any other, weights are told by their content.
 _HARMLESS = frozenset(
     [
-        *("bits", "context_length", "kv_bits", "max_dims", "precision", "quantizer", "target_bytes", "target_bpw"),
+        *("bits", "context_length", "kv_bits", "max_dims", "precision", "quantizer", "group_size"),
+        *("target_bytes", "target_bpw"),
         *("min_accuracy", "plan", "calibration", "name", "profile_kernels", "cache", "force", "stop_after", "dump"),
         "lora",  # is part of the hash of the source
     ]

@@ -57,7 +57,8 @@ def test_whole_numbers_are_numbers_too() -> None:
         ("tensors.0.bits", "4", r"`tensors\[0\].bits` is `4`, expected a whole number"),
         ("tensors.0.bits", True, r"`tensors\[0\].bits` is `True`"),
         ("tensors.0.bits", 32, "tensor `a` has `bits` 32 with `group_size` 32"),
-        ("tensors.0.group_size", 64, "`group_size` 64 .* expected 32"),
+        ("tensors.0.group_size", 48, "`group_size` 48 .* expected a multiple of 32"),
+        ("tensors.0.group_size", 2048, "`group_size` 2048, decoders have at most 1024"),
         (
             "tensors.0.scheme",
             "symmetric",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -37,8 +39,10 @@ def random_floats(seed: int, *shape: int) -> Floats:
     return values
 
 
-def quantized_buffers(isa: Isa, columns: int, rows: int, *, outliers: bool = True) -> list[npt.NDArray[Any]]:
-    sizes = quantized_bytes(columns, rows, outliers=outliers)
+def quantized_buffers(
+    isa: Isa, columns: int, rows: int, *, outliers: bool = True, span: int = 1
+) -> list[npt.NDArray[Any]]:
+    sizes = quantized_bytes(columns, rows, outliers=outliers, span=span)
     codes = np.zeros(sizes.pop("codes") // 2, np.int16)
     return [
         codes if not isa.relaxed_dot else codes.view(np.int8)[: codes.size],
@@ -46,17 +50,20 @@ def quantized_buffers(isa: Isa, columns: int, rows: int, *, outliers: bool = Tru
     ]
 
 
-def dequantized_activations(buffers: list[npt.NDArray[Any]], columns: int, rows: int) -> npt.NDArray[np.float64]:
+def dequantized_activations(
+    buffers: list[npt.NDArray[Any]], columns: int, rows: int, span: int = 1
+) -> npt.NDArray[np.float64]:
     """Codes times scales plus outliers; checks the sums of codes too."""
     groups, tiles = -(-columns // GROUP), -(-rows // ROW_TILE)
     codes, scales, sums, *taken = buffers
     # tile, group, t, part, row, j -> row, group, part, t, j
     codes = codes.reshape(tiles, groups, 4, 2, ROW_TILE, 4).transpose(0, 4, 1, 3, 2, 5)
     codes = codes.reshape(tiles * ROW_TILE, groups, GROUP)[:rows].astype(np.float64)
-    by_row = [array.reshape(tiles, groups, ROW_TILE).transpose(0, 2, 1) for array in (scales, sums)]
-    scales, sums = (array.reshape(tiles * ROW_TILE, groups)[:rows].astype(np.float64) for array in by_row)
+    spans = -(-groups // span)
+    by_row = [array.reshape(tiles, spans, ROW_TILE).transpose(0, 2, 1) for array in (scales, sums)]
+    scales, sums = (array.reshape(tiles * ROW_TILE, spans)[:rows].astype(np.float64) for array in by_row)
     scales = scales * 2.0**-112
-    values = codes * scales[..., None]
+    values = codes * np.repeat(scales, span, axis=1)[:, :groups, None]
     if taken:
         outliers, places = (array.reshape(tiles, groups, OUTLIERS, ROW_TILE) for array in taken)
     for row in range(rows if taken else 0):
@@ -70,25 +77,44 @@ def dequantized_activations(buffers: list[npt.NDArray[Any]], columns: int, rows:
                 feature = (bit & 4) * 4 + t * 4 + bit // 8
                 assert values[row, group, feature] == 0
                 values[row, group, feature] = float(outliers[at]) / SCALE_FACTOR
-    np.testing.assert_allclose(16 * sums * scales, values.sum(-1), rtol=1e-6, atol=1e-6 * np.abs(values).max())
+    summed = np.add.reduceat(values.sum(-1), range(0, groups, span), axis=1)
+    np.testing.assert_allclose(16 * sums * scales, summed, rtol=1e-6, atol=1e-6 * np.abs(values).max())
     return np.asarray(values.reshape(rows, groups * GROUP)[:, :columns])
 
 
-def run_quantize(isa: Isa, x: Floats, *, outliers: bool = True) -> list[npt.NDArray[Any]]:
+def run_quantize(isa: Isa, x: Floats, *, outliers: bool = True, span: int = 1) -> list[npt.NDArray[Any]]:
     rows, columns = x.shape
-    buffers = quantized_buffers(isa, columns, rows, outliers=outliers)
-    func = quantize(isa, columns=columns, stride=columns, outliers=outliers)
-    KernelRunner(func, isa).run([x, *buffers], [rows], threads=2)
+    buffers = quantized_buffers(isa, columns, rows, outliers=outliers, span=span)
+    _quantizer(isa, columns, outliers, span).run([x, *buffers], [rows], threads=2)
     return buffers
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_runners_left() -> Iterator[None]:
+    yield
+    _quantizer.cache_clear()
+    _linear_of_any_shape.cache_clear()
+
+
+@functools.cache
+def _quantizer(isa: Isa, columns: int, outliers: bool, span: int) -> KernelRunner:
+    return KernelRunner(quantize(isa, columns=columns, stride=columns, outliers=outliers, span=span), isa)
+
+
+@functools.cache
+def _linear_of_any_shape(isa: Isa, bits: int, span: int | None) -> KernelRunner:
+    return KernelRunner(linear(isa, bits=bits, outliers=False, span=span), isa)
+
+
 @pytest.mark.parametrize("isa", EACH, ids=lambda isa: isa.name)
-@pytest.mark.parametrize("columns", [32, 64, 40, 7, 172])
-def test_quantize(isa: Isa, columns: int) -> None:
+@pytest.mark.parametrize(
+    ("columns", "span"), [(32, 1), (64, 1), (40, 1), (7, 1), (172, 1), (172, 2), (172, 4), (172, 6), (128, 4), (320, 2)]
+)
+def test_quantize(isa: Isa, columns: int, span: int) -> None:
     x = random_floats(columns, 5, columns)
     x[2] = 0
     x[3, 0] = 1e-38
-    got = dequantized_activations(run_quantize(isa, x), columns, 5)
+    got = dequantized_activations(run_quantize(isa, x, span=span), columns, 5, span)
     groups = -(-columns // GROUP)
     grouped = np.zeros((5, groups * GROUP))
     grouped[:, :columns] = x
@@ -100,27 +126,40 @@ def test_quantize(isa: Isa, columns: int) -> None:
         place = np.abs(rest).argmax(-1)[..., None]
         np.put_along_axis(rest, place, np.where(dominated[..., None], 0, np.take_along_axis(rest, place, -1)), -1)
     bound = np.maximum(np.abs(rest).max(-1), first * 2.0**-10) / 127 * 0.51 + 1e-30
+    bound = np.repeat(np.maximum.reduceat(bound, range(0, groups, span), axis=1), span, axis=1)[:, :groups]
     error = np.zeros_like(grouped)
     error.reshape(5, -1)[:, :columns] = got - x
     assert (np.abs(error).max(-1) <= bound).all()
 
 
-@pytest.mark.parametrize("columns", [32, 40, 172])
-def test_without_outliers(columns: int) -> None:
-    """Codes alone, as graphs have them, and the linear layer that reads them."""
-    x, weight = random_floats(columns, 5, columns), random_floats(2, 24, columns) * 0.1
-    packed = pack_matrix("w", weight, RoundToNearest(4, None))
+@pytest.mark.parametrize(
+    ("bits", "columns", "span"),
+    [
+        *((4, columns, 1) for columns in (32, 40, 172)),
+        *((4, columns, 2) for columns in (172, 256)),
+        *((7, columns, 4) for columns in (172, 512)),
+        *((bits, columns, None) for bits in (4, 8) for columns in (40, 172, 512)),
+    ],
+)
+def test_without_outliers(bits: int, columns: int, span: int | None) -> None:
+    """Codes alone, as graphs have them, and the linear layer of any shape that reads them."""
+    x, weight = random_floats(columns, 5, columns), random_floats(2, 20, columns) * 0.1
+    groups = -(-columns // GROUP)
+    size = GROUP * (span or groups)
+    packed = pack_matrix("w", weight, RoundToNearest(bits, None, group_size=size))
+    assert packed.span == (span or groups)
+    packed.verify()
+    codes = packed.high if packed.low is None else byte_codes(packed)
     outputs = []
     for isa in EACH:
-        buffers = run_quantize(isa, x, outliers=False)
-        got = dequantized_activations(buffers, columns, 5)
-        for start in range(0, columns, GROUP):
-            peak = np.abs(x[:, start : start + GROUP]).max(-1, keepdims=True)
-            assert (np.abs(got - x)[:, start : start + GROUP] <= peak / 127 * 0.51).all()
-        output = np.zeros((5, 24), np.float32)
-        func = linear(isa, rows=24, columns=columns, bits=4, outliers=False)
-        KernelRunner(func, isa).run(
-            [*buffers, *map(in_turns, (packed.high, packed.scales, packed.zeros)), output], [5], threads=2
+        buffers = run_quantize(isa, x, outliers=False, span=packed.span)
+        got = dequantized_activations(buffers, columns, 5, packed.span)
+        for start in range(0, columns, size):
+            peak = np.abs(x[:, start : start + size]).max(-1, keepdims=True)
+            assert (np.abs(got - x)[:, start : start + size] <= peak / 127 * 0.51).all()
+        output = np.zeros((5, 20), np.float32)
+        _linear_of_any_shape(isa, bits, span).run(
+            [*buffers, *map(in_turns, (codes, packed.scales, packed.zeros)), output], [5, 20, groups], threads=2
         )
         np.testing.assert_allclose(output, got @ dequantize(packed).astype(np.float64).T, rtol=1e-4, atol=1e-3)
         outputs.append(output)
@@ -153,11 +192,14 @@ CASES = [
     (2 * 16, 33, 3, Epilogue(activation="silu", gated=True, bias=True), False),
     (75, 1059, 9, Epilogue(bias=True), True),
 ]
+KINDS = [  # bits, groups that share a scale, and what CASES has
+    *((bits, 1, *case) for bits in (4, 7, 8, 32) for case in CASES),
+    *((bits, span, *CASES[number]) for bits, span in ((4, 2), (7, 4), (8, 6)) for number in (1, 4, 5)),
+]
 
 
-@pytest.mark.parametrize("bits", [4, 7, 8, 32])
-@pytest.mark.parametrize(("rows", "columns", "m", "epilogue", "dense"), CASES)
-def test_linear(bits: int, rows: int, columns: int, m: int, epilogue: Epilogue, dense: bool) -> None:
+@pytest.mark.parametrize(("bits", "span", "rows", "columns", "m", "epilogue", "dense"), KINDS)
+def test_linear(bits: int, span: int, rows: int, columns: int, m: int, epilogue: Epilogue, dense: bool) -> None:
     x, weight = random_floats(1, m, columns), random_floats(2, rows, columns) * 0.1
     outputs = rows // 2 if epilogue.gated else rows
     stride = outputs if dense else padded(outputs)
@@ -178,15 +220,21 @@ def test_linear(bits: int, rows: int, columns: int, m: int, epilogue: Epilogue, 
             arranged = np.where(np.array(order)[:, None] < 0, 0, weight[np.maximum(order, 0)]).astype(np.float32)
             operands, exact_input, exact_weight = [x, pack_float(arranged)], x.astype(np.float64), weight
         else:
-            packed = pack_matrix("w", weight, RoundToNearest(bits, None))
+            packed = pack_matrix("w", weight, RoundToNearest(bits, None, group_size=GROUP * span))
             exact_weight = dequantize(packed)
-            activations = run_quantize(isa, x)
-            exact_input = dequantized_activations(activations, columns, m)
+            activations = run_quantize(isa, x, span=packed.span)
+            exact_input = dequantized_activations(activations, columns, m, packed.span)
             tensor: PackedTensor = gather_rows(packed, order) if epilogue.gated else packed
             codes = tensor.high if tensor.low is None else byte_codes(tensor)
             operands = [*activations, *map(in_turns, (codes, tensor.scales, tensor.zeros))]
             func = linear(
-                isa, rows=rows, columns=columns, bits=bits, epilogue=epilogue, output_stride=stride if dense else None
+                isa,
+                rows=rows,
+                columns=columns,
+                bits=bits,
+                epilogue=epilogue,
+                output_stride=stride if dense else None,
+                span=packed.span,
             )
         if bias is not None:
             lanes = np.zeros(padded(len(order)), np.float32)
@@ -213,15 +261,18 @@ def test_linear(bits: int, rows: int, columns: int, m: int, epilogue: Epilogue, 
 
 @pytest.mark.parametrize("isa", EACH, ids=lambda isa: isa.name)
 @pytest.mark.parametrize("m", [1, 4])
-def test_largest_sums(isa: Isa, m: int) -> None:
+@pytest.mark.parametrize(("bits", "columns", "span"), [(4, 64, 1), (4, 2048, 64), (7, 2048, 64), (8, 2048, 64)])
+def test_largest_sums(isa: Isa, m: int, bits: int, columns: int, span: int) -> None:
     """All codes at their limits: no accumulator overflows."""
-    x = np.repeat(np.array([[-2.0], [2.0]], np.float32), 64, 1)[np.arange(m) % 2]
-    full = np.full((1, 2, 128), 255, np.uint8)
-    scales, zeros = np.ones((1, 2, 8), np.float16), np.zeros((1, 2, 8), np.uint8)
+    x = np.repeat(np.array([[-2.0], [2.0]], np.float32), columns, 1)[np.arange(m) % 2]
+    groups, largest = columns // GROUP, {4: 15, 7: 127, 8: 254}[bits]
+    full = np.full((1, groups, 128 if bits == 4 else 256), 255 if bits == 4 else largest, np.uint8)
+    scales, zeros = np.ones((1, groups // span, 8), np.float16), np.zeros((1, groups // span, 8), np.uint8)
     output = np.zeros((m, 8), np.float32)
-    operands = [*run_quantize(isa, x), full, scales, zeros, output]
-    KernelRunner(linear(isa, rows=8, columns=64, bits=4), isa).run(operands, [m])
-    np.testing.assert_allclose(output, np.repeat(x.sum(1, keepdims=True) * 15, 8, 1), rtol=1e-6)
+    operands = [*run_quantize(isa, x, span=span), full, scales, zeros, output]
+    KernelRunner(linear(isa, rows=8, columns=columns, bits=bits, span=span), isa).run(operands, [m])
+    unit = largest / 2 ** (bits - 4)
+    np.testing.assert_allclose(output, np.repeat(x.sum(1, keepdims=True) * unit, 8, 1), rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["rms", "layer"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgec.errors import UsageError
+from edgec.ir.plan import LARGEST_GROUP
 
 if TYPE_CHECKING:
     from edgec.ir import Plan
@@ -47,6 +48,11 @@ Examples:
     "--quantizer",
     type=click.Choice(["rtn", "irtn", "hqq", "gptq"]),
     help="How weights are rounded, instead of the planner's choice; `rtn` is the fastest.",
+)
+@click.option(
+    "--group-size",
+    type=click.Choice(["32", "64", "128", "row"]),
+    help="Columns of a weight matrix that share a scale, instead of the planner's choice; more is smaller and faster.",
 )
 @click.option(
     "--target-size", metavar="SIZE", help="Largest download, for example 60MB; bits go where they matter most."
@@ -143,6 +149,7 @@ def command(
     output: Path | None,
     bits: str | None,
     quantizer: Any,
+    group_size: str | None,
     target_size: str | None,
     target_bpw: float | None,
     min_accuracy: float | None,
@@ -193,6 +200,8 @@ def command(
         )
     if plan_file and quantizer:
         raise UsageError("the plan says how weights are rounded", hint="leave `--quantizer` out, or edit the plan")
+    if plan_file and group_size:
+        raise UsageError("the plan says how large groups are", hint="leave `--group-size` out, or edit the plan")
     if profile is None:
         if plan is None:
             from edgec import profiles
@@ -210,6 +219,7 @@ def command(
         max_dims=dimensions(max_dims) or None,
         fixed_inputs=numbers(fixed_inputs) or None,
         quantizer=quantizer,
+        group_size=None if group_size is None else LARGEST_GROUP if group_size == "row" else int(group_size),
         target_bytes=_size(target_size) if target_size else None,
         target_bpw=target_bpw,
         min_accuracy=min_accuracy,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +33,15 @@ def _dequantize_blocks(packed: PackedTensor, first: int, last: int) -> npt.NDArr
     codes = unpack_nibbles(packed.high[first:last]).astype(np.float32) * 16
     if packed.low is not None:
         codes += unpack_nibbles(packed.low[first:last])
-    codes -= packed.zeros[first:last]
-    codes *= packed.scales[first:last].astype(np.float32) / 16
+    codes -= _of_groups(packed, packed.zeros[first:last])
+    codes *= _of_groups(packed, packed.scales[first:last].astype(np.float32) / 16)
     # [feature, block, group, row] -> [block, row, group, feature]
     return codes.transpose(1, 3, 2, 0).reshape((last - first) * ROWS, packed.groups * GROUP)
+
+
+def _of_groups(packed: PackedTensor, parameters: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`[blocks, spans, 8]` repeated for each group."""
+    return parameters if packed.span == 1 else np.repeat(parameters, packed.span, axis=1)[:, : packed.groups]
 
 
 def dequantized_model(compressed: CompressedModel) -> ModelIR:

@@ -33,7 +33,7 @@ def pack_matrix(
     quantizer: Quantizer,
     locate: Callable[[int, int], tuple[int, ...]] | None = None,
 ) -> PackedTensor:
-    """Quantize `matrix` (float, `[rows, columns]`) in groups of 32 columns.
+    """Quantize `matrix` (float, `[rows, columns]`) in groups of `quantizer.grid.group_size` columns, a multiple of 32.
 
     Codes of 2 and 3 bits are packed as the upper bits of 4-bit ones, of 5 and 6 bits as those of
     7-bit ones. `locate` turns (row, column) into the index shown in errors. Raises `ModelError` for
@@ -45,8 +45,10 @@ def pack_matrix(
     blocks, groups = -(-rows // ROWS), -(-columns // GROUP)
     high = np.empty((blocks, groups, TILE_BYTES), np.uint8)
     low = np.empty_like(high) if bits > 4 else None
-    scales = np.empty((blocks, groups, ROWS), np.float16)
-    zeros = np.empty((blocks, groups, ROWS), np.uint8)
+    size = quantizer.grid.group_size
+    spans = -(-columns // size)
+    scales = np.empty((blocks, spans, ROWS), np.float16)
+    zeros = np.empty((blocks, spans, ROWS), np.uint8)
 
     def pack_slab(first: int) -> tuple[float, float, float, float, float]:
         """Fills in the slab's blocks; squared error, squared weights, largest error, and the first two of outputs."""
@@ -77,7 +79,8 @@ def pack_matrix(
     if quantizer.inputs is not None:
         lost, total = sum(part[3] for part in parts), sum(part[4] for part in parts)
         error["relative_output_error"] = math.sqrt(lost / total) if total else 0.0
-    return PackedTensor(name, rows, columns, 8 if bits == 8 else 7 if bits > 4 else 4, high, low, scales, zeros, error)
+    width = 8 if bits == 8 else 7 if bits > 4 else 4
+    return PackedTensor(name, rows, columns, width, high, low, scales, zeros, error, size)
 
 
 def _output_power(rows: npt.NDArray[np.float32], inputs: InputStatistics | None) -> float:
@@ -93,18 +96,18 @@ def _output_power(rows: npt.NDArray[np.float32], inputs: InputStatistics | None)
 def _tiled_codes(result: QuantizedRows, blocks: int) -> npt.NDArray[np.uint8]:
     """Codes as bytes, `[32, blocks, groups, 8]`, padded with zeros."""
     rows, columns = result.codes.shape
-    groups = result.scales.shape[1]
+    groups = -(-columns // GROUP)
     codes = np.zeros((blocks * ROWS, groups * GROUP), np.uint8)
     np.left_shift(result.codes, np.uint8(8 - result.grid.bits), out=codes[:rows, :columns])
     return np.ascontiguousarray(codes.reshape(blocks, ROWS, groups, GROUP).transpose(3, 0, 2, 1))
 
 
 def _tiled(parameters: npt.NDArray[Any], blocks: int) -> npt.NDArray[Any]:
-    """`[rows, groups]` as `[blocks, groups, 8]`, padded with zeros."""
-    rows, groups = parameters.shape
-    padded = np.zeros((blocks * ROWS, groups), parameters.dtype)
+    """`[rows, spans]` as `[blocks, spans, 8]`, padded with zeros."""
+    rows, spans = parameters.shape
+    padded = np.zeros((blocks * ROWS, spans), parameters.dtype)
     padded[:rows] = parameters
-    return padded.reshape(blocks, ROWS, groups).transpose(0, 2, 1)
+    return padded.reshape(blocks, ROWS, spans).transpose(0, 2, 1)
 
 
 def _bad_value(name: str, matrix: npt.NDArray[Any], locate: Callable[[int, int], tuple[int, ...]]) -> ModelError:

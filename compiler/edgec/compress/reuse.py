@@ -75,7 +75,7 @@ def _choice(planned: TensorPlan) -> list[str | int]:
 
 def _pack(tensor: PackedTensor) -> Arrays:
     arrays: dict[str, npt.NDArray[Any]] = {
-        "shape": np.asarray([tensor.rows, tensor.columns, tensor.bits], np.int64),
+        "shape": np.asarray([tensor.rows, tensor.columns, tensor.bits, tensor.group_size], np.int64),
         "high": tensor.high,
         "scales": tensor.scales,
         "zeros": tensor.zeros,
@@ -85,10 +85,10 @@ def _pack(tensor: PackedTensor) -> Arrays:
 
 
 def _unpack(name: str, arrays: Arrays) -> PackedTensor:
-    rows, columns, bits = (int(number) for number in arrays["shape"])
+    rows, columns, bits, size = (int(number) for number in arrays["shape"])
     error = {name: float(number) for name, number in zip(_ERRORS, arrays["error"], strict=True) if number == number}
     parts = arrays["high"], arrays.get("low"), arrays["scales"], arrays["zeros"]
-    return PackedTensor(name, rows, columns, bits, *parts, error)
+    return PackedTensor(name, rows, columns, bits, *parts, error, size)
 
 
 __all__ = ["TensorStore"]

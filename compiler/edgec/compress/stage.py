@@ -24,7 +24,7 @@ from edgec.compress.reuse import TensorStore
 from edgec.errors import ModelError
 from edgec.ir.compressed import GROUP, CompressedModel, PackedTensor
 from edgec.ir.model import ModelIR
-from edgec.ir.plan import WEIGHT_BITS, Plan, TensorPlan
+from edgec.ir.plan import GROUP_SIZES, WEIGHT_BITS, Plan, TensorPlan, group_size_allowed
 from edgec.ir.store import Store
 from edgec.ir.weight_use import FLOAT_TYPES, WeightUse, is_depthwise_filter, weight_uses
 
@@ -193,10 +193,14 @@ def _check_plan(planned: TensorPlan, use: WeightUse | None) -> None:
             f"the plan gives `{name}` {bits} bits, but it is not used as a weight matrix",
             hint="set its `bits` to 32 and its `group_size` to 0",
         )
-    if bits not in WEIGHT_BITS or planned.group_size != GROUP or planned.scheme not in ("asymmetric", "compact"):
+    if (
+        bits not in WEIGHT_BITS
+        or not group_size_allowed(planned.group_size)
+        or planned.scheme not in ("asymmetric", "compact")
+    ):
         raise ModelError(
             f"the plan gives `{name}` {bits} bits, groups of {planned.group_size} and the scheme "
-            f"`{planned.scheme}`, expected 2 to 8 bits, groups of {GROUP} and `asymmetric` or `compact`"
+            f"`{planned.scheme}`, expected 2 to 8 bits, groups of {GROUP_SIZES} and `asymmetric` or `compact`"
         )
     if planned.quantizer == Healed.name:
         return
@@ -229,10 +233,17 @@ def _packed(
             )
         quantizer: Quantizer = Healed(planned.bits, None, healed)
     else:
-        quantizer = QUANTIZERS[planned.quantizer](planned.bits, inputs, compact=planned.scheme == "compact")
+        compact = planned.scheme == "compact"
+        kind = QUANTIZERS[planned.quantizer]
+        quantizer = kind(planned.bits, inputs, compact=compact, group_size=min(planned.group_size, _whole_row(use)))
     packed = pack_matrix(planned.name, matrix, quantizer, lambda row, column: _array_index(use, row, column))
     reuse.save(packed)
     return packed
+
+
+def _whole_row(use: WeightUse) -> int:
+    """The group size of a row that has one scale."""
+    return -(-use.columns // GROUP) * GROUP
 
 
 def _array_index(use: WeightUse, row: int, column: int) -> tuple[int, ...]:

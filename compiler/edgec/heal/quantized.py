@@ -16,7 +16,6 @@ import torch
 
 from edgec.compress.quantize import Grid, QuantizedRows
 from edgec.heal.ops import Tensor
-from edgec.ir.compressed import GROUP
 from edgec.ir.weight_use import WeightUse
 
 _LEAST_SCALE = 6.2e-5  # the smallest normal float16
@@ -62,19 +61,19 @@ class QuantizedWeight:
 
     use: WeightUse
     grid: Grid
-    latent: Tensor  # [rows, groups, 32], columns padded with zeros
+    latent: Tensor  # [rows, groups, group size], columns padded with zeros
     log_steps: Tensor  # [rows, groups, 1], natural logarithms
     centers: Tensor  # [rows, groups, 1], the code that means zero
 
     @classmethod
     def start(cls, use: WeightUse, matrix: npt.NDArray[np.float32], found: QuantizedRows) -> QuantizedWeight:
         """From float weights and a first choice of steps and zero points."""
-        groups = found.scales.shape[1]
-        padded = np.zeros((use.rows, groups * GROUP), np.float32)
+        groups, size = found.scales.shape[1], found.grid.group_size
+        padded = np.zeros((use.rows, groups * size), np.float32)
         padded[:, : use.columns] = matrix
         steps = np.maximum(found.grid.steps(found.scales), found.grid.steps(np.array(_LEAST_SCALE, np.float32)))
         centers = found.grid.centers(found.zeros)
-        latent = torch.from_numpy(padded.reshape(use.rows, groups, GROUP)).requires_grad_()
+        latent = torch.from_numpy(padded.reshape(use.rows, groups, size)).requires_grad_()
         log_steps = torch.from_numpy(np.log(steps)[..., None]).requires_grad_()
         return cls(use, found.grid, latent, log_steps, torch.from_numpy(centers[..., None].copy()).requires_grad_())
 

@@ -1,20 +1,21 @@
 """`CompressedModel`: the graph plus its packed weights, in the order in which kernels read them.
 
-One group is `GROUP = 32` consecutive input features of one output row. Its codes are unsigned,
-its value is
+One group is `GROUP = 32` consecutive input features of one output row, a span the `group_size` features that share
+a scale and a zero point: one group, several, or the whole row. Codes are unsigned, their value is
 
     w = scale * (q16 - zero) / 16        q16 = 16 * q for 4-bit codes q, = 2 * q for 7-bit, = q for 8-bit codes
 
 so the zero point has 1/16 of a 4-bit step, and the top four bits of a 7-bit code are the 4-bit
 code of the same tensor with the same scale and zero point (nested planes).
 
-Tile order (N rows padded to a multiple of 8, K to a multiple of 32, G = K / 32):
+Tile order (N rows padded to a multiple of 8, K to a multiple of 32, G = K / 32 groups, S = K / group_size spans, the
+last of which may be shorter):
 
     codes  uint8   [N/8, G, 4, 2, 4, 4]   block, group, t, half, row, j
                    low nibble  = row 8*block + 4*half + row, feature 32*group + 4*t + j
                    high nibble = the same row,               feature 32*group + 16 + 4*t + j
-    scales float16 [N/8, G, 8]            row 8*block + i
-    zeros  uint8   [N/8, G, 8]
+    scales float16 [N/8, S, 8]            row 8*block + i
+    zeros  uint8   [N/8, S, 8]
 
 `high` holds the upper nibbles of q16 (the whole code at 4 bits), `low` its lower nibbles. 7 bits are what a dot
 product takes in one go (docs/decisions/0011); 8-bit codes are at most 254, so that their halves fit too. A tensor
@@ -50,9 +51,10 @@ class PackedTensor:
     bits: int  # 4, 7 or 8
     high: npt.NDArray[np.uint8]  # [blocks, groups, 128]
     low: npt.NDArray[np.uint8] | None  # the same shape, beyond 4 bits
-    scales: npt.NDArray[np.float16]  # [blocks, groups, 8]
-    zeros: npt.NDArray[np.uint8]  # [blocks, groups, 8]
+    scales: npt.NDArray[np.float16]  # [blocks, spans, 8]
+    zeros: npt.NDArray[np.uint8]  # [blocks, spans, 8]
     error: Mapping[str, float] = field(default_factory=dict)  # "relative_rmse", "max_abs", "relative_output_error"
+    group_size: int = GROUP  # features of a span
 
     @property
     def blocks(self) -> int:
@@ -62,11 +64,20 @@ class PackedTensor:
     def groups(self) -> int:
         return -(-self.columns // GROUP)
 
+    @property
+    def span(self) -> int:
+        """Groups of a span."""
+        return min(self.groups, self.group_size // GROUP)
+
+    @property
+    def spans(self) -> int:
+        return -(-self.groups // self.span)
+
     def verify(self) -> None:
         from edgec.errors import ModelError
 
         code_shape = (self.blocks, self.groups, 128)
-        parameter_shape = (self.blocks, self.groups, ROWS)
+        parameter_shape = (self.blocks, self.spans, ROWS)
         shapes: list[tuple[npt.NDArray[Any], tuple[int, int, int]]] = [
             (self.high, code_shape),
             (self.scales, parameter_shape),

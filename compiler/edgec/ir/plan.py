@@ -19,6 +19,9 @@ PAGE_TOKENS = 64  # of the KV cache; memory grows by pages
 BLOCK_TOKENS = 16  # that lie side by side in a page; contexts are multiples of it
 VARIANTS = ("simd128", "relaxed", "relaxed16", "simd128-threads", "relaxed-threads", "relaxed16-threads")
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)  # of quantized weights
+LARGEST_GROUP = 1 << 15  # columns that share a scale: sums of so many products of codes fit 32 bits
+LARGEST_DECODER_GROUP = 1024  # the same of decoders, which hold a group of activations on a stack
+GROUP_SIZES = f"a multiple of 32, up to {LARGEST_GROUP}"
 FLOAT_BITS = (16, 32)  # of others: bfloat16 in the bundle and float32 in memory, or float32 in both
 QuantizerName = Literal["none", "rtn", "irtn", "hqq", "gptq", "grid", "healed"]
 PROBE_BITS = 3  # at which the loss of each matrix is measured before bits are allocated
@@ -37,7 +40,7 @@ class TensorPlan:
 
     name: str
     bits: int  # of WEIGHT_BITS or FLOAT_BITS
-    group_size: int  # along the input dimension
+    group_size: int  # columns (along the input dimension) that share a scale; all of a row where it has fewer
     scheme: Literal["asymmetric", "compact", "channels", "float"]
     reason: str
     quantizer: QuantizerName = "rtn"  # how codes are found, `edgec/compress/quantize/`
@@ -46,6 +49,11 @@ class TensorPlan:
     def quantized(self) -> bool:
         """Whether kernels meet codes."""
         return self.bits not in FLOAT_BITS and self.scheme != "channels"
+
+
+def group_size_allowed(size: int) -> bool:
+    """Of quantized tensors: whole groups of the kernels (`edgec/ir/compressed.py`)."""
+    return 0 < size <= LARGEST_GROUP and size % 32 == 0
 
 
 @dataclass(frozen=True)
@@ -177,12 +185,16 @@ class Plan:
                 continue
             if tensor.quantized and tensor.quantizer == "none":
                 yield f"{where} has `bits` {tensor.bits} and no `quantizer`"
-            group, schemes = (32, ("asymmetric", "compact")) if tensor.quantized else (0, ("float",))
-            if tensor.group_size != group or tensor.scheme not in schemes:
+            schemes = ("asymmetric", "compact") if tensor.quantized else ("float",)
+            fits = group_size_allowed(tensor.group_size) if tensor.quantized else tensor.group_size == 0
+            if not fits or tensor.scheme not in schemes:
                 yield (
                     f"{where} has `bits` {tensor.bits} with `group_size` {tensor.group_size} and `scheme` "
-                    f"`{tensor.scheme}`, expected {group} and {' or '.join(f'`{scheme}`' for scheme in schemes)}"
+                    f"`{tensor.scheme}`, expected {GROUP_SIZES if tensor.quantized else 0} and "
+                    f"{' or '.join(f'`{scheme}`' for scheme in schemes)}"
                 )
+            if self.kv is not None and tensor.group_size > LARGEST_DECODER_GROUP:
+                yield f"{where} has `group_size` {tensor.group_size}, decoders have at most {LARGEST_DECODER_GROUP}"
         if self.kv is not None and self.kv.bits not in (16, 32):
             yield f"`kv.bits` is {self.kv.bits}, expected 16 or 32"
         if self.kv is not None and self.kv.page_tokens != PAGE_TOKENS:
@@ -278,6 +290,9 @@ def _decode_dataclass(kind: Any, data: Any, path: str) -> Any:
 
 __all__ = [
     "FLOAT_BITS",
+    "GROUP_SIZES",
+    "LARGEST_DECODER_GROUP",
+    "LARGEST_GROUP",
     "PLAN_FORMAT",
     "VARIANTS",
     "WEIGHT_BITS",
@@ -291,4 +306,5 @@ __all__ = [
     "SlimPlan",
     "SlimTrial",
     "TensorPlan",
+    "group_size_allowed",
 ]

@@ -30,7 +30,7 @@ from typing import Any
 
 from edgec import profiles
 from edgec.errors import EdgecError, UsageError
-from edgec.ir.plan import WEIGHT_BITS
+from edgec.ir.plan import LARGEST_GROUP, WEIGHT_BITS
 from edgec.matrix.cell import Cell
 from edgec.profiles.units import parse_size
 
@@ -49,6 +49,10 @@ def _one_of(*allowed: Any) -> Callable[[Any, Path], Any]:
         return value
 
     return read
+
+
+def _group_size(value: Any, folder: Path) -> Any:
+    return LARGEST_GROUP if value == "row" else _one_of(32, 64, 128, "row")(value, folder)
 
 
 def _count(value: Any, _folder: Path) -> int:
@@ -98,6 +102,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any, Path], Any]]] = {
     "calibration": ("calibration", _file),
     "context": ("context_length", _count),
     "fix_input": ("fixed_inputs", _numbers),
+    "group_size": ("group_size", _group_size),
     "kv_bits": ("kv_bits", _one_of(16, 32)),
     "max_dim": ("max_dims", _sizes),
     "precision": ("precision", _one_of("auto", "float32")),

@@ -6,6 +6,7 @@ The numbers behind the rules are in docs/decisions/0004-bits-per-tensor.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import onnx_ir
@@ -36,14 +37,17 @@ def tensor_plans(
     calibrated: bool = False,
     allocated: Mapping[str, Choice] | None = None,
     compact: bool = False,
+    group_size: int | None = None,
 ) -> tuple[TensorPlan, ...]:
-    """A plan for every float initializer, in the graph's order; `bits` and `quantizer` override the rules for matrices.
+    """A plan for every float initializer, in the graph's order; `bits`, `quantizer` and `group_size` override the rules
+    for matrices.
 
     `calibrated` says whether there will be calibration data; `allocated` has the bits that a target allows, `compact`
     saves bits of scales, zero points and convolutions' floats as well.
     """
     uses = weight_uses(model.model)
     rules = _Rules(model, uses)
+    packed = _Packer(quantizer, calibrated, compact and allocated is not None, group_size)
     plans = []
     for name, value in model.model.graph.initializers.items():
         tensor = value.const_value
@@ -62,11 +66,11 @@ def tensor_plans(
             plans.append(_float(name, f"tiny ({use.elements} weights)"))
         elif allocated is not None:
             choice = allocated[name]
-            plans.append(_packed(use, choice.bits, choice.reason, quantizer, calibrated, compact=compact))
+            plans.append(packed(use, choice.bits, choice.reason))
         elif bits == 32:
             plans.append(_float(name, "asked for"))
         elif bits is not None:
-            plans.append(_packed(use, bits, "asked for", quantizer, calibrated))
+            plans.append(packed(use, bits, "asked for"))
         elif use.grid_bits is not None and quantizer is None:
             plans.append(TensorPlan(name, use.grid_bits, GROUP, "asymmetric", _GRID, "grid"))
         elif rules.recurrent:
@@ -76,7 +80,7 @@ def tensor_plans(
         elif "conv" in use.roles and use.elements <= SMALL_CONVOLUTION:
             plans.append(_float(name, f"narrow convolution ({use.elements} weights)"))
         else:
-            plans.append(_packed(use, *rules.choose(use), quantizer, calibrated))
+            plans.append(packed(use, *rules.choose(use)))
     return tuple(plans)
 
 
@@ -127,11 +131,24 @@ def _float(name: str, reason: str) -> TensorPlan:
     return TensorPlan(name, 32, 0, "float", reason, "none")
 
 
-def _packed(
-    use: WeightUse, bits: int, reason: str, asked: QuantizerName | None, calibrated: bool, *, compact: bool = False
-) -> TensorPlan:
-    scheme: Literal["asymmetric", "compact"] = "compact" if compact else "asymmetric"
-    return TensorPlan(use.name, bits, GROUP, scheme, reason, _quantizer(use, asked, calibrated))
+@dataclass(frozen=True)
+class _Packer:
+    """The plan of a quantized matrix."""
+
+    quantizer: QuantizerName | None  # asked for
+    calibrated: bool
+    compact: bool
+    group_size: int | None  # asked for
+
+    def __call__(self, use: WeightUse, bits: int, reason: str) -> TensorPlan:
+        scheme: Literal["asymmetric", "compact"] = "compact" if self.compact else "asymmetric"
+        size = min(self.group_size or GROUP, whole_row(use))
+        return TensorPlan(use.name, bits, size, scheme, reason, _quantizer(use, self.quantizer, self.calibrated))
+
+
+def whole_row(use: WeightUse) -> int:
+    """The size of a group that is a whole row."""
+    return -(-use.columns // GROUP) * GROUP
 
 
 def _quantizer(use: WeightUse, asked: QuantizerName | None, calibrated: bool) -> QuantizerName:

@@ -29,18 +29,18 @@ def _padded(value: int, to: int) -> int:
     return -(-value // to) * to
 
 
-def matrix_bytes(use: WeightUse, bits: int, *, stored: bool, compact: bool = False) -> int:
+def matrix_bytes(use: WeightUse, bits: int, *, stored: bool, compact: bool = False, group_size: int = GROUP) -> int:
     """Bytes of a matrix in the bundle (`stored`) or in memory, with scales and zero points.
 
-    Codes are stored in `bits` bits and unpacked to 4 or 8. Scales and zero points take 16 and 8 bits, in a bundle 8
-    and 8 if `compact`, or 8 and 4 for codes of 2 and 3 bits.
+    Codes are stored in `bits` bits and unpacked to 4 or 8. Each `group_size` columns have a scale and a zero point, of
+    16 and 8 bits, in a bundle 8 and 8 if `compact`, or 8 and 4 for codes of 2 and 3 bits.
     """
-    rows, groups = _padded(use.rows, ROWS), -(-use.columns // GROUP)
+    rows, groups, spans = _padded(use.rows, ROWS), -(-use.columns // GROUP), -(-use.columns // group_size)
     if bits == 32:
         return 4 * rows * use.columns
     width = bits if stored else 8 if bits > 4 else 4
     parameters = 24 if not (stored and compact) else 12 if bits <= 3 else 16  # bits
-    return rows * groups * (GROUP * width + parameters) // 8
+    return rows * (groups * GROUP * width + spans * parameters) // 8
 
 
 def weight_bytes(model: ModelIR, tensors: Sequence[TensorPlan], *, stored: bool) -> int:
@@ -56,7 +56,8 @@ def weight_bytes(model: ModelIR, tensors: Sequence[TensorPlan], *, stored: bool)
             shape = value.const_value.shape.numpy()
             total += math.prod(shape) + 2 * shape[0]
         elif name in uses and tensor is not None and tensor.bits != 16:
-            total += matrix_bytes(uses[name], tensor.bits, stored=stored, compact=tensor.scheme == "compact")
+            compact, size = tensor.scheme == "compact", tensor.group_size or GROUP
+            total += matrix_bytes(uses[name], tensor.bits, stored=stored, compact=compact, group_size=size)
         else:
             total += int(value.const_value.nbytes) // (2 if stored and tensor is not None and tensor.bits == 16 else 1)
     return total

@@ -8,10 +8,13 @@ from typing import Literal
 
 from edgec import profiles
 from edgec.errors import DoesNotFitError, UsageError
+from edgec.ir.compressed import GROUP
 from edgec.ir.model import DecoderFacts, ModelIR
 from edgec.ir.plan import (
     BLOCK_TOKENS,
     CALIBRATED_QUANTIZERS,
+    GROUP_SIZES,
+    LARGEST_DECODER_GROUP,
     PAGE_TOKENS,
     VARIANTS,
     WEIGHT_BITS,
@@ -20,6 +23,7 @@ from edgec.ir.plan import (
     Prediction,
     QuantizerName,
     TensorPlan,
+    group_size_allowed,
 )
 from edgec.ir.weight_use import WeightUse, weight_uses
 from edgec.plan import graph_speed, memory, roofline
@@ -70,10 +74,12 @@ def make_plan(
     target: Target | None = None,
     losses: Mapping[str, float] | None = None,
     compact: bool = True,
+    group_size: int | None = None,
 ) -> Plan:
     """Decide how `model` is stored and run on `profile`.
 
-    `bits` (2 to 8, or 32) overrides the choice for all weight matrices, `kv_bits` (16 or 32) that
+    `bits` (2 to 8, or 32) overrides the choice for all weight matrices, `group_size` (columns that share a scale, a
+    multiple of 32) that for all quantized ones, `kv_bits` (16 or 32) that
     for the KV cache, `context_length` (tokens, rounded up to a multiple of 16) the length that is
     aimed at, `max_dims` the upper bounds of a graph's symbolic dimensions. `precision="float32"`
     keeps everything float. `quantizer` overrides the choice for all quantized matrices; `calibration`
@@ -86,6 +92,7 @@ def make_plan(
     and the nearest thing that would fit.
     """
     _check_choices(model, bits, context_length, kv_bits, precision)
+    _check_group_size(model, group_size)
     calibrated, notes = _calibrated(model, quantizer, calibration, target)
     if precision == "float32":
         bits, kv_bits = 32, 32
@@ -99,7 +106,7 @@ def make_plan(
         floats_only = tensor_plans(model, 32, compact=compact)
         budget = _matrix_budget(model, target, losses, uses, floats_only)
         allocated = allocate(model.facts.name, uses, losses, budget, compact=compact)
-    tensors = tensor_plans(model, bits, quantizer, calibrated, allocated, compact)
+    tensors = tensor_plans(model, bits, quantizer, calibrated, allocated, compact, group_size)
     floats = not any(tensor.quantized for tensor in tensors)
     dims, reasons = ({}, notes) if model.decoder else bounds(model, max_dims)
     if model.decoder and max_dims:
@@ -140,6 +147,17 @@ def _check_choices(
         )
     if longest < BLOCK_TOKENS:
         raise UsageError(f"`{model.facts.name}` has a context of {longest} tokens, the least is {BLOCK_TOKENS}")
+
+
+def _check_group_size(model: ModelIR, size: int | None) -> None:
+    if size is None or (group_size_allowed(size) and not (model.decoder and size > LARGEST_DECODER_GROUP)):
+        return
+    if group_size_allowed(size):
+        raise UsageError(
+            f"`{model.facts.name}` is a language model, in which at most {LARGEST_DECODER_GROUP} columns share a scale",
+            hint="choose 32, 64 or 128",
+        )
+    raise UsageError(f"groups cannot have {size} columns", hint=f"choose {GROUP_SIZES}")
 
 
 @dataclass(frozen=True)
@@ -359,7 +377,8 @@ class _Planner:
             use = uses.get(tensor.name)
             if use is None or not use.uses_per_run:
                 continue
-            size = memory.matrix_bytes(use, tensor.bits, stored=False)
+            group_size = tensor.group_size or GROUP
+            size = memory.matrix_bytes(use, tensor.bits, stored=False, group_size=group_size)
             work = roofline.matrix_work(size, use.elements, tensor.bits)
             if use.layout == "ekn":
                 experts.append(work)

@@ -35,7 +35,7 @@ class InputStatistics:
 
 @dataclass(frozen=True)
 class QuantizedRows:
-    """Codes of some rows; a group is 32 consecutive columns, the last one may be shorter."""
+    """Codes of some rows; a group is `grid.group_size` consecutive columns, the last one may be shorter."""
 
     grid: Grid
     codes: npt.NDArray[np.uint8]  # [rows, columns], below 2^bits
@@ -45,22 +45,25 @@ class QuantizedRows:
     def values(self) -> Floats:
         """What the codes mean, float32 `[rows, columns]`."""
         columns = self.codes.shape[1]
-        centers = spread(self.grid.centers(self.zeros), columns)
-        values: Floats = (self.codes - centers) * spread(self.grid.steps(self.scales), columns)
+        size = self.grid.group_size
+        centers = spread(self.grid.centers(self.zeros), columns, size)
+        values: Floats = (self.codes - centers) * spread(self.grid.steps(self.scales), columns, size)
         return values
 
 
 class Quantizer(ABC):
     """One matrix's quantizer.
 
-    `bits` is 2 to 8; `inputs` may be None where it needs nothing of them; `compact` is that of `Grid`.
+    `bits` is 2 to 8; `inputs` may be None where it needs nothing of them; the rest is as in `Grid`.
     """
 
     name: ClassVar[str]
     needs: ClassVar[Inputs]  # what calibration has to find out about the matrix's inputs
 
-    def __init__(self, bits: int, inputs: InputStatistics | None, *, compact: bool = False) -> None:
-        self.grid = Grid(bits, compact)
+    def __init__(
+        self, bits: int, inputs: InputStatistics | None, *, compact: bool = False, group_size: int = GROUP
+    ) -> None:
+        self.grid = Grid(bits, compact, group_size)
         self.inputs = inputs
 
     @abstractmethod
@@ -72,18 +75,18 @@ class Quantizer(ABC):
         return self.quantize(rows)
 
 
-def group_ranges(columns: int) -> Iterator[tuple[slice, slice, int]]:
+def group_ranges(columns: int, size: int) -> Iterator[tuple[slice, slice, int]]:
     """(groups, columns, features per group) of the groups that are full, and of the one that is not."""
-    full, rest = divmod(columns, GROUP)
+    full, rest = divmod(columns, size)
     if full:
-        yield slice(0, full), slice(0, full * GROUP), GROUP
+        yield slice(0, full), slice(0, full * size), size
     if rest:
-        yield slice(full, full + 1), slice(full * GROUP, columns), rest
+        yield slice(full, full + 1), slice(full * size, columns), rest
 
 
-def spread(parameters: Floats, columns: int) -> Floats:
+def spread(parameters: Floats, columns: int, size: int) -> Floats:
     """`[rows, groups]` parameters repeated for each column of their group."""
-    return np.repeat(parameters, GROUP, axis=1)[:, :columns]
+    return np.repeat(parameters, size, axis=1)[:, :columns]
 
 
 __all__ = ["InputStatistics", "Inputs", "QuantizedRows", "Quantizer", "group_ranges", "spread"]

@@ -5,7 +5,7 @@ Transformers": for the output's squared error `tr(E H E^T)`, `E` the error of th
 the second moment of the inputs, the best change of the remaining columns after rounding column
 `i` is `-e_i / U[i, i] * U[i, i:]`, `U` the upper Cholesky factor of the inverse of `H`.
 
-Within edgec's format a group of 32 columns shares a scale and a zero point, so groups are handled
+Within edgec's format a group of columns shares a scale and a zero point, so groups are handled
 whole, the one with the most input first, and columns within a group likewise (activation order).
 A group's range is searched when its turn comes, on the weights as they then are, each column
 weighted by the price of its error, `1 / U[i, i]^2`.
@@ -36,11 +36,13 @@ class Gptq(Quantizer):
     name: ClassVar[str] = "gptq"
     needs: ClassVar[Inputs] = "second moment"
 
-    def __init__(self, bits: int, inputs: InputStatistics | None, *, compact: bool = False) -> None:
-        super().__init__(bits, inputs, compact=compact)
+    def __init__(
+        self, bits: int, inputs: InputStatistics | None, *, compact: bool = False, group_size: int = GROUP
+    ) -> None:
+        super().__init__(bits, inputs, compact=compact, group_size=group_size)
         assert inputs is not None and inputs.second_moment is not None
         self.hessian = damped(inputs.second_moment)
-        self._groups = _group_order(np.diagonal(self.hessian))
+        self._groups = _group_order(np.diagonal(self.hessian), group_size)
         order = np.concatenate(self._groups)
         self._factor = _inverse_factor(self.hessian, order)
 
@@ -62,7 +64,7 @@ class Gptq(Quantizer):
         zeros = np.empty((len(self._groups), count), np.float32)
         start = 0
         for features in self._groups:
-            stop, group = start + features.size, int(features[0]) // GROUP
+            stop, group = start + features.size, int(features[0]) // self.grid.group_size
             factor = self._factor[start:stop, start:stop]
             diagonal = np.diagonal(factor)
             part = left[start:stop]
@@ -97,10 +99,10 @@ def damped(second_moment: npt.NDArray[np.float64]) -> Floats:
     return result
 
 
-def _group_order(power: npt.NDArray[np.floating]) -> list[npt.NDArray[np.int64]]:
+def _group_order(power: npt.NDArray[np.floating], size: int) -> list[npt.NDArray[np.int64]]:
     """The columns of each group, most input first; the groups likewise. Ties keep the order of columns."""
     columns = power.size
-    groups = [np.arange(start, min(start + GROUP, columns)) for start in range(0, columns, GROUP)]
+    groups = [np.arange(start, min(start + size, columns)) for start in range(0, columns, size)]
     groups = [group[np.argsort(-power[group], kind="stable")] for group in groups]
     return [groups[i] for i in np.argsort([-float(power[group].mean()) for group in groups], kind="stable")]
 
@@ -147,9 +149,9 @@ class _State:
 
     def descend(self) -> None:
         """Once over all groups."""
-        columns = self.codes.shape[0]
-        for group, start in enumerate(range(0, columns, GROUP)):
-            part = slice(start, min(start + GROUP, columns))
+        columns, size = self.codes.shape[0], self.grid.group_size
+        for group, start in enumerate(range(0, columns, size)):
+            part = slice(start, min(start + size, columns))
             before = self.error[part].copy()
             self._descend_codes(group, part)
             self._refit(group, part)

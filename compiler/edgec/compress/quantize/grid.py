@@ -1,6 +1,6 @@
 """Weights that were quantized before: their codes are found again, so that nothing is lost a second time.
 
-In a group of 32 columns all values are whole steps away from zero, and zero is a code. The largest number of steps
+In a group all values are whole steps away from zero, and zero is a code. The largest number of steps
 from the lowest to the highest value, zero among them, that leaves no error is a grid of the group, the stored one or
 (if all of its codes share a divisor) a coarser one.
 """

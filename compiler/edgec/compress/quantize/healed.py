@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from edgec.compress.quantize.base import Floats, Inputs, InputStatistics, QuantizedRows, Quantizer
+from edgec.ir.compressed import GROUP
 
 
 class Healed(Quantizer):
@@ -14,7 +15,7 @@ class Healed(Quantizer):
     needs: ClassVar[Inputs] = "nothing"
 
     def __init__(self, bits: int, inputs: InputStatistics | None, found: QuantizedRows | None = None) -> None:
-        super().__init__(bits, inputs)
+        super().__init__(bits, inputs, group_size=found.grid.group_size if found is not None else GROUP)
         self.found = found
 
     def quantize(self, rows: Floats) -> QuantizedRows:

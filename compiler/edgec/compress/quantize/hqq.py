@@ -29,7 +29,7 @@ class HalfQuadratic(Quantizer):
     def quantize(self, rows: Floats) -> QuantizedRows:
         start = round_rows(rows, self.grid, None)
         codes, zeros = start.codes.copy(), start.zeros.copy()
-        for some, part, features in group_ranges(rows.shape[1]):
+        for some, part, features in group_ranges(rows.shape[1], self.grid.group_size):
             shape = (rows.shape[0], -1, features)
             found = self._refine(rows[:, part].reshape(shape), start.scales[:, some], start.zeros[:, some])
             codes[:, part] = found[0].reshape(rows.shape[0], -1)

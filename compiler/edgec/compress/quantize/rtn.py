@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from edgec.compress.quantize.base import Floats, Inputs, QuantizedRows, Quantizer, group_ranges
 from edgec.compress.quantize.search import Grid, RangeSearch, search_ranges
-from edgec.ir.compressed import GROUP
 
 # Columns that calibration hardly saw still count a little: another text may use them.
 _LEAST_IMPORTANCE = 0.01  # of the mean
@@ -60,11 +59,11 @@ def quantized_by_groups(
 ) -> QuantizedRows:
     """Each group of `rows` rounded to the scale and zero point that `ranges` finds for it."""
     count, columns = rows.shape
-    groups = -(-columns // GROUP)
+    groups = -(-columns // grid.group_size)
     codes = np.empty((count, columns), np.uint8)
     scales = np.empty((count, groups), np.float16)
     zeros = np.empty((count, groups), np.uint8)
-    for some, part, features in group_ranges(columns):
+    for some, part, features in group_ranges(columns, grid.group_size):
         values = rows[:, part].reshape(count, -1, features).transpose(2, 0, 1)
         counted = None if weights is None else weights[part].reshape(-1, features).T[:, None, :]
         search = ranges(np.ascontiguousarray(values), grid, counted)

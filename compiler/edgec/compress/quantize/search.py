@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgec.ir.compressed import LARGEST_CODE
+from edgec.ir.compressed import GROUP, LARGEST_CODE
 
 Floats = npt.NDArray[np.float32]
 
@@ -74,6 +74,7 @@ class Grid:
 
     bits: int  # 2 to 8
     compact: bool = False
+    group_size: int = GROUP  # columns that share a scale and a zero point
 
     @property
     def levels(self) -> np.float32:
@@ -214,7 +215,7 @@ class RangeSearch:
 
 
 def search_ranges(weights: Floats, grid: Grid, importance: Floats | None = None) -> RangeSearch:
-    """The best of all candidates for groups `weights` (float32 `[k, ...]`, finite, k <= 32)."""
+    """The best of all candidates for groups `weights` (float32 `[k, ...]`, finite)."""
     # Zero must have a code between the ends, or the zero point would not fit its byte.
     low = np.minimum(weights.min(axis=0), np.float32(0))
     high = np.maximum(weights.max(axis=0), np.float32(0))

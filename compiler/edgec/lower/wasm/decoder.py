@@ -33,10 +33,11 @@ class Activations:
     storages: tuple[Storage, ...]
     stride: int
     quantized: bool
+    span: int = 1  # groups that share a scale
 
     @property
     def row_bytes(self) -> int:
-        return row_bytes(self.stride) if self.quantized else 4 * self.stride
+        return row_bytes(self.stride, span=self.span) if self.quantized else 4 * self.stride
 
 
 class _Lowering:
@@ -72,34 +73,37 @@ class _Lowering:
 
     # Buffers
 
-    def quantized_buffers(self, name: str, columns: int, rows: int) -> Activations:
-        sizes = quantized_bytes(columns, rows)
+    def quantized_buffers(self, name: str, matrix: Matrix, rows: int) -> Activations:
+        sizes = quantized_bytes(matrix.columns, rows, span=matrix.span)
         storages = tuple(self.program.workspace(f"{name}.{part}", size) for part, size in sizes.items())
-        return Activations(storages, columns, quantized=True)
+        return Activations(storages, matrix.columns, quantized=True, span=matrix.span)
 
     def float_buffer(self, name: str, columns: int, rows: int) -> Activations:
         return Activations((self.program.workspace(name, 4 * columns * rows),), columns, quantized=False)
 
     def buffers_for(self, matrix: Matrix, name: str, rows: int) -> Activations:
-        make = self.float_buffer if matrix.bits == 32 else self.quantized_buffers
-        return make(name, matrix.columns, rows)
+        if matrix.bits == 32:
+            return self.float_buffer(name, matrix.columns, rows)
+        return self.quantized_buffers(name, matrix, rows)
 
     # Operations
 
     def norm(self, entry: Entry, weights: Norm, target: Activations, first: Scalar, m: Scalar) -> None:
         """Rows of the stream, normalized."""
-        columns, quantized = self.facts.hidden, target.quantized
-        key = (f"{weights.kind}_norm", quantized)
-        kernel = self.norm_kernel(key, weights, columns, self.stride, quantized=quantized)
+        columns = self.facts.hidden
+        kernel = self.norm_kernel((f"{weights.kind}_norm",), weights, columns, self.stride, target)
         work = Work(activations=times(m, 4 * columns + target.row_bytes), shape=f"{columns}")
         entry.call(kernel, self.stream, *self.norm_weights(weights), *target.storages, first, m, work=work)
 
     def norm_kernel(
-        self, key: tuple[object, ...], weights: Norm, columns: int, stride: int, *, quantized: bool, added: bool = False
+        self, key: tuple[object, ...], weights: Norm, columns: int, stride: int, target: Activations | None
     ) -> str:
-        bias = weights.bias is not None
+        """To `target`, or added to the stream."""
+        bias, quantized, span = weights.bias is not None, target is not None and target.quantized, 1
+        if target is not None and target.quantized:
+            span = target.span
         return self.program.kernel(
-            (*key, weights.epsilon, bias),
+            (*key, quantized, span, weights.epsilon, bias),
             lambda isa: norm(
                 isa,
                 kind=weights.kind,
@@ -108,15 +112,15 @@ class _Lowering:
                 epsilon=weights.epsilon,
                 quantized=quantized,
                 bias=bias,
-                added_stride=stride if added else None,
+                added_stride=stride if target is None else None,
+                span=span,
             ),
         )
 
     def add_normed(self, entry: Entry, source: Storage, weights: Norm) -> None:
         """`source`, normalized, is added to the stream."""
         columns = self.facts.hidden
-        key = (f"add_{weights.kind}_norm", False)
-        kernel = self.norm_kernel(key, weights, columns, self.stride, quantized=False, added=True)
+        kernel = self.norm_kernel((f"add_{weights.kind}_norm",), weights, columns, self.stride, None)
         work = Work(activations=times("n", 12 * columns), shape=f"{columns}")
         entry.call(kernel, source, *self.norm_weights(weights), self.stream, 0, "n", work=work)
 
@@ -167,7 +171,7 @@ class _Lowering:
             operands.append(residual)
         if chosen is not None:
             operands.append(chosen)
-        rows, columns, bits, stride = matrix.rows, matrix.columns, matrix.bits, source.stride
+        rows, columns, bits, stride, span = matrix.rows, matrix.columns, matrix.bits, source.stride, matrix.span
         if bits == 32:
             kernel = self.program.kernel(
                 ("linear_f32", rows, columns, stride, epilogue, pairs),
@@ -177,8 +181,10 @@ class _Lowering:
             )
         else:
             kernel = self.program.kernel(
-                (f"linear_w{bits}a8", rows, columns, epilogue, pairs),
-                lambda isa: linear(isa, rows=rows, columns=columns, bits=bits, epilogue=epilogue, pairs=pairs),
+                (f"linear_w{bits}a8", rows, columns, span, epilogue, pairs),
+                lambda isa: linear(
+                    isa, rows=rows, columns=columns, bits=bits, epilogue=epilogue, pairs=pairs, span=span
+                ),
             )
         written = 4 * (rows // 2 if gated else rows)
         work = Work(
@@ -198,8 +204,7 @@ class _Lowering:
         if weights is None:
             return self.quantize(entry, source, stride, matrix, name)
         target, columns = self.buffers_for(matrix, name, self.rows), matrix.columns
-        key = (f"inner_{weights.kind}_norm", columns, stride, target.quantized)
-        kernel = self.norm_kernel(key, weights, columns, stride, quantized=target.quantized)
+        kernel = self.norm_kernel((f"inner_{weights.kind}_norm", columns, stride), weights, columns, stride, target)
         work = Work(activations=times("n", 4 * columns + target.row_bytes), shape=f"{columns}")
         entry.call(kernel, source, *self.norm_weights(weights), *target.storages, 0, "n", work=work)
         return target
@@ -210,10 +215,10 @@ class _Lowering:
         """`source`, of `each` rows a token, as input of `matrix`: quantized unless the matrix is float32."""
         if matrix.bits == 32:
             return Activations((source,), stride, quantized=False)
-        target = self.quantized_buffers(name, matrix.columns, self.rows * each)
-        columns = matrix.columns
+        target = self.quantized_buffers(name, matrix, self.rows * each)
+        columns, span = matrix.columns, matrix.span
         kernel = self.program.kernel(
-            ("quantize", columns, stride), lambda isa: quantize(isa, columns=columns, stride=stride)
+            ("quantize", columns, stride, span), lambda isa: quantize(isa, columns=columns, stride=stride, span=span)
         )
         m = "n" if each == 1 else times("n", each)
         work = Work(activations=times(m, 4 * columns + target.row_bytes), shape=f"{columns}")
@@ -239,7 +244,7 @@ class _Lowering:
             up = self.matrix(mlp.up, gated=mlp.gated)
             if mlp.source == "before":
                 source = self.input(entry, mlp.norm, up, "mlp_input")
-            elif (qkv.bits == 32) == (up.bits == 32):
+            elif (qkv.bits == 32, qkv.span) == (up.bits == 32, up.span):
                 source = normed
             else:
                 source = self.input(entry, attention.norm, up, "mlp_input")
@@ -285,13 +290,18 @@ class _Lowering:
         )
         entry.call(rope, qkv, *angles, *cache, *queries, "position", "n", work=work)
 
-        fused = output_matrix.bits != 32 and facts.head_dim % GROUP == 0 and layer.inner_norm is None
-        target = (self.quantized_buffers if fused else self.float_buffer)("attention", width, rows)
+        span = output_matrix.span
+        fused = output_matrix.bits != 32 and facts.head_dim % (GROUP * span) == 0 and layer.inner_norm is None
+        target = (
+            self.quantized_buffers("attention", output_matrix, rows)
+            if fused
+            else self.float_buffer("attention", width, rows)
+        )
         context = self.plan.context_length
         scratch = program.workspace("scores", 4 * scratch_floats(context) * self.plan.max_threads)
         window = None if layer.window is None or layer.window >= context else layer.window
         kernel = program.kernel(
-            ("attention", fused, window, layer.softcap),
+            ("attention", fused, span if fused else 1, window, layer.softcap),
             lambda isa: attention(
                 isa,
                 layout=self.layout,
@@ -300,6 +310,7 @@ class _Lowering:
                 quantized=fused,
                 sliding_window=window,
                 softcap=layer.softcap,
+                span=span,
             ),
         )
         work = Work(
@@ -411,9 +422,14 @@ class _Lowering:
         columns, stride, network = self.facts.hidden, self.stride, self.network
         table = self.weights.matrix(network.embedding, transposed=False)
         kernel = self.program.kernel(
-            ("embedding", table.bits),
+            ("embedding", table.bits, table.span),
             lambda isa: embedding(
-                rows=table.rows, columns=columns, bits=table.bits, scale=network.embedding_scale, stride=stride
+                rows=table.rows,
+                columns=columns,
+                bits=table.bits,
+                scale=network.embedding_scale,
+                stride=stride,
+                span=table.span,
             ),
         )
         work = Work(weights=times("n", table.row_bytes), activations=times("n", 4 + 4 * columns), shape=f"{columns}")
@@ -422,8 +438,10 @@ class _Lowering:
             return
         places = self.weights.matrix(network.positions, transposed=False)
         kernel = self.program.kernel(
-            ("positions", places.bits),
-            lambda isa: embedding(rows=places.rows, columns=columns, bits=places.bits, stride=stride, learned=True),
+            ("positions", places.bits, places.span),
+            lambda isa: embedding(
+                rows=places.rows, columns=columns, bits=places.bits, stride=stride, learned=True, span=places.span
+            ),
         )
         work = Work(weights=times("n", places.row_bytes), activations=times("n", 8 * columns), shape=f"{columns}")
         entry.call(kernel, *places.storages, self.stream, "position", "n", work=work)

@@ -24,6 +24,7 @@ class Matrix:
     columns: int
     bits: int  # of a code in memory: 4, 7, 8 or 32
     storages: tuple[Storage, ...]
+    span: int = 1  # groups that share a scale
 
     @property
     def row_bytes(self) -> int:
@@ -68,6 +69,7 @@ def gather_rows(packed: PackedTensor, order: Sequence[int]) -> PackedTensor:
         low=codes(packed.low) if packed.low is not None else None,
         scales=parameters(packed.scales).astype(np.float16, copy=False),
         zeros=parameters(packed.zeros).astype(np.uint8, copy=False),
+        group_size=packed.group_size,
     )
 
 
@@ -161,7 +163,7 @@ class WeightStore:
             codes = add(f"{tensor.name}#codes", in_turns(byte_codes(tensor)), kind="bytes")
         scales = add(f"{tensor.name}#scales", in_turns(tensor.scales))
         zeros = add(f"{tensor.name}#zeros", in_turns(tensor.zeros))
-        return Matrix(rows, tensor.columns, tensor.bits, (codes, scales, zeros))
+        return Matrix(rows, tensor.columns, tensor.bits, (codes, scales, zeros), tensor.span)
 
     def _floats(self, name: str, array: npt.NDArray[np.float32], gated: bool) -> Matrix:
         rows, columns = array.shape

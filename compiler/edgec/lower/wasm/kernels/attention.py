@@ -33,7 +33,7 @@ from edgec.lower.wasm.kernels.builder import (
 )
 from edgec.lower.wasm.kernels.dot import lane, signed_dot
 from edgec.lower.wasm.kernels.kv_cache import BLOCKS, Block, CacheBuffers, PageLayout
-from edgec.lower.wasm.kernels.quantize import QuantizedBuffers, quantize_group
+from edgec.lower.wasm.kernels.quantize import QuantizedBuffers, Span, quantize_span
 from edgec.lower.wasm.kernels.softcap import capped
 from edgec.lower.wasm.target import Isa
 
@@ -65,11 +65,12 @@ def attention(
     quantized: bool,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    span: int = 1,
 ) -> PrimFunc:
     """Parameters: queries, [query scales], cache buffers, scratch (`scratch_floats` per thread), then
     quantized buffers or a float output [m, heads * head_dim], position, m.
 
-    `quantized` (head_dim a multiple of 32) leaves the result as quantized activations. With a `softcap` c,
+    `quantized` (head_dim a multiple of 32 `span`) leaves the result as quantized activations. With a `softcap` c,
     scores s become c * tanh(s / c).
     """
     dim, bits = layout.head_dim, layout.bits
@@ -134,12 +135,17 @@ def attention(
             for h in range(count):
                 inverse = splat(inverses[h], "float32x4")
                 if target is not None:
-                    values = Floats(GROUP)
-                    per_head = dim // GROUP
-                    with T.serial(0, per_head) as group:
+
+                    def fill(values: Floats, group: Expr, width: int, h: int = h, inverse: Expr = inverse) -> None:
+                        start = bind((group - (head + h) * (dim // GROUP)) * GROUP)
                         for i in range(0, GROUP, 4):
-                            values.set_vector(i, mixed[h].vector(group * GROUP + i) * inverse)
-                        quantize_group(isa, target, row, (head + h) * per_head + group, heads * per_head, values)
+                            values.set_vector(i, mixed[h].vector(start + i) * inverse)
+
+                    per_head = dim // (GROUP * span)
+                    with T.serial(0, per_head) as number:
+                        place = bind((head + h) * per_head + number)
+                        some = Span(place, place * span, span)
+                        quantize_span(isa, target, row, some, heads * dim, span, fill)
                 else:
                     with T.serial(0, dim // 4) as i:
                         store(output, (unit + h) * dim + i * 4, mixed[h].vector(i * 4) * inverse)

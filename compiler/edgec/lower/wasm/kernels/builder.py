@@ -86,6 +86,27 @@ class Floats(_Lanes):
     def __init__(self, count: int) -> None:
         super().__init__(count, "float32")
 
+    def part(self, start: Expr) -> Floats:
+        """The same floats from `start` on."""
+        return _Part(self, start)
+
+
+class _Part(Floats):
+    def __init__(self, whole: Floats, start: Expr) -> None:
+        self._buffer, self.dtype, self._start = whole._buffer, whole.dtype, start
+
+    def __getitem__(self, index: Expr) -> Expr:
+        return super().__getitem__(self._start + index)
+
+    def __setitem__(self, index: Expr, value: Expr) -> None:
+        super().__setitem__(self._start + index, value)
+
+    def vector(self, index: Expr, width: int = 4) -> Expr:
+        return super().vector(self._start + index, width)
+
+    def set_vector(self, index: Expr, value: Expr, width: int = 4) -> None:
+        super().set_vector(self._start + index, value, width)
+
 
 class Integers(_Lanes):
     def __init__(self, count: int) -> None:

@@ -58,22 +58,39 @@ def even_odd_sum(first: Expr, second: Expr) -> Expr:
 
 
 class DotAccumulators:
-    """`count` accumulators of 4 weight rows each, for 32 features at most between `clear` and `result`.
+    """`count` accumulators of 4 weight rows each, for a group of 32 features between `clear` and `result`; for as many
+    groups as there are if `several`, each of them begun with `next_group`.
 
     In halfwords 16 products of a 4-bit code and a signed byte meet: 16 * 15 * 128 < 2^15; of 7-bit codes only two
-    fit, so those are widened at once.
+    fit, so those are widened at once. In words 2^16 products of an 8-bit code meet.
     """
 
-    def __init__(self, isa: Isa, bits: int, count: int) -> None:
+    def __init__(self, isa: Isa, bits: int, count: int, *, several: bool = False) -> None:
         self.isa = isa
         self._bits = bits
         self._per = 1 if isa.relaxed_dot else 2
         self._halfwords = sums_in_halfwords(isa, bits)
         self._registers = Registers(count * self._per, "int16x8" if self._halfwords else "int32x4")
+        self._count = count
+        self._wide = Registers(count, "int32x4") if self._halfwords and several else None
 
-    def clear(self, count: int) -> None:
-        """Zero the first `count` accumulators."""
-        self._registers.fill(count * self._per, 0)
+    def clear(self) -> None:
+        """Zero all accumulators."""
+        self._registers.fill(self._count * self._per, 0)
+        if self._wide is not None:
+            self._wide.fill(self._count, 0)
+
+    @property
+    def starts_groups(self) -> bool:
+        """Whether `next_group` leaves zeros."""
+        return self._wide is not None
+
+    def next_group(self) -> None:
+        """What cannot hold another group moves on."""
+        if self._wide is not None:
+            for index in range(self._count):
+                self._wide[index] = self.result(index)
+            self._registers.fill(self._count, 0)
 
     def repeated(self, activations: Buffer, index: int, tile: int) -> Callable[[int], Expr]:
         """`row -> element` of one of `tile` rows (4 side by side, or 1), repeated for all rows of weights."""
@@ -114,7 +131,8 @@ class DotAccumulators:
     def result(self, index: int) -> Expr:
         """`int32x4`, a lane per row."""
         if self._halfwords:
-            return _widened(self._registers[index])
+            sums = _widened(self._registers[index])
+            return sums if self._wide is None else self._wide[index] + sums
         if self.isa.relaxed_dot:
             return self._registers[index]
         return even_odd_sum(self._registers[index * 2], self._registers[index * 2 + 1])

@@ -14,15 +14,21 @@ from edgec.ir.compressed import GROUP
 from edgec.lower.wasm.graph_dims import to_tir
 from edgec.lower.wasm.kernels.builder import Buffer, Expr, Floats, KernelBuilder, PrimFunc, bind, load, splat, store
 from edgec.lower.wasm.kernels.depthwise import Window, for_channels
-from edgec.lower.wasm.kernels.quantize import QuantizedBuffers, groups_of, quantize_group
+from edgec.lower.wasm.kernels.quantize import QuantizedBuffers, Span, for_each_span, groups_of, quantize_span
 from edgec.lower.wasm.target import Isa
 
 _STAGED_COLUMNS = 3072  # floats of one row that fit on a kernel's stack
 
 
-def can_quantize(window: Window) -> bool:
-    """Whether `im2col` can quantize; longer rows go through memory as floats."""
-    return window.channels % GROUP == 0 or row_columns(window) <= _STAGED_COLUMNS
+def can_quantize(window: Window, span: int) -> bool:
+    """Whether `im2col` can quantize in spans of so many groups; longer rows go through memory as floats."""
+    return _aligned(window, span) or row_columns(window) <= _STAGED_COLUMNS
+
+
+def _aligned(window: Window, span: int) -> bool:
+    """Whether spans are slices of one pixel's channels."""
+    assert isinstance(window.channels, int)
+    return window.channels % (GROUP * span) == 0
 
 
 def row_columns(window: Window) -> int:
@@ -31,10 +37,11 @@ def row_columns(window: Window) -> int:
     return window.kernel[0] * window.kernel[1] * window.channels
 
 
-def im2col(isa: Isa, window: Window, *, quantized: bool) -> PrimFunc:
+def im2col(isa: Isa, window: Window, *, quantized: bool, span: int = 1) -> PrimFunc:
     """Parameters: input, then quantized buffers or float rows, first row, rows, `window.dimensions()`.
 
-    Writes rows `first ... first + rows - 1` of the whole matrix to rows `0 ... rows - 1`.
+    Writes rows `first ... first + rows - 1` of the whole matrix to rows `0 ... rows - 1`. Quantized spans are of `span`
+    groups.
     """
     w = window
     columns = row_columns(w)
@@ -69,44 +76,50 @@ def im2col(isa: Isa, window: Window, *, quantized: bool) -> PrimFunc:
             if target is None:
                 assert output is not None
                 taps(lambda tap, place: _copy(w, source, place, output, row * columns + tap * w.channels))
-            elif w.channels % GROUP == 0:
-                _quantize_aligned(isa, w, source, target, row, taps)
+            elif _aligned(w, span):
+                _quantize_aligned(isa, w, source, target, row, taps, span)
             else:
-                _quantize_staged(isa, w, source, target, row, taps)
+                _quantize_staged(isa, w, source, target, row, taps, span)
     return k.func
 
 
 Taps = Callable[[Callable[[Expr, Expr | None], None]], None]
 
 
-def _quantize_aligned(isa: Isa, w: Window, source: Buffer, target: QuantizedBuffers, row: Expr, taps: Taps) -> None:
-    """Groups are slices of one pixel's channels."""
-    per_tap = w.channels // GROUP
-    groups = w.kernel[0] * w.kernel[1] * per_tap
-    values = Floats(GROUP)
+def _quantize_aligned(
+    isa: Isa, w: Window, source: Buffer, target: QuantizedBuffers, row: Expr, taps: Taps, span: int
+) -> None:
+    per_tap = w.channels // (GROUP * span)
 
     def one_tap(tap: Expr, place: Expr | None) -> None:
         with T.serial(0, per_tap) as part:
-            for i in range(0, GROUP, 4):
-                inside = splat(0.0, "float32x4") if place is None else load(source, place + part * GROUP + i)
-                values.set_vector(i, inside)
-            quantize_group(isa, target, row, tap * per_tap + part, groups, values)
+
+            def fill(values: Floats, group: Expr, width: int) -> None:
+                start = None if place is None else bind(place + (group - tap * (per_tap * span)) * GROUP)
+                for i in range(0, GROUP, 4):
+                    values.set_vector(i, splat(0.0, "float32x4") if start is None else load(source, start + i))
+
+            number = bind(tap * per_tap + part)
+            quantize_span(isa, target, row, Span(number, number * span, span), row_columns(w), span, fill)
 
     taps(one_tap)
 
 
-def _quantize_staged(isa: Isa, w: Window, source: Buffer, target: QuantizedBuffers, row: Expr, taps: Taps) -> None:
+def _quantize_staged(
+    isa: Isa, w: Window, source: Buffer, target: QuantizedBuffers, row: Expr, taps: Taps, span: int
+) -> None:
     columns = row_columns(w)
     groups = groups_of(columns)
     staged = Floats(groups * GROUP)
     for tail in range(columns, groups * GROUP):
         staged[tail] = T.float32(0.0)
     taps(lambda tap, place: _copy(w, source, place, staged._buffer, tap * w.channels))
-    values = Floats(GROUP)
-    with T.serial(0, groups) as group:
+
+    def fill(values: Floats, group: Expr, width: int) -> None:
         for i in range(0, GROUP, 4):
             values.set_vector(i, staged.vector(group * GROUP + i))
-        quantize_group(isa, target, row, group, groups, values)
+
+    for_each_span(columns, span, lambda some: quantize_span(isa, target, row, some, columns, span, fill))
 
 
 def _copy(w: Window, source: Buffer, place: Expr | None, output: Buffer, start: Expr) -> None:

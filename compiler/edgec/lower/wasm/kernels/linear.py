@@ -1,12 +1,12 @@
 """Quantized linear layers: `y[m, n] = epilogue(sum_k a[m, k] * w[n, k])`, W4A8 to W8A8.
 
-Weights are in tile order with blocks in turns (`codes.py`), activations from `quantize.py`. Per group of
-32 features the dot product of codes is exact,
+Weights are in tile order with blocks in turns (`codes.py`), activations from `quantize.py`. A span is what shares a
+scale: one group of 32 features, several, or the whole row. Per span the dot product of codes is exact,
 
     d = sum(a * q) - zero / (16 * unit) * sum(a)
     y += (d * (scale * unit)) * activation_scale
 
-and then, for each outlier of the group, `y += q * scale * outlier`; sum(a) counts outliers too. Groups
+and then, for each outlier of the span, `y += q * scale * outlier`; sum(a) counts outliers too. Spans
 are added in order, so one row's result depends neither on the tile nor on the ISA.
 float16 scales are used without conversion: their bits, shifted into a float32, are the value times
 2^-112, and the quantizer folds 2^112 into the activation's scale. Powers of two are exact.
@@ -14,7 +14,9 @@ float16 scales are used without conversion: their bits, shifted into a float32, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
@@ -49,11 +51,12 @@ def linear(
     output_stride: int | None = None,
     outliers: bool = True,
     pairs: Pairs | None = None,
+    span: int | None = 1,
 ) -> PrimFunc:
     """Parameters: quantized activations (5 buffers, 3 without `outliers`), codes, scales, zeros, [bias], [residual],
     output, m.
 
-    `bits` is 4, 7 or 8.
+    `bits` is 4, 7 or 8, `span` the groups of a span, None for all of a row.
 
     `rows` counts weight rows, gate and up together when gated. Outputs (and the residual) have
     `output_stride` floats per row, by default the output rows rounded up to 8; with a smaller one
@@ -87,6 +90,7 @@ def linear(
             groups = -(-columns // GROUP)
             outputs = rows // 2 if epilogue.gated else rows
             stride = padded(outputs) if output_stride is None else output_stride
+        spans = 1 if span is None else groups if span == 1 else _quotient(groups + (span - 1), span)
         blocks = tirx.truncdiv(outputs + (ROWS - 1), ROWS) if rows is None else -(-outputs // ROWS)
         weight_blocks = None if epilogue.gated or pairs is not None else blocks
         finish = Finish(epilogue, bias, residual, output, outputs, stride)
@@ -94,30 +98,56 @@ def linear(
         def dot_blocks(blocks: Sequence[Expr], row: Expr, tile: int) -> list[Registers]:
             """For each block, 8 weight rows x `tile` activation rows; register 2 * r + half."""
             sums = [Registers(tile * 2, "float32x4") for _ in blocks]
-            dots = [DotAccumulators(isa, bits, tile * 2) for _ in blocks]
+            dots = [DotAccumulators(isa, bits, tile * 2, several=span != 1) for _ in blocks]
             places = [place_of_group(weight_blocks, groups, block) for block in blocks]
+            span_places = places if span == 1 else [place_of_group(weight_blocks, spans, block) for block in blocks]
             for some in sums:
                 some.fill(tile * 2, 0.0)
-            with T.serial(0, groups) as group:
-                at = [bind(place(group)) for place in places]
-                weights = [window(codes, place * form.words) for place in at]
-                here = activations.window(row, group, groups)
-                code_sums, factors = (_Repeated(buffer, tile) for buffer in (here.sums, here.scales))
+
+            def one_span(number: Expr, first: Expr, count: int | Expr) -> None:
+                at = [bind(place(number)) for place in span_places]
+                here = at if span == 1 else [bind(place(first)) for place in places]
+                next_group = [
+                    1 if span == 1 else bind(place(first + 1) - at) for place, at in zip(places, here, strict=True)
+                ]
+                weights = [window(codes, place * form.words) for place in here]
+                inputs = activations.codes_of(row, first, groups)
+                factors, code_sums = (_Repeated(some, tile) for some in activations.factors_of(row, number, spans))
                 # Registers hold the integer sums of two blocks of one row, or of one block of four.
                 together = len(at) if tile == 1 else 1
                 for start in range(0, len(at), together):
                     taken = range(start, start + together)
-                    _accumulate_codes([dots[b] for b in taken], form, [weights[b] for b in taken], here.codes, tile)
+                    some_codes = [_Codes(weights[b], next_group[b]) for b in taken]
+                    _accumulate_codes([dots[b] for b in taken], form, some_codes, inputs, tile, count)
                     for b in taken:
-                        first = at[b] * ROWS
-                        scale = [bind(form.scaled(_scale(scales, first + 4 * half))) for half in range(2)]
-                        zero = [bind(form.zero(load(zeros, first + 4 * half))) for half in range(2)]
+                        parameters = at[b] * ROWS
+                        scale = [bind(form.scaled(_scale(scales, parameters + 4 * half))) for half in range(2)]
+                        zero = [bind(form.zero(load(zeros, parameters + 4 * half))) for half in range(2)]
                         for r in range(tile):
                             for half in range(2):
                                 i = 2 * r + half
                                 exact = T.Cast("float32x4", dots[b].result(i)) - zero[half] * code_sums(r)
                                 sums[b][i] = sums[b][i] + exact * scale[half] * factors(r)
-                        _add_outliers(sums[b], here, tile, form, weights[b], scale)
+                        if not outliers:
+                            continue
+                        with _over(count) as group:
+                            found = activations.outliers_of(row, first + group, groups)
+                            at_group = (
+                                weights[b] if span == 1 else window(weights[b], group * next_group[b] * form.words)
+                            )
+                            assert found is not None
+                            _add_outliers(sums[b], *found, tile, form, at_group, scale)
+
+            if span is None:
+                one_span(T.int32(0), T.int32(0), groups)
+            elif span == 1:
+                with T.serial(0, groups) as group:
+                    one_span(group, group, 1)
+            else:
+                with T.serial(0, spans) as number:
+                    first = bind(number * span)
+                    even = isinstance(groups, int) and groups % span == 0
+                    one_span(number, first, span if even else bind(tirx.min(span, groups - first)))
             return sums
 
         if pairs is not None:
@@ -138,12 +168,41 @@ class _Repeated:
         return self._rows if self._tile == 1 else lane(self._rows, row)
 
 
+def _quotient(value: int | Expr, by: int) -> int | Expr:
+    return value // by if isinstance(value, int) else bind(tirx.truncdiv(value, by))
+
+
+@contextmanager
+def _over(count: int | Expr) -> Iterator[Expr]:
+    """A loop, unless it has one turn."""
+    if isinstance(count, int) and count == 1:
+        yield T.int32(0)
+    else:
+        with T.serial(0, count) as number:
+            yield number
+
+
+@dataclass(frozen=True)
+class _Codes:
+    """Codes of a block, a window at the first group of a span. The next group is `step` places on."""
+
+    buffer: Buffer
+    step: Expr
+
+
 def _accumulate_codes(
-    dots: Sequence[DotAccumulators], form: CodeFormat, codes: Sequence[Buffer], activations: Buffer, tile: int
+    dots: Sequence[DotAccumulators],
+    form: CodeFormat,
+    codes: Sequence[_Codes],
+    activations: Buffer,
+    tile: int,
+    count: int | Expr,
 ) -> None:
-    """`dots` = sums over one group of codes times codes of `tile` rows, for some blocks; buffers are windows at it."""
+    """`dots` = sums over the `count` groups of a span of codes times codes of `tile` rows, for some blocks; buffers are
+    windows at the first.
+    """
     for some in dots:
-        some.clear(tile * 2)
+        some.clear()
 
     def step(codes: Sequence[Buffer], activations: Buffer, parts: int) -> None:
         vectors = [form.vectors(block, 0) for block in codes]
@@ -159,30 +218,39 @@ def _accumulate_codes(
                     for half in range(2):
                         some.add(2 * r + half, row, block[half])
 
-    def at(number: Expr | int, parts: int) -> tuple[list[Buffer], Buffer]:
-        words = form.step_words * parts // 2
-        return [window(block, number * words) for block in codes], window(activations, number * (parts * ROW_TILE))
-
-    if tile == 1:
-        for t in range(4):
-            step(*at(t, 2), 2)
-        return
     # A loop, because LLVM would reorder the straight code until no register is left; with relaxed dots even that of two
     # parts, where codes need no unpacking. The first step stands before it: a loop that starts with zeros makes engines
     # keep the sums in memory.
-    parts = 1 if form.bits != 4 and dots[0].isa.relaxed_dot else 2
-    step(codes, activations, parts)
-    with T.serial(1, 8 // parts) as number:
-        step(*at(number, parts), parts)
+    parts = 1 if tile > 1 and form.bits != 4 and dots[0].isa.relaxed_dot else 2
+
+    def one_group(codes: Sequence[Buffer], activations: Buffer, peeled: bool) -> None:
+        def at(number: Expr | int) -> tuple[list[Buffer], Buffer]:
+            words = form.step_words * parts // 2
+            return [window(block, number * words) for block in codes], window(activations, number * (parts * ROW_TILE))
+
+        if tile == 1:
+            for t in range(4):
+                step(*at(t), parts)
+            return
+        if peeled:
+            step(codes, activations, parts)
+        with T.serial(1 if peeled else 0, 8 // parts) as number:
+            step(*at(number), parts)
+
+    one_group([block.buffer for block in codes], activations, True)
+    if isinstance(count, int) and count == 1:
+        return
+    with T.serial(1, count) as group:
+        for some in dots:
+            some.next_group()
+        blocks = [window(block.buffer, group * block.step * form.words) for block in codes]
+        one_group(blocks, window(activations, group * GROUP), dots[0].starts_groups)
 
 
 def _add_outliers(
-    sums: Registers, activations: QuantizedBuffers, tile: int, form: CodeFormat, codes: Buffer, scale: Sequence[Expr]
+    sums: Registers, values: Buffer, places: Buffer, tile: int, form: CodeFormat, codes: Buffer, scale: Sequence[Expr]
 ) -> None:
-    """The outliers of one group of `tile` rows, which are at the window; most groups have none."""
-    values, places = activations.outliers, activations.places
-    if values is None or places is None:
-        return
+    """The outliers of one group of `tile` rows, which are at the windows; most groups have none."""
 
     def one(row: int, number: int) -> None:
         place = bind(places[number * ROW_TILE + row])

@@ -21,7 +21,7 @@ from edgec.lower.wasm.kernels.builder import (
     store,
     tree_sum,
 )
-from edgec.lower.wasm.kernels.quantize import QuantizedBuffers, fill_group, for_each_group, groups_of, quantize_group
+from edgec.lower.wasm.kernels.quantize import QuantizedBuffers, fill_group, for_each_span, quantize_span
 from edgec.lower.wasm.target import Isa
 
 _UNROLL = 4  # independent vector accumulators, combined in a fixed order
@@ -87,15 +87,16 @@ def norm(
     quantized: bool,
     bias: bool = False,
     added_stride: int | None = None,
+    span: int = 1,
 ) -> PrimFunc:
     """`kind` is "rms" or "layer". Normalizes rows `first ... first + m - 1` to output rows `0 ... m - 1`.
 
     Parameters: input, weight, [bias], then quantized buffers or a float output with `columns`
     floats per row, first, m. `y = (x - mean) / sqrt(variance + epsilon) * weight + bias`; RMSNorm
-    has no mean. With `added_stride`, the result is added to a float output of so many floats per row.
+    has no mean. Quantized spans are of `span` groups. With `added_stride`, the result is added to a
+    float output of so many floats per row.
     """
     output_stride = columns if added_stride is None else added_stride
-    groups = groups_of(columns)
     with KernelBuilder() as k:
         source = k.buffer("input", "float32")
         weight = k.buffer("weight", "float32")
@@ -114,13 +115,11 @@ def norm(
                 return value if shift is None else value + _read(shift, i, width)
 
             if target is not None:
-                values = Floats(GROUP)
 
-                def one(group: Expr, width: int) -> None:
+                def fill(values: Floats, group: Expr, width: int) -> None:
                     fill_group(values, width, lambda i, n: normalized(group * GROUP + i, n))
-                    quantize_group(isa, target, row, group, groups, values)
 
-                for_each_group(columns, one)
+                for_each_span(columns, span, lambda some: quantize_span(isa, target, row, some, columns, span, fill))
             else:
 
                 def put(i: Expr, width: int) -> None:

@@ -1,18 +1,19 @@
 """Dynamic int8 quantization of activations, alone or fused behind a normalization.
 
-Per row and group of 32 features: `scale = max |x| / 127`, `a = nearest(x * (127 / max |x|))`. Where one
+Per row and span of features (one group of 32, several, or the whole row: what shares a scale of the weights,
+docs/decisions/0023-spans.md): `scale = max |x| / 127`, `a = nearest(x * (127 / max |x|))`. Where one
 outlier dominates a group (max |x| > 3 times the root mean square) it is taken out first, and then a
-second one if there is: they stay float32, `linear` adds them one by one, and the rest of the group
+second one if there is: they stay float32, `linear` adds them one by one, and the rest of the span
 keeps its precision (docs/decisions/0006-outliers-one-by-one.md).
 
-Stored per group: 32 codes (int8, or int16 for plain SIMD), the scale times 2^112 (see `linear.py`), the
-sum of the codes and of the outliers in steps of the scale, divided by 16, as float32, and two outliers: value times
-2^112 and place in the tile of weights (see `place_of`; -1: none). Without outliers, which graphs do without
-(docs/decisions/0012-graphs-without-outliers.md), there are no such buffers. Four rows lie side by side, in tiles
-that `linear` reads as vectors:
+Stored per group: 32 codes (int8, or int16 for plain SIMD) and two outliers, value times
+2^112 and place in the tile of weights (see `place_of`; -1: none); per span the scale times 2^112 (see `linear.py`) and
+the sum of the codes and of the outliers in steps of the scale, divided by 16, as float32. Without outliers, which
+graphs do without (docs/decisions/0012-graphs-without-outliers.md), there are no such buffers. Four rows lie side by
+side, in tiles that `linear` reads as vectors:
 
     codes            [rows / 4, groups, 4, 2, 4, 4]   tile, group, t, part, row, j: feature 16 * part + 4 * t + j
-    scales, sums     [rows / 4, groups, 4]            tile, group, row
+    scales, sums     [rows / 4, spans, 4]             tile, span, row
     outliers, places [rows / 4, groups, 2, 4]         tile, group, number, row
 
 Features past the row's end are zero. Magnitudes below 1e-30 count as zero, those from 32768 on are
@@ -21,6 +22,7 @@ never taken out (they would overflow), up to 1e6 is safe.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -75,17 +77,26 @@ class QuantizedBuffers:
             k.buffer("outlier_places", "int32") if outliers else None,
         )
 
-    def window(self, row: Expr, group: Expr, groups: int | Expr) -> QuantizedBuffers:
-        """One group from `row` on: the first row of a tile, or any single one. Neighbours in a buffer are 4 apart."""
-        lane = tirx.truncmod(row, ROW_TILE)
-        at = bind(tirx.truncdiv(row, ROW_TILE) * groups + group)
-        return QuantizedBuffers(
-            window(self.codes, at * GROUP + lane),  # elements of 4 codes
-            window(self.scales, at * ROW_TILE + lane),
-            window(self.sums, at * ROW_TILE + lane),
-            None if self.outliers is None else window(self.outliers, at * (OUTLIERS * ROW_TILE) + lane),
-            None if self.places is None else window(self.places, at * (OUTLIERS * ROW_TILE) + lane),
+    def codes_of(self, row: Expr, group: Expr, groups: int | Expr) -> Buffer:
+        """Codes of a group from `row` on: the first row of a tile, or any single one. Elements of 4 codes, those of the
+        next group are GROUP elements on.
+        """
+        at = tirx.truncdiv(row, ROW_TILE) * groups + group
+        return window(self.codes, at * GROUP + tirx.truncmod(row, ROW_TILE))
+
+    def factors_of(self, row: Expr, span: Expr, spans: int | Expr) -> tuple[Buffer, Buffer]:
+        """Scales and sums of a span from `row` on."""
+        at = bind((tirx.truncdiv(row, ROW_TILE) * spans + span) * ROW_TILE + tirx.truncmod(row, ROW_TILE))
+        return window(self.scales, at), window(self.sums, at)
+
+    def outliers_of(self, row: Expr, group: Expr, groups: int | Expr) -> tuple[Buffer, Buffer] | None:
+        """Outliers and their places of a group from `row` on; neighbours in a buffer are 4 apart."""
+        if self.outliers is None or self.places is None:
+            return None
+        at = bind(
+            (tirx.truncdiv(row, ROW_TILE) * groups + group) * (OUTLIERS * ROW_TILE) + tirx.truncmod(row, ROW_TILE)
         )
+        return window(self.outliers, at), window(self.places, at)
 
 
 def place_of(feature: Expr) -> Expr:
@@ -100,34 +111,101 @@ def place_of(feature: Expr) -> Expr:
     return t * (8 * 32) + (28 - j * 8 - part * 4)
 
 
-def quantize_group(
-    isa: Isa, target: QuantizedBuffers, row: Expr, group: Expr, groups: int | Expr, values: Floats
+@dataclass(frozen=True)
+class Span:
+    """Features of a row that share a scale: `whole` groups of 32, and `tail` features of one that is not whole."""
+
+    number: Expr
+    first: Expr  # group
+    whole: int
+    tail: int = 0
+
+    @property
+    def count(self) -> int:
+        return self.whole + (self.tail > 0)
+
+    def for_each_group(self, emit: Callable[[Expr, int], None]) -> None:
+        """Call `emit(group, width)`, groups counted from the span's first."""
+        if self.whole == 1:
+            emit(T.int32(0), GROUP)
+        elif self.whole:
+            with T.serial(0, self.whole) as group:
+                emit(group, GROUP)
+        if self.tail:
+            emit(T.int32(self.whole), self.tail)
+
+
+Fill = Callable[[Floats, Expr, int], None]  # the values of a group of the row, `width` of them and zeros
+
+
+def quantize_span(
+    isa: Isa, target: QuantizedBuffers, row: Expr, span: Span, columns: int, size: int, fill: Fill
 ) -> None:
-    """Quantize 32 floats on the stack into a group of a row of `groups`. `values` is overwritten."""
+    """Quantize a span of a row of `columns` features in spans of `size` groups. `fill` is called twice for each group
+    where there are several and no outliers.
+    """
     lane = bind(tirx.truncmod(row, ROW_TILE))
-    index = bind(tirx.truncdiv(row, ROW_TILE) * groups + group)
-    if target.outliers is None or target.places is None:
-        peak, taken = bind(_peak(values, Floats(4))), None
+    tile = tirx.truncdiv(row, ROW_TILE)
+    index = bind(tile * groups_of(columns) + span.first)
+    place = bind((tile * spans_of(columns, size) + span.number) * ROW_TILE + lane)
+    with_outliers = target.outliers is not None
+    staged = with_outliers or span.count == 1
+    values = Floats(GROUP * (span.count if staged else 1))
+
+    def group_values(group: Expr) -> Floats:
+        return values.part(group * GROUP) if staged and span.count > 1 else values
+
+    taken = None
+    if target.outliers is not None and target.places is not None:
+        outliers, places = target.outliers, target.places
+        largest = Registers(2, "float32")  # peak, sum of outliers
+        largest.fill(2, 0.0)
+
+        def take(group: Expr, width: int) -> None:
+            start = bind((index + group) * (OUTLIERS * ROW_TILE) + lane)
+            fill(group_values(group), span.first + group, width)
+            rest, sum_ = _take_outliers(group_values(group), window(outliers, start), window(places, start))
+            largest[0] = tirx.max(largest[0], rest)
+            largest[1] = largest[1] + sum_
+
+        span.for_each_group(take)
+        peak, taken = bind(largest[0]), bind(largest[1])
     else:
-        start = index * (OUTLIERS * ROW_TILE) + lane
-        peak, taken = _take_outliers(values, window(target.outliers, start), window(target.places, start))
+        peaks = Registers(1, "float32x4")
+        peaks.fill(1, 0.0)
+
+        def measure(group: Expr, width: int) -> None:
+            fill(group_values(group), span.first + group, width)
+            peaks[0] = tirx.max(peaks[0], _magnitudes(group_values(group)))
+
+        span.for_each_group(measure)
+        lanes = Floats(4)
+        lanes.set_vector(0, peaks[0])
+        peak = bind(tree_max([lanes[i] for i in range(4)]))
     tiny = bind(peak < T.float32(1e-30))
     inverse = bind(tirx.Select(tiny, T.float32(0.0), T.float32(127.0) / peak))
     step = bind(tirx.Select(tiny, T.float32(0.0), peak / T.float32(127.0)))
-    store(target.scales, index * ROW_TILE + lane, step * T.float32(SCALE_FACTOR), 1)
+    store(target.scales, place, step * T.float32(SCALE_FACTOR), 1)
     total = Registers(1, "int32x4")
     total.fill(1, 0)
-    for i in range(0, GROUP, 4):
-        code = bind(math.nearest_integer(values.vector(i) * splat(inverse, "float32x4")))
-        element = (i % 16 // 4 * 2 + i // 16) * ROW_TILE
-        at = (index * GROUP + element + lane) * 4
-        store(target.codes, at, T.Cast(f"{isa.activation_dtype}x4", code))
-        total[0] = total[0] + code
+
+    def round_group(group: Expr, width: int) -> None:
+        part = group_values(group)
+        if not staged:
+            fill(part, span.first + group, width)
+        for i in range(0, GROUP, 4):
+            code = bind(math.nearest_integer(part.vector(i) * splat(inverse, "float32x4")))
+            element = (i % 16 // 4 * 2 + i // 16) * ROW_TILE
+            at = ((index + group) * GROUP + element + lane) * 4
+            store(target.codes, at, T.Cast(f"{isa.activation_dtype}x4", code))
+            total[0] = total[0] + code
+
+    span.for_each_group(round_group)
     sums = Integers(4)
     sums.set_vector(0, total[0])
     codes = T.Cast("float32", tree_sum([sums[i] for i in range(4)]))
     codes = codes if taken is None else codes + taken * inverse
-    store(target.sums, index * ROW_TILE + lane, codes * T.float32(1 / 16), 1)
+    store(target.sums, place, codes * T.float32(1 / 16), 1)
 
 
 def _take_outliers(values: Floats, outliers: Buffer, places: Buffer) -> tuple[Expr, Expr]:
@@ -164,8 +242,13 @@ def _take_outliers(values: Floats, outliers: Buffer, places: Buffer) -> tuple[Ex
 
 def _peak(values: Floats, lanes: Floats) -> Expr:
     """Largest magnitude of the 32 values; `lanes` are for its own use."""
-    lanes.set_vector(0, tree_max([tirx.abs(values.vector(i)) for i in range(0, GROUP, 4)]))
+    lanes.set_vector(0, _magnitudes(values))
     return tree_max([lanes[i] for i in range(4)])
+
+
+def _magnitudes(values: Floats) -> Expr:
+    """`float32x4`, the largest of every fourth magnitude of 32 values."""
+    return tree_max([tirx.abs(values.vector(i)) for i in range(0, GROUP, 4)])
 
 
 def _last_equal(values: Floats, peak: Expr) -> Expr:
@@ -179,56 +262,62 @@ def _last_equal(values: Floats, peak: Expr) -> Expr:
     return T.int32(GROUP - 1) - T.clz(bind(found))
 
 
-def quantized_bytes(columns: int, rows: int, *, outliers: bool = True) -> dict[str, int]:
+def quantized_bytes(columns: int, rows: int, *, outliers: bool = True, span: int = 1) -> dict[str, int]:
     """Sizes of the buffers for `rows` rows. All ISAs share one memory plan (int16 codes)."""
-    groups = groups_of(columns) * -(-rows // ROW_TILE) * ROW_TILE
-    sizes = {"codes": 2 * GROUP * groups, "scales": 4 * groups, "sums": 4 * groups}
+    padded = -(-rows // ROW_TILE) * ROW_TILE
+    groups, spans = groups_of(columns) * padded, spans_of(columns, span) * padded
+    sizes = {"codes": 2 * GROUP * groups, "scales": 4 * spans, "sums": 4 * spans}
     return {**sizes, **dict.fromkeys(("outliers", "places"), 4 * OUTLIERS * groups)} if outliers else sizes
 
 
-def row_bytes(columns: int, *, outliers: bool = True) -> int:
+def row_bytes(columns: int, *, outliers: bool = True, span: int = 1) -> int:
     """What one row takes of the buffers."""
-    return sum(quantized_bytes(columns, ROW_TILE, outliers=outliers).values()) // ROW_TILE
+    return sum(quantized_bytes(columns, ROW_TILE, outliers=outliers, span=span).values()) // ROW_TILE
 
 
 def groups_of(columns: int) -> int:
     return -(-columns // GROUP)
 
 
-def for_each_group(columns: int, emit: object) -> None:
-    """Call `emit(group, width)` in a loop over whole groups, then for a last partial one."""
-    whole, rest = divmod(columns, GROUP)
-    if whole:
-        with T.serial(0, whole) as group:
-            emit(group, GROUP)  # type: ignore[operator]
-    if rest:
-        emit(T.int32(whole), rest)  # type: ignore[operator]
+def spans_of(columns: int, span: int) -> int:
+    """Spans of `span` groups."""
+    return -(-groups_of(columns) // span)
 
 
-def fill_group(values: Floats, width: int, read: object) -> None:
-    """`values[i:i+4] = read(i)` (or scalar `read(i, 1)` in a ragged tail), zeros past `width`."""
+def for_each_span(columns: int, size: int, emit: Callable[[Span], None]) -> None:
+    """Call `emit` in a loop over spans of `size` whole groups, then for what is left of the row."""
+    groups, rest = divmod(columns, GROUP)
+    whole, left = divmod(groups, size)
+    if whole == 1:
+        emit(Span(T.int32(0), T.int32(0), size))
+    elif whole:
+        with T.serial(0, whole) as number:
+            emit(Span(number, number * size, size))
+    if left or rest:
+        emit(Span(T.int32(whole), T.int32(whole * size), left, rest))
+
+
+def fill_group(values: Floats, width: int, read: Callable[[int, int], Expr]) -> None:
+    """`values[i:i+4] = read(i, 4)` (or scalar `read(i, 1)` in a ragged tail), zeros past `width`."""
     for i in range(0, GROUP, 4):
         if i + 4 <= width:
-            values.set_vector(i, read(i, 4))  # type: ignore[operator]
+            values.set_vector(i, read(i, 4))
             continue
         for j in range(i, i + 4):
-            values[j] = read(j, 1) if j < width else T.float32(0.0)  # type: ignore[operator]
+            values[j] = read(j, 1) if j < width else T.float32(0.0)
 
 
-def quantize(isa: Isa, *, columns: int, stride: int, outliers: bool = True) -> PrimFunc:
-    """Parameters: input (`stride` floats per row), quantized buffers, m."""
-    groups = groups_of(columns)
+def quantize(isa: Isa, *, columns: int, stride: int, outliers: bool = True, span: int = 1) -> PrimFunc:
+    """Parameters: input (`stride` floats per row), quantized buffers, m. Spans are of `span` groups."""
     with KernelBuilder() as k:
         source = k.buffer("input", "float32")
         target = QuantizedBuffers.declare(k, isa.activation_dtype, outliers=outliers)
         m = k.scalar("m")
         with T.parallel(0, m) as row:
-            values = Floats(GROUP)
 
-            def one(group: Expr, width: int) -> None:
-                start = row * stride + group * GROUP
+            def fill(values: Floats, group: Expr, width: int) -> None:
+                start = bind(row * stride + group * GROUP)
                 fill_group(values, width, lambda i, n: load(source, start + i, n) if n > 1 else source[start + i])
-                quantize_group(isa, target, row, group, groups, values)
 
-            for_each_group(columns, one)
+            for_each_span(columns, span, lambda some: quantize_span(isa, target, row, some, columns, span, fill))
     return k.func

@@ -187,9 +187,9 @@ def _dense(
         apply_linear(context, matrix, source, epilogue, bias, residual, target)
         return
     rows = d.product([window.batch, window.output_height, window.output_width])
-    direct = packed is not None and can_quantize(window)
+    direct = packed is not None and can_quantize(window, matrix.span)
     codes_bytes = (4 if packed is None else 2) * matrix.columns
-    written = row_bytes(matrix.columns, outliers=False) if direct else 4 * matrix.columns
+    written = row_bytes(matrix.columns, outliers=False, span=matrix.span) if direct else 4 * matrix.columns
     strip = max(8, _STRIP_BYTES // codes_bytes // 8 * 8)
     count = upper_bound(rows, context.bounds)
     if not isinstance(rows, int):
@@ -197,18 +197,18 @@ def _dense(
     for first in range(0, count, strip):
         part: Dim = min(strip, count - first) if isinstance(rows, int) else rows
         if direct:
-            buffers = quantized_buffers(context, matrix.columns, part)
+            buffers = quantized_buffers(context, matrix.columns, part, matrix.span)
         else:
             buffers = [context.allocate("im2col", "float32", [part, matrix.columns])]
         context.call(
-            ("im2col", window, direct),
-            lambda isa: im2col(isa, window, quantized=direct),
+            ("im2col", window, direct, matrix.span),
+            lambda isa: im2col(isa, window, quantized=direct, span=matrix.span),
             [source, *buffers],
             [first, to_scalar(part), *window.dimensions()],
             work=_gathering_work(window, part, written),
         )
         if packed is not None and not direct:
-            buffers = quantized_rows(context, buffers[0], matrix.columns)
+            buffers = quantized_rows(context, buffers[0], matrix.columns, matrix.span)
         tail = [_row_offset(v, first) for v in (residual, target) if v is not None]
         call_linear(context, matrix, buffers, matrix.columns, part, epilogue, [*([bias] if bias else []), *tail])
 

@@ -80,11 +80,11 @@ def _embedding(context: GraphContext, table: ir.Value, indices: ir.Value, output
         ids = Lazy(cast, ids.leaves, "int32", ids.shape)
     places = context.computed(ids)
     target = context.allocate(output.name or "embedding", "float32", context.shape(output), value=output)
-    rows, columns, bits = packed.rows, packed.columns, packed.bits
+    rows, columns, bits, span = packed.rows, packed.columns, packed.bits, packed.span
     row = -(-sum(storage.bytes for storage in matrix.storages) // packed.rows)
     context.call(
-        ("embedding", rows, columns, bits),
-        lambda isa: embedding(rows=rows, columns=columns, bits=bits),
+        ("embedding", rows, columns, bits, span),
+        lambda isa: embedding(rows=rows, columns=columns, bits=bits, span=span),
         [places, *matrix.storages, target],
         [to_scalar(d.product(places.shape))],
         work=Work(

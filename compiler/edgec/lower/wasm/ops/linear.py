@@ -37,6 +37,7 @@ class Matrix:
     ) -> None:
         self.rows, self.columns = shape
         self.bits = packed.bits if packed is not None else 32
+        self.span = packed.span if packed is not None else 1  # groups that share a scale
         if packed is None:
             self.storages = [context.weight(f"{name}#float", lambda: pack_float(np.asarray(read(), np.float32)))]
             return
@@ -72,29 +73,29 @@ def as_rows(context: GraphContext, view: TensorView) -> tuple[TensorView, Dim, i
     return copy, *found
 
 
-def quantized_rows(context: GraphContext, view: TensorView, columns: int) -> list[TensorView]:
+def quantized_rows(context: GraphContext, view: TensorView, columns: int, span: int) -> list[TensorView]:
     """Codes, scales and sums of the rows of `view`; made once however many layers read them."""
 
     def make() -> list[TensorView]:
         rows_view, rows, stride = as_rows(context, view)
-        buffers = quantized_buffers(context, columns, rows)
-        moved = 4 * columns + row_bytes(columns, outliers=False)
+        buffers = quantized_buffers(context, columns, rows, span)
+        moved = 4 * columns + row_bytes(columns, outliers=False, span=span)
         context.call(
-            ("quantize", columns, stride),
-            lambda isa: quantize(isa, columns=columns, stride=stride, outliers=False),
+            ("quantize", columns, stride, span),
+            lambda isa: quantize(isa, columns=columns, stride=stride, outliers=False, span=span),
             [rows_view, *buffers],
             [to_scalar(rows)],
             work=Work(activations=to_amount(rows, moved), shape=f"{columns}"),
         )
         return buffers
 
-    result: list[TensorView] = context.once(("quantized", view), make)
+    result: list[TensorView] = context.once(("quantized", view, span), make)
     return result
 
 
-def quantized_buffers(context: GraphContext, columns: int, rows: Dim) -> list[TensorView]:
+def quantized_buffers(context: GraphContext, columns: int, rows: Dim, span: int) -> list[TensorView]:
     """Codes, scales and sums for `rows` rows."""
-    sizes = quantized_bytes(columns, upper_bound(rows, context.bounds), outliers=False)
+    sizes = quantized_bytes(columns, upper_bound(rows, context.bounds), outliers=False, span=span)
     return [context.scratch(f"quantized.{part}", "uint8", size) for part, size in sizes.items()]
 
 
@@ -122,7 +123,7 @@ def call_linear(
     `tail` is bias, residual and output, as far as the epilogue has them; outputs are dense rows.
     """
     buffers = [*activations, *matrix.storages, *tail]
-    read = 4 * stride if matrix.bits == 32 else row_bytes(matrix.columns, outliers=False)
+    read = 4 * stride if matrix.bits == 32 else row_bytes(matrix.columns, outliers=False, span=matrix.span)
     written = 4 * matrix.rows * (2 if epilogue.residual else 1)
     work = Work(
         macs=to_amount(rows, matrix.rows, matrix.columns),
@@ -141,9 +142,10 @@ def call_linear(
         )
     else:
         bits = matrix.bits
+        span = matrix.span if matrix.span < groups_of(matrix.columns) else None
         context.call(
-            ("linear", bits, epilogue),
-            lambda isa: linear(isa, bits=bits, epilogue=epilogue, outliers=False),
+            ("linear", bits, span, epilogue),
+            lambda isa: linear(isa, bits=bits, epilogue=epilogue, outliers=False, span=span),
             buffers,
             [to_scalar(rows), matrix.rows, groups_of(matrix.columns)],
             work=work,
@@ -164,7 +166,7 @@ def apply_linear(
         view, rows, stride = as_rows(context, source)
         activations: Sequence[TensorView] = [view]
     else:
-        activations = quantized_rows(context, source, matrix.columns)
+        activations = quantized_rows(context, source, matrix.columns, matrix.span)
         rows, stride = d.product(source.shape[:-1]), matrix.columns
     tail = [part for part in (bias, residual, target) if part is not None]
     call_linear(context, matrix, activations, stride, rows, epilogue, tail)

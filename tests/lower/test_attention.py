@@ -85,7 +85,7 @@ def test_attention(
     layout = PageLayout(layers=2, kv_heads=kv_heads, head_dim=dim, bits=bits)
     pages = CONTEXT // PAGE_TOKENS
     table = np.array([2, 0, 3, 1], np.int32)  # logical pages are anywhere
-    cache = np.zeros(pages * layout.page_bytes, np.uint8)
+    cache = np.full(pages * layout.page_bytes, 0xFF, np.uint8)  # what was there before: all NaN
     angles = KernelRunner(rope_angles(half=max(half, 1), scale=1.0), SIMD128)
     rope = KernelRunner(rope_and_append(layout=layout, heads=heads, stride=width, rotated=rotated), SIMD128)
     mix = KernelRunner(

@@ -164,10 +164,10 @@ def _decoded(state: DecoderState, golden: DecoderGolden) -> Iterator[tuple[int, 
 
 
 def _scribble(engine: Engine) -> None:
-    """Overwrite activations and the cache with numbers that are huge, but finite like all that a model leaves there."""
+    """Overwrite activations with huge but finite numbers (no model leaves others) and the cache with NaN."""
     memory = engine.manifest.memory
-    for region in (memory.workspace, memory.kv):
-        engine.memory[region.offset : region.end] = 0x7F
+    for region, byte in ((memory.workspace, 0x7F), (memory.kv, 0xFF)):
+        engine.memory[region.offset : region.end] = byte
 
 
 def random_words(seed: int, count: int) -> npt.NDArray[np.uint32]:

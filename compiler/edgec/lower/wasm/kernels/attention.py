@@ -283,6 +283,12 @@ class _IntegerScores:
         return sums
 
 
+def _weighted(weight: Expr, value: Expr) -> Expr:
+    """`weight * value`, but 0 where the weight is: a hidden token's place may hold anything, an older text's NaN."""
+    zero = splat(0.0, "float32x4")
+    return tirx.Select(tirx.EQ(weight, zero), zero, weight * value)
+
+
 class _FloatValues:
     """Called with a block and where the weights of its tokens start: adds the weighted values to `mixed`."""
 
@@ -294,10 +300,10 @@ class _FloatValues:
         base = bind(block.codes)
         for h, mixed in enumerate(self._mixed):
             with T.serial(0, BLOCK_TOKENS) as token:
-                weight = splat(self._scratch[weights[h] + token], "float32x4")
+                weight = bind(splat(self._scratch[weights[h] + token], "float32x4"))
                 with T.serial(0, dim // 4) as i:
                     value = load(block.cache.values, base + token * dim + i * 4)
-                    mixed.set_vector(i * 4, mixed.vector(i * 4) + weight * value)
+                    mixed.set_vector(i * 4, mixed.vector(i * 4) + _weighted(weight, value))
 
 
 class _IntegerValues:
@@ -336,7 +342,7 @@ class _IntegerValues:
         """Quantize the weights of a block; returns what a step of them is worth, in all lanes."""
         scaled = Registers(_VECTORS, "float32x4")
         for j in range(_VECTORS):
-            scaled[j] = load(self._scratch, weights + 4 * j) * load(value_scales, 4 * j)
+            scaled[j] = _weighted(bind(load(self._scratch, weights + 4 * j)), load(value_scales, 4 * j))
         lanes = Floats(4)
         lanes.set_vector(0, tree_max([scaled[j] for j in range(_VECTORS)]))
         peak = bind(tree_max([lanes[i] for i in range(4)]))

@@ -29,6 +29,7 @@ from edgec.ir.store import Store
 from edgec.ir.weight_use import FLOAT_TYPES, WeightUse, is_depthwise_filter, weight_uses
 
 Progress = Callable[[str, int, int], None]  # tensor, weights done before it, weights in all
+_FLUSHING = 2.0**-8  # root mean square of a matrix of whose weights errors up to 2^-15 do not count
 _QUANTIZER_NAMES = ", ".join(f"`{name}`" for name in QUANTIZERS)
 
 
@@ -234,8 +235,11 @@ def _packed(
         quantizer: Quantizer = Healed(planned.bits, None, healed)
     else:
         compact = planned.scheme == "compact"
+        # Groups that next to nothing is in would cost all others of the matrix their compact scales.
+        flush = compact and float(np.sqrt(np.square(matrix, dtype=np.float64).mean())) >= _FLUSHING
+        group_size = min(planned.group_size, _whole_row(use))
         kind = QUANTIZERS[planned.quantizer]
-        quantizer = kind(planned.bits, inputs, compact=compact, group_size=min(planned.group_size, _whole_row(use)))
+        quantizer = kind(planned.bits, inputs, compact=compact, group_size=group_size, flush=flush)
     packed = pack_matrix(planned.name, matrix, quantizer, lambda row, column: _array_index(use, row, column))
     reuse.save(packed)
     return packed

@@ -96,6 +96,18 @@ def test_compact_scales_out_of_range_stay_as_they_are() -> None:
         assert error <= 1.6 * squared_error(weights, 4)
 
 
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_groups_with_next_to_nothing_have_compact_scales_too(bits: int) -> None:
+    weights = distributions()["gaussian"]
+    weights[:, ::9] *= np.float32(1e-4)
+    rows = np.ascontiguousarray(weights.T)
+    whole, flushed = (RoundToNearest(bits, None, compact=True, flush=flush).quantize(rows) for flush in (False, True))
+    assert (whole.scales.view(np.uint16) & ~np.uint16(0x3FC0)).any()
+    assert not (flushed.scales.view(np.uint16) & ~np.uint16(0x3FC0)).any()
+    difference = values(flushed, bits) - values(whole, bits)
+    assert np.abs(difference).max() <= 2.0**-14
+
+
 @pytest.mark.parametrize("name", ["gaussian", "laplacian", "outliers"])
 def test_search_beats_min_max_clearly_at_4_bits(name: str) -> None:
     weights = distributions()[name]

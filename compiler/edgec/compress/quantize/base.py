@@ -61,9 +61,15 @@ class Quantizer(ABC):
     needs: ClassVar[Inputs]  # what calibration has to find out about the matrix's inputs
 
     def __init__(
-        self, bits: int, inputs: InputStatistics | None, *, compact: bool = False, group_size: int = GROUP
+        self,
+        bits: int,
+        inputs: InputStatistics | None,
+        *,
+        compact: bool = False,
+        group_size: int = GROUP,
+        flush: bool = False,
     ) -> None:
-        self.grid = Grid(bits, compact, group_size)
+        self.grid = Grid(bits, compact, group_size, flush)
         self.inputs = inputs
 
     @abstractmethod

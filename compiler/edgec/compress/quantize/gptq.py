@@ -37,9 +37,15 @@ class Gptq(Quantizer):
     needs: ClassVar[Inputs] = "second moment"
 
     def __init__(
-        self, bits: int, inputs: InputStatistics | None, *, compact: bool = False, group_size: int = GROUP
+        self,
+        bits: int,
+        inputs: InputStatistics | None,
+        *,
+        compact: bool = False,
+        group_size: int = GROUP,
+        flush: bool = False,
     ) -> None:
-        super().__init__(bits, inputs, compact=compact, group_size=group_size)
+        super().__init__(bits, inputs, compact=compact, group_size=group_size, flush=flush)
         assert inputs is not None and inputs.second_moment is not None
         self.hessian = damped(inputs.second_moment)
         self._groups = _group_order(np.diagonal(self.hessian), group_size)

@@ -69,12 +69,14 @@ class Grid:
     """What a code of `bits` bits means: `value = scale * (code * 2^(8 - bits) - zero) / 16`.
 
     If `compact`, scales have 4 bits of exponent and 4 of mantissa, and zero points of codes of 2 and 3 bits are
-    multiples of 16, so that a bundle stores 8 and 4 bits of them (`edgec/ir/narrow.py`).
+    multiples of 16, so that a bundle stores 8 and 4 bits of them (`edgec/ir/narrow.py`). Scales below 2^-14 stay as
+    they are then, unless `flush` makes multiples of 2^-18 of them.
     """
 
     bits: int  # 2 to 8
     compact: bool = False
     group_size: int = GROUP  # columns that share a scale and a zero point
+    flush: bool = False
 
     @property
     def levels(self) -> np.float32:
@@ -100,19 +102,21 @@ class Grid:
                 codes + np.uint16(_COMPACT // 2) & np.uint16(-_COMPACT & 0xFFFF), np.uint16(_LARGEST_COMPACT)
             )
             # Those outside of the range of 8 bits stay as they are, and are stored whole.
-            wanted = np.where((codes >= _SMALLEST_COMPACT) & (codes <= _LARGEST_COMPACT), rounded, codes).view(
-                np.float16
-            )
+            wanted = np.where((codes >= self._smallest) & (codes <= _LARGEST_COMPACT), rounded, codes).view(np.float16)
         scales: Floats = wanted.astype(np.float32)
         return scales
 
     def next_scales(self, scales: Floats, steps: int) -> Floats:
         """Compact scales so many places further on; those that are not compact stay."""
         codes = scales.astype(np.float16).view(np.uint16).astype(np.int32)
-        inside = (codes >= _SMALLEST_COMPACT) & (codes <= _LARGEST_COMPACT)
-        moved = np.clip(codes + _COMPACT * steps, _SMALLEST_COMPACT, _LARGEST_COMPACT)
+        inside = (codes >= self._smallest) & (codes <= _LARGEST_COMPACT)
+        moved = np.clip(codes + _COMPACT * steps, self._smallest, _LARGEST_COMPACT)
         found: Floats = np.where(inside, moved, codes).astype(np.uint16).view(np.float16).astype(np.float32)
         return found
+
+    @property
+    def _smallest(self) -> int:
+        return 0 if self.flush else _SMALLEST_COMPACT
 
     def storable_zeros(self, zero_codes: npt.NDArray[np.floating[Any]]) -> Floats:
         """Zero points as stored for the (fractional) codes that mean zero."""

@@ -47,7 +47,7 @@ def as_stored(quantized: QuantizedRows, bits: int) -> None:
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (3, 31), (5, 32), (16, 97), (9, 160)])
 def test_no_row_is_worse_than_rounding(rows: int, columns: int, bits: int) -> None:
     weights, inputs = matrix(rows, columns), statistics(columns)
-    hessian = damped(inputs.second_moment)
+    hessian = damped(inputs)
     found = Gptq(bits, inputs).quantize(weights)
     as_stored(found, bits)
     nearest = loss(weights, QUANTIZERS["irtn"](bits, inputs).quantize(weights), hessian)
@@ -57,9 +57,18 @@ def test_no_row_is_worse_than_rounding(rows: int, columns: int, bits: int) -> No
 @pytest.mark.parametrize("bits", [2, 3, 4, 6])
 def test_correlated_inputs_are_made_use_of(bits: int) -> None:
     weights, inputs = matrix(64, 160), statistics(160)
-    hessian = damped(inputs.second_moment)
+    hessian = damped(inputs)
     plain = loss(weights, QUANTIZERS["rtn"](bits, None).quantize(weights), hessian).sum()
     assert loss(weights, Gptq(bits, inputs).quantize(weights), hessian).sum() < 0.4 * plain
+
+
+def test_what_few_vectors_say_of_correlations_is_not_believed() -> None:
+    """Their features are independent, so that rounding is best."""
+    rng = np.random.default_rng(8)
+    weights, few = matrix(64, 320), rng.standard_normal((32, 320))
+    inputs = InputStatistics(np.square(few).mean(0), few.T @ few / 32, 32)
+    rounded, found = (QUANTIZERS[name](3, inputs).quantize(weights) for name in ("rtn", "gptq"))
+    assert loss(weights, found, np.eye(320)).sum() < 1.15 * loss(weights, rounded, np.eye(320)).sum()
 
 
 def reference_gptq(weights: np.ndarray, hessian: np.ndarray, scale: np.ndarray, center: np.ndarray, top: int) -> float:
@@ -79,7 +88,7 @@ def reference_gptq(weights: np.ndarray, hessian: np.ndarray, scale: np.ndarray, 
 def test_loss_is_that_of_the_textbook_or_less() -> None:
     """One group, so that the scales are comparable."""
     weights, inputs = matrix(40, 32), statistics(32)
-    hessian = damped(inputs.second_moment)
+    hessian = damped(inputs)
     low, high = np.minimum(weights.min(1), 0), np.maximum(weights.max(1), 0)
     scale = (high - low) / 15
     textbook = reference_gptq(weights, hessian, scale, -low / scale, 15)

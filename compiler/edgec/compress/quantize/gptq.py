@@ -28,6 +28,7 @@ from edgec.compress.quantize.search import search_ranges
 from edgec.ir.compressed import GROUP
 
 _DAMPING = 0.5  # of each feature's mean square: correlations count so much less
+_FEW = 0.25  # more of it for each feature per vector: of few vectors, most correlations are chance
 _FLOOR = 0.001  # of the mean of all features: those that calibration hardly saw still count
 _DESCENTS = 1
 
@@ -47,7 +48,7 @@ class Gptq(Quantizer):
     ) -> None:
         super().__init__(bits, inputs, compact=compact, group_size=group_size, flush=flush)
         assert inputs is not None and inputs.second_moment is not None
-        self.hessian = damped(inputs.second_moment)
+        self.hessian = damped(inputs)
         self._groups = _group_order(np.diagonal(self.hessian), group_size)
         order = np.concatenate(self._groups)
         self._factor = _inverse_factor(self.hessian, order)
@@ -95,12 +96,14 @@ class Gptq(Quantizer):
         )
 
 
-def damped(second_moment: npt.NDArray[np.float64]) -> Floats:
+def damped(inputs: InputStatistics) -> Floats:
     """The Hessian with a mean diagonal of 1, made safely positive; float32 `[columns, columns]`."""
-    mean = float(np.trace(second_moment)) / second_moment.shape[0]
-    hessian = second_moment / mean if mean > 0 else np.zeros_like(second_moment)
-    diagonal = np.diagonal(hessian)
-    hessian[np.diag_indices_from(hessian)] += _DAMPING * diagonal + _FLOOR if mean > 0 else 1.0
+    assert inputs.second_moment is not None
+    columns = inputs.second_moment.shape[0]
+    mean = float(np.trace(inputs.second_moment)) / columns
+    hessian = inputs.second_moment / mean if mean > 0 else np.zeros_like(inputs.second_moment)
+    damping = _DAMPING + _FEW * columns / max(inputs.count, 1)
+    hessian[np.diag_indices_from(hessian)] += damping * np.diagonal(hessian) + _FLOOR if mean > 0 else 1.0
     result: Floats = hessian.astype(np.float32)
     return result
 

@@ -195,6 +195,13 @@ def _slims(options: CompileOptions) -> bool:
 
 
 def _plan(work: Work) -> None:
+    _choose(work)
+    assert work.model is not None and work.plan is not None
+    context = work.plan.context_length
+    work.model, work.whole = work.model.for_context(context), work.whole and work.whole.for_context(context)
+
+
+def _choose(work: Work) -> None:
     options = work.options
     if options.plan is not None:
         work.plan = options.plan
@@ -344,7 +351,7 @@ def _source_key(work: Work, model: ModelIR) -> str:
         weights.append([name, str(value.dtype), str(value.shape)])
         if changed and value.const_value is not None:
             weights[-1].append(key_of(value.const_value.tobytes()))
-    return key_of(model.facts.source_sha256, nodes, weights)
+    return key_of(model.facts.source_sha256, str(model.decoder), nodes, weights)
 
 
 def _heal(work: Work) -> None:

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgec.errors import EdgecError, UnsupportedError
 from edgec.frontend import check, load
-from tests.frontend.decoders import save_reference
+from tests.families import VOCABULARY
+from tests.frontend.decoders import prefill_and_steps, reference_logits, save_reference
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before"),
@@ -92,12 +94,27 @@ def test_longrope_ends_where_the_factors_change(tmp_path: Path) -> None:
     model = save_reference(tmp_path, "phi3", plain=False)
     decoder = load(tmp_path).decoder
     assert decoder is not None
-    assert (decoder.context_length, decoder.longrope_context) == (272, 544)
+    assert decoder.longrope is not None
+    assert (decoder.context_length, decoder.longrope.context_length, decoder.longest_context) == (272, 544, 544)
     rotary = model.model.rotary_emb
     short, _ = rotary(torch.zeros(1), torch.arange(272)[None])
     long, _ = rotary(torch.zeros(1), torch.arange(273)[None])
     again, _ = rotary(torch.zeros(1), torch.arange(200)[None])
     assert torch.equal(short[:, :200], again) and not torch.equal(short, long[:, :272])
+
+
+def test_longer_contexts_rotate_by_the_long_factors(tmp_path: Path) -> None:
+    """All tokens: `transformers` rotates the first ones so too, once there are more than 272."""
+    model = save_reference(tmp_path, "phi3", plain=False)
+    ids = np.random.default_rng(4).integers(3, VOCABULARY, 290).tolist()
+    wanted = reference_logits(model, ids)
+    loaded = load(tmp_path)
+    assert loaded.for_context(272) is loaded
+    longer = loaded.for_context(288)
+    assert longer.decoder is not None and longer.decoder.context_length == 544
+    found = prefill_and_steps(longer, ids, prefill=280)
+    assert float(np.abs(found - wanted).max()) < 2e-5
+    assert float(np.abs(prefill_and_steps(loaded, ids, prefill=280) - wanted).max()) > 1e-2
 
 
 def test_checkpoint_of_the_bare_model(tmp_path: Path) -> None:

@@ -39,8 +39,10 @@ weights (`quantization_config`); so are ONNX graphs with `com.microsoft.MatMulNB
 are kept ([decision 0018](decisions/0018-weights-quantized-before.md)). Of BitNet, the judge is `transformers` with the
 same ternary weights and float activations.
 
-A model with longrope (Phi-3, Phi-4-mini) has the context that it was trained for first: with more tokens it rotates
-all of them otherwise, which is refused.
+A model with longrope (Phi-3, Phi-4-mini) rotates by its short factors up to the context that it was trained for first.
+`--context` beyond that length makes a bundle that rotates all tokens by the long factors, from the first one on.
+`transformers` changes over when there are more tokens, llama.cpp with the context as we do: in such a bundle shorter
+texts are rotated by the long factors too, and their logits are not those of `transformers`.
 
 | model_type | class | exercised | float error | top-1 |
 |---|---|---|--:|--:|

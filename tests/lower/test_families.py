@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import edgec
 import edgec.run
 from edgec.frontend.families import FAMILIES
-from tests.families import CASES
+from edgec.pipeline import CompileOptions
+from tests.families import CASES, LENGTH, VOCABULARY
+from tests.frontend.decoders import reference_logits, save_reference
 from tests.lower.families import IDS, Family
 from tests.lower.families_page import HEAD, PAGE
 
@@ -33,6 +36,17 @@ def test_quantized_agrees_on_the_most_likely_id(family: Family, tmp_path: Path) 
     """At 95% of 256 positions; a router that hesitates may cost more, but not as much as Q4_0 does."""
     agreement = family.agreement(tmp_path / "quantized.edgec")
     assert agreement >= 0.95 or (family.experts and agreement > family.agreement_of_q4_0())
+
+
+def test_a_context_beyond_the_first_of_longrope(tmp_path: Path) -> None:
+    ids = np.random.default_rng(4).integers(3, VOCABULARY, LENGTH + 8).tolist()
+    wanted = reference_logits(save_reference(tmp_path / "model", "phi3", plain=False), ids)
+    bundle = tmp_path / "long.edgec"
+    options = CompileOptions(context_length=LENGTH + 16, precision="float32")
+    edgec.compile(tmp_path / "model", "phone-8gb", bundle, options)
+    with edgec.run.load(bundle, variant="simd128") as running:
+        found = np.stack(list(running.logits(ids)))
+    assert float(np.abs(found - wanted).max()) < 1e-4
 
 
 @pytest.mark.parametrize("name", ALIKE)

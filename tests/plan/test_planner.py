@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from edgec.errors import DoesNotFitError, UsageError
+from edgec.ir.model import LongRope
 from edgec.ir.plan import VARIANTS, Plan
 from edgec.plan import Target, make_plan, quantizable
 from edgec.plan.memory import weight_bytes
@@ -145,15 +146,17 @@ def test_context_of_the_model_is_the_limit() -> None:
         make_plan(decoder(context_length=500), load("tablet"), context_length=501)
 
 
-def test_contexts_of_other_rotations_are_refused_with_the_reason() -> None:
+def test_a_context_beyond_the_first_is_for_those_who_ask() -> None:
     model = decoder(context_length=512)
     assert model.decoder is not None
-    model = dataclasses.replace(model, decoder=dataclasses.replace(model.decoder, longrope_context=2048))
+    longrope = LongRope(2048, (1.0,))
+    model = dataclasses.replace(model, decoder=dataclasses.replace(model.decoder, longrope=longrope))
     plan = make_plan(model, load("tablet"))
     assert plan.context_length == 512 and any("longrope" in reason for reason in plan.reasons)
-    with pytest.raises(UsageError, match=r"longrope.* more than 512") as caught:
-        make_plan(model, load("tablet"), context_length=1024)
-    assert caught.value.hint == "choose 1 to 512"
+    assert make_plan(model, load("tablet"), context_length=500).context_length == 512
+    plan = make_plan(model, load("tablet"), context_length=1000)
+    assert plan.context_length == 1008
+    assert any("long factors (longrope, for more than 512)" in reason for reason in plan.reasons)
     with pytest.raises(UsageError, match="trained for a context"):
         make_plan(model, load("tablet"), context_length=4096)
 

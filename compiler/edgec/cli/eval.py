@@ -74,7 +74,7 @@ def command(
         raise OutputError(f"`{page}` cannot be written, the folder does not exist")  # now, not after minutes of work
     with (
         loading.load(bundle, variant=variant, threads=threads, quiet=as_json) as compiled,
-        _reference(model, task) as float_model,
+        _reference(model, task, compiled.manifest.context_length) as float_model,
     ):
         kind = compiled.manifest.model.kind
         task_type = (compiled.manifest.task or {}).get("type")
@@ -118,14 +118,17 @@ def _needed(path: Path | None, option: str) -> Path:
 
 
 @contextmanager
-def _reference(source: str | None, task: str | None) -> Iterator[ReferenceDecoder | ReferenceGraph | None]:
+def _reference(
+    source: str | None, task: str | None, context: int
+) -> Iterator[ReferenceDecoder | ReferenceGraph | None]:
+    """The float model, with the rotations of the bundle's context."""
     if source is None:
         yield None
         return
     from edgec.eval import open_reference
     from edgec.frontend import load
 
-    model = open_reference(load(source, task=task))
+    model = open_reference(load(source, task=task).for_context(context))
     with model:
         yield model
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgec.errors import ModelError
 from edgec.frontend.checkpoint import CheckpointWeights, Layout, check_tensors
@@ -20,7 +21,7 @@ from edgec.frontend.problems import Problem, refuse
 from edgec.frontend.rope import inverse_frequencies
 from edgec.frontend.spec import DecoderSpec, LayerSpec, Rope
 from edgec.frontend.tensors import check_extents, parameter_count
-from edgec.ir.model import DecoderFacts, ModelFacts, ModelIR
+from edgec.ir.model import DecoderFacts, LongRope, ModelFacts, ModelIR
 
 _ROPE_SCALINGS = ("none", "linear", "yarn")
 _LOCAL_THETA = 10000.0  # frequency base of layers with a window, where it is their own and no key gives it
@@ -133,8 +134,8 @@ def _spec(header: Header, architecture: Architecture) -> DecoderSpec:
     window = header.optional_integer("attention.sliding_window")
     pattern = architecture.window_pattern
     windows = [None if pattern and (number + 1) % pattern == 0 else window for number in range(layers)]
-    ropes, context = _ropes(header, architecture, windows, trained)
-    windows = [None if size is None or size >= context else size for size in windows]
+    windows = [None if size is None or size >= trained else size for size in windows]
+    ropes, context, longrope = _ropes(header, architecture, windows, trained)
     facts = DecoderFacts(
         layers=layers,
         hidden=header.integer("embedding_length"),
@@ -147,7 +148,7 @@ def _spec(header: Header, architecture: Architecture) -> DecoderSpec:
         windows=tuple(windows),
         gated_mlp=architecture.gated,
         tied_embedding=not header.has("output.weight"),
-        longrope_context=trained if trained > context else 0,
+        longrope=longrope,
         **_experts(header, architecture),
     )
     return DecoderSpec(
@@ -186,10 +187,10 @@ def _biased(header: Header) -> Iterator[str]:
 
 def _ropes(
     header: Header, architecture: Architecture, windows: list[int | None], trained: int
-) -> tuple[list[Rope | None], int]:
-    """The rotary embedding of each layer, and the longest context for which it is exact."""
+) -> tuple[list[Rope | None], int, LongRope | None]:
+    """The rotary embedding of each layer, the longest context for which it is exact, and how longer ones rotate."""
     if architecture.rope == "none":
-        return [None for _ in windows], trained
+        return [None for _ in windows], trained, None
     rotated = header.optional_integer("rope.dimension_count") or header.head_dim
     if rotated > header.head_dim or rotated % 2:
         raise ModelError(f"{rotated} of {header.head_dim} features of a head rotate, expected an even number")
@@ -202,29 +203,44 @@ def _ropes(
     }
     theta = header.optional_real("rope.freq_base") or 10000.0
     frequencies, scale = inverse_frequencies(rope, theta=theta, head_dim=rotated, context_length=trained)
-    if header.has(architecture.rope_factors[0]):  # a divisor for each frequency
-        factors = header.file.read(architecture.rope_factors[0])
-        if factors.shape != (rotated // 2,) or not np.all(np.isfinite(factors) & (factors > 0)):
-            raise ModelError(f"`{architecture.rope_factors[0]}` is not {rotated // 2} positive numbers")
-        frequencies = tuple(float(value) for value in np.array(frequencies, dtype=np.float32) / factors)
-        if len(architecture.rope_factors) > 1:
+    factors = [_factors(header, name, rotated // 2) for name in architecture.rope_factors if header.has(name)]
+    context, longrope = trained, None
+    if len(factors) == 1:
+        frequencies = tuple(float(value) for value in np.array(frequencies, np.float32) / factors[0])
+    elif factors:
+        frequencies, long = (
+            inverse_frequencies(
+                {"rope_type": "longrope", "short_factor": divisors.tolist(), "attention_factor": 1.0},
+                theta=theta, head_dim=rotated, context_length=trained,
+            )[0]
+            for divisors in factors
+        )  # fmt: skip
+        if original < trained:
             # Beyond this length the model rotates by other factors, the tokens before it included.
-            trained = min(trained, original)
+            context, longrope = original, LongRope(trained, long)
     if "rope.scaling.attn_factor" in architecture.reads:
         scale *= header.optional_real("rope.scaling.attn_factor") or 1.0
     everywhere = Rope(frequencies, scale)
     match architecture.rope:
         case "windowed":
-            return [None if window is None else everywhere for window in windows], trained
+            return [None if window is None else everywhere for window in windows], context, longrope
         case "fourth":
-            return [everywhere if (number + 1) % 4 else None for number in range(len(windows))], trained
+            return [everywhere if (number + 1) % 4 else None for number in range(len(windows))], context, longrope
         case "local":
             theta = header.optional_real("rope.freq_base_swa") or _LOCAL_THETA
             plain = {"rope_type": "default"}
             local = Rope(*inverse_frequencies(plain, theta=theta, head_dim=rotated, context_length=trained))
-            return [everywhere if window is None else local for window in windows], trained
+            return [everywhere if window is None else local for window in windows], context, longrope
         case _:
-            return [everywhere for _ in windows], trained
+            return [everywhere for _ in windows], context, longrope
+
+
+def _factors(header: Header, name: str, count: int) -> npt.NDArray[np.float32]:
+    """A tensor with a divisor for each frequency."""
+    factors = header.file.read(name)
+    if factors.shape != (count,) or not np.all(np.isfinite(factors) & (factors > 0)):
+        raise ModelError(f"`{name}` is not {count} positive numbers")
+    return factors
 
 
 def _sampling_defaults(metadata: Metadata) -> dict[str, Any]:

@@ -105,7 +105,9 @@ class Architecture:
     experts: bool = False  # may have some; the keys of `EXPERTS` are then read
     switches: Switches = _nothing
     factors: Switches = _nothing
-    rope_factors: tuple[str, ...] = field(default=("rope_freqs.weight",))  # tensors of divisors, the first is read
+    rope_factors: tuple[str, ...] = field(
+        default=("rope_freqs.weight",)
+    )  # tensors of divisors; the second is of longer contexts
 
 
 def _gemma(header: Header) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from edgec.frontend.rope import ROPE_KEYS, ROPE_TYPES, inverse_frequencies
 from edgec.frontend.spec import Activation, DecoderSpec, LayerSpec, Rope
 from edgec.frontend.tensors import check_extents
 from edgec.frontend.values import Values
-from edgec.ir.model import DecoderFacts
+from edgec.ir.model import DecoderFacts, LongRope
 
 ACTIVATIONS: Mapping[str, Activation] = {
     "silu": "silu",
@@ -219,9 +219,8 @@ def decoder_config(config: Mapping[str, Any]) -> DecoderConfig:
     # Models with plain MLPs may leave the size out.
     widen = not family.gated and fields.get("intermediate_size") is None
     windows = _windows(fields, layers, pattern)
-    trained = context
-    ropes, context = _ropes(fields, windows, head_dim, context)
     windows = [None if window is None or window >= context else window for window in windows]
+    ropes, longrope = _ropes(fields, windows, head_dim, context)
     facts = DecoderFacts(
         layers=layers,
         hidden=hidden,
@@ -230,11 +229,11 @@ def decoder_config(config: Mapping[str, Any]) -> DecoderConfig:
         kv_heads=kv_heads,
         head_dim=head_dim,
         vocabulary=vocabulary,
-        context_length=context,
+        context_length=context if longrope is None else _first_context(fields),
         windows=tuple(windows),
         gated_mlp=family.gated,
         tied_embedding=bool(fields.get("tie_word_embeddings")),
-        longrope_context=trained if trained > context else 0,
+        longrope=longrope,
         **experts,
     )
     switches.setdefault("norm_epsilon", None)
@@ -273,11 +272,13 @@ def _windows(fields: _Fields, layers: int, pattern: int) -> list[int | None]:
     return [size if windowed else None for windowed in sliding]
 
 
-def _ropes(fields: _Fields, windows: list[int | None], head_dim: int, context: int) -> tuple[list[Rope | None], int]:
-    """The rotary embedding of each layer, and the longest context for which it is exact."""
+def _ropes(
+    fields: _Fields, windows: list[int | None], head_dim: int, context: int
+) -> tuple[list[Rope | None], LongRope | None]:
+    """The rotary embedding of each layer, and how a context beyond `_first_context` rotates."""
     family = fields.family
     if family.rope == "none":
-        return [None for _ in windows], context
+        return [None for _ in windows], None
     rope = fields.rope()
     rotated = int(head_dim * (1.0 if fields.partial is None else fields.partial))
     if not 0 < rotated <= head_dim or rotated % 2:
@@ -297,10 +298,16 @@ def _ropes(fields: _Fields, windows: list[int | None], head_dim: int, context: i
         ropes = [everywhere if window is None else local for window in windows]
     elif family.rope == "listed":
         ropes = [everywhere if rotates else None for rotates in _rotating(fields, len(windows))]
-    if rope["rope_type"] == "longrope":
-        # Beyond this length the model rotates by other factors, the tokens before it included.
-        context = min(context, int(Values(rope).real("original_max_position_embeddings")))
-    return ropes, context
+    if rope["rope_type"] != "longrope" or context <= _first_context(fields):
+        return ropes, None
+    theta = Values(rope).real("rope_theta")
+    long, _ = inverse_frequencies(rope, theta=theta, head_dim=rotated, context_length=context, long=True)
+    return ropes, LongRope(context, long)
+
+
+def _first_context(fields: _Fields) -> int:
+    """The length that a model with longrope was trained for first; with more tokens all of them rotate otherwise."""
+    return int(Values(fields.rope()).real("original_max_position_embeddings"))
 
 
 def _rotating(fields: _Fields, layers: int) -> list[bool]:

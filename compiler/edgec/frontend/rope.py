@@ -43,12 +43,12 @@ _Frequencies = npt.NDArray[np.float32]
 
 
 def inverse_frequencies(
-    rope: Mapping[str, Any], *, theta: float, head_dim: int, context_length: int
+    rope: Mapping[str, Any], *, theta: float, head_dim: int, context_length: int, long: bool = False
 ) -> tuple[tuple[float, ...], float]:
     """`(head_dim / 2 radians per token, factor of cos and sin)` for a rope configuration.
 
     `head_dim` counts the features of a head that rotate. For longrope these are the frequencies up to the
-    length that the model was trained for first.
+    length that the model was trained for first, or the `long` ones, of all tokens where there are more.
 
     `rope` has `rope_type` (one of `ROPE_TYPES`) and its keys. Raises `ModelError` when a key that
     the type needs is missing or not a positive number.
@@ -65,7 +65,7 @@ def inverse_frequencies(
         case "yarn":
             frequencies, scale = _yarn(steps, rope, theta, head_dim, context_length)
         case "longrope":
-            frequencies, scale = _longrope(steps, rope, context_length)
+            frequencies, scale = _longrope(steps, rope, context_length, "long_factor" if long else "short_factor")
     return tuple(float(value) for value in frequencies), scale
 
 
@@ -120,12 +120,14 @@ def _yarn_attention(rope: Mapping[str, Any], factor: float) -> float:
     return magnitude(1.0)
 
 
-def _longrope(steps: _Frequencies, rope: Mapping[str, Any], context_length: int) -> tuple[_Frequencies, float]:
+def _longrope(
+    steps: _Frequencies, rope: Mapping[str, Any], context_length: int, key: str
+) -> tuple[_Frequencies, float]:
     """LongRoPE (Ding et al. 2024): a divisor per frequency."""
-    factors = rope.get("short_factor")
+    factors = rope.get(key)
     plain = isinstance(factors, list) and all(type(value) in (int, float) and value > 0 for value in factors)
     if not plain or len(factors or ()) != len(steps):
-        raise ModelError(f"the rope field `short_factor` is not a list of {len(steps)} positive numbers")
+        raise ModelError(f"the rope field `{key}` is not a list of {len(steps)} positive numbers")
     frequencies = np.float32(1.0) / (np.array(factors, np.float32) * steps)
     if rope.get("attention_factor") is not None:
         return frequencies.astype(np.float32), _number(rope, "attention_factor")

@@ -65,10 +65,13 @@ not in Llama:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 import onnx_ir
+
+INV_FREQ = "rope.inv_freq"  # of the layers that rotate as most do
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,14 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
+class LongRope:
+    """How all tokens rotate where there may be more than `DecoderFacts.context_length` (Ding et al. 2024)."""
+
+    context_length: int  # tokens
+    inv_freq: tuple[float, ...]  # radians per token, in place of `rope.inv_freq`
+
+
+@dataclass(frozen=True)
 class DecoderFacts:
     """Shapes and constants of a decoder language model."""
 
@@ -94,14 +105,19 @@ class DecoderFacts:
     kv_heads: int
     head_dim: int
     vocabulary: int
-    context_length: int  # the longest the model was trained for and computes exactly, tokens
+    context_length: int  # tokens; the longest for which the graph's rotations are the model's
     windows: tuple[int | None, ...] = ()  # per layer: tokens that a token sees; None, or no entry: all before it
     gated_mlp: bool = True
     experts: int = 0  # of a mixture-of-experts layer
     experts_per_token: int = 0
     expert_intermediate: int = 0
     tied_embedding: bool = False
-    longrope_context: int = 0  # tokens, if it is longer: all of them then have other rotations, which are not lowered
+    longrope: LongRope | None = None
+
+    @property
+    def longest_context(self) -> int:
+        """Tokens that the model was trained for, by whichever rotations."""
+        return self.context_length if self.longrope is None else self.longrope.context_length
 
 
 @dataclass(frozen=True)
@@ -149,6 +165,17 @@ class ModelIR:
         graph = self.model.graph
         inputs, outputs = (tuple(value.name or "" for value in side) for side in (graph.inputs, graph.outputs))
         return self.parts or {"run": GraphPart(inputs, outputs)}
+
+    def for_context(self, tokens: int) -> ModelIR:
+        """The model with the rotations of a context of that many tokens, which differ with longrope alone."""
+        longrope = self.decoder.longrope if self.decoder is not None else None
+        if self.decoder is None or longrope is None or tokens <= self.decoder.context_length:
+            return self
+        model = self.model.clone()
+        value = model.graph.initializers[INV_FREQ]
+        value.const_value = onnx_ir.tensor(np.array(longrope.inv_freq, np.float32), name=INV_FREQ)
+        facts = replace(self.decoder, context_length=longrope.context_length, longrope=None)
+        return replace(self, model=model, decoder=facts)
 
     def verify(self) -> None:
         from edgec.errors import ModelError

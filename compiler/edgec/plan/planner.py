@@ -133,13 +133,7 @@ def _check_choices(
         if context_length is not None or kv_bits is not None:
             raise UsageError(f"`{model.facts.name}` is no language model, it has no context and no KV cache")
         return
-    longest = model.decoder.context_length
-    if context_length is not None and longest < context_length <= model.decoder.longrope_context:
-        raise UsageError(
-            f"`{model.facts.name}` rotates all of its tokens otherwise (longrope) as soon as there are more than "
-            f"{longest:,}, which edgec cannot do while it runs: {context_length:,} are not possible",
-            hint=f"choose 1 to {longest:,}",
-        )
+    longest = model.decoder.longest_context
     if context_length is not None and not 1 <= context_length <= longest:
         raise UsageError(
             f"`{model.facts.name}` was trained for a context of {longest:,} tokens, not {context_length:,}",
@@ -357,11 +351,13 @@ class _Planner:
         assert self.model.decoder is not None
         if context < self.demand.limit:
             return f"context of {context:,} tokens: more does not fit into {_mebi(_available(profile))}"
+        first = self.model.decoder.context_length
         if self.asked_context is not None:
-            return f"context of {context:,} tokens: asked for"
-        if self.model.decoder.context_length <= DEFAULT_CONTEXT:
-            if self.model.decoder.longrope_context > self.model.decoder.context_length:
-                return f"context of {context:,} tokens: for more the model rotates otherwise (longrope)"
+            long = f", so all tokens rotate by the long factors (longrope, for more than {first:,})"
+            return f"context of {context:,} tokens: asked for{long if context > first else ''}"
+        if first <= DEFAULT_CONTEXT:
+            if self.model.decoder.longrope is not None:
+                return f"context of {context:,} tokens: for more all tokens would rotate by the long factors (longrope)"
             return f"context of {context:,} tokens: what the model was trained for"
         return f"context of {context:,} tokens: enough for a chat, the model could do more"
 
@@ -413,10 +409,11 @@ def _tokens_seen(decoder: DecoderFacts, position: float) -> float:
 
 def _context_wanted(decoder: DecoderFacts, asked: int | None) -> tuple[int, int]:
     """Most and fewest tokens, multiples of 16 within what the model was trained for."""
-    longest = decoder.context_length // BLOCK_TOKENS * BLOCK_TOKENS
     if asked is not None:
-        wanted = min(longest, -(-asked // BLOCK_TOKENS) * BLOCK_TOKENS)
+        longest = decoder.longest_context if asked > decoder.context_length else decoder.context_length
+        wanted = min(longest // BLOCK_TOKENS, -(-asked // BLOCK_TOKENS)) * BLOCK_TOKENS
         return wanted, wanted
+    longest = decoder.context_length // BLOCK_TOKENS * BLOCK_TOKENS
     return min(longest, DEFAULT_CONTEXT), min(longest, SHORTEST_CONTEXT)
 
 

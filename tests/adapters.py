@@ -29,8 +29,8 @@ def write_adapter(
     random = np.random.default_rng(seed)
     tensors, pairs = {}, {}
     for name, (outputs, inputs) in shapes.items():
-        down = random.normal(0, inputs**-0.5, (rank, inputs)).astype(np.float32)
-        up = random.normal(0, 0.3, (outputs, rank)).astype(np.float32)
+        down = random.normal(0, inputs**-0.5, (rank, inputs)).astype(np.float16).astype(np.float32)
+        up = random.normal(0, 0.3, (outputs, rank)).astype(np.float16).astype(np.float32)
         pairs[name] = down, up
         tensors[f"base_model.model.{name}.lora_A.weight"] = down
         tensors[f"base_model.model.{name}.lora_B.weight"] = up

@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "pipeline": SHARED
     | {"frontend", "slim", "plan", "heal", "compress", "lower", "bundle", "run", "report", "dumps", "memory", "cache"},
     "matrix": SHARED | {"pipeline"},  # many compilations
+    "adapters": SHARED | {"frontend", "bundle"},  # an adapter's folder as a file for a bundle
     "cli": None,  # everything
     "": {"errors", "pipeline", "run"},  # edgec/__init__.py
 }

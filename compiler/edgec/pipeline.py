@@ -64,6 +64,7 @@ class CompileOptions:
     heal_minutes: float | None = None  # or in minutes
     heal_folder: Path | None = None  # where training is saved, and goes on from
     lora: Path | None = None  # folder of an adapter of the peft library, added to the weights
+    adapter_rank: int | None = None  # largest rank of adapters that may be swapped at run time; None for no room
     plan: Plan | None = None  # instead of asking the planner
     task: str | None = None  # Optimum task, for example "feature-extraction"
     name: str | None = None  # of the model, instead of the source's
@@ -241,6 +242,7 @@ def _made(work: Work, model: ModelIR, target: Target | None, losses: Mapping[str
         calibration="given" if options.calibration else "own" if model.kind == "decoder" else "none",
         target=target,
         losses=losses,
+        adapter_rank=options.adapter_rank,
         compact=work.slim_plan is None and not options.heal_steps and not options.heal_minutes,
     )
     plan = dataclasses.replace(plan, slim=work.slim_plan)
@@ -329,7 +331,7 @@ _HARMLESS = frozenset(
         *("bits", "context_length", "kv_bits", "max_dims", "precision", "quantizer", "group_size"),
         *("target_bytes", "target_bpw"),
         *("min_accuracy", "plan", "calibration", "name", "profile_kernels", "cache", "force", "stop_after", "dump"),
-        "lora",  # is part of the hash of the source
+        *("adapter_rank", "lora"),  # an adapter that was merged is part of the source's hash
     ]
 )
 
@@ -544,6 +546,7 @@ def run_stages(
 
         check_destination(output, force=options.force)  # before the work, not after it
     _check_healing(options)
+    _check_adapters(options)
     if options.plan is None:
         from edgec import profiles
 
@@ -577,6 +580,17 @@ def _check_healing(options: CompileOptions) -> None:
         from edgec.heal import check_installed
 
         check_installed()
+
+
+def _check_adapters(options: CompileOptions) -> None:
+    if options.adapter_rank is None:
+        return
+    if options.plan is not None:
+        raise UsageError("the plan says whether there is room for adapters", hint="make the plan with `--adapters`")
+    if _slims(options):
+        raise UsageError("an adapter fits a whole model, not a slimmed one", hint="merge it with `--lora`")
+    if options.profile_kernels:
+        raise UsageError("kernels are timed without adapters", hint="leave `--adapters` out")
 
 
 def _run(stage: Stage, work: Work) -> StageRecord:

@@ -76,7 +76,7 @@ export type {
 export type { CacheKind } from "./load/cache.js";
 export type { RetryPolicy } from "./load/download.js";
 export type { LoadPhase, LoadProgress } from "./load/files.js";
-export type { BundleSource } from "./load/source.js";
+export type { BundleSource, FileContent } from "./load/source.js";
 export type { Generation, GenerationOptions } from "./session/generation.js";
 export type { Tensor, TensorData, TensorInput } from "./session/graph.js";
 export type { SelfTest, SelfTestDifference } from "./session/selftest.js";

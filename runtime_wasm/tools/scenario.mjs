@@ -5,7 +5,8 @@
  *   prompt: text or ids · messages: [...] · inputs: {name: {shape, dtype, data}} (data in base64) · texts: [...] ·
  *   classify / detect / ocr: {width, height, data} (RGB or RGBA bytes in base64) · similarity: {texts, images}
  * `inputs` may come with `graph`, the name of one of several, `classify` with `labels`,
- * and, for the first two, options of `generate`. Each is run `repeat` times; times are those of the last.
+ * and, for the first two, options of `generate`. `adapter` (base64 of a file, or null for none) is for this job and those after it.
+ * Each is run `repeat` times; times are those of the last.
  */
 export async function runJobs(edgec, location, { load, options, jobs, repeat = 1, keepOutputs = true }) {
   const started = performance.now();
@@ -24,6 +25,11 @@ export async function runJobs(edgec, location, { load, options, jobs, repeat = 1
 }
 
 export async function runJob(model, job, options, keepOutputs) {
+  if (job.adapter !== undefined) {
+    const name = job.adapter && (await model.loadAdapter(fromBase64(job.adapter)));
+    await model.useAdapter(name);
+    job = job.text ?? job;
+  }
   if (typeof job === "string") job = model.info.chat ? { messages: [{ role: "user", content: job }] } : { prompt: job };
   const started = performance.now();
   const seconds = () => (performance.now() - started) / 1000;

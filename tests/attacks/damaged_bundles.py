@@ -116,6 +116,40 @@ def computed(name: str, code: str | None, why: str, *numbers: Any) -> None:
     CASES.append(Case(name, code, why, damage))
 
 
+def room(name: str, code: str | None, why: str, change: Callable[[Manifest], object]) -> None:
+    """Registers a decoder with room for adapters behind its weights, changed."""
+
+    def damage(root: Path) -> None:
+        manifest = json.loads((root / "manifest.json").read_bytes())
+        memory = manifest["memory"]
+        start = -(-(memory["weights"]["offset"] + memory["weights"]["bytes"]) // 64) * 64
+        memory["weights"]["bytes"] = start + 4096 - memory["weights"]["offset"]
+        memory["kv"]["offset"] += 8192
+        sizes = {"rows": 10, "columns": 12}
+        manifest["adapters"] = {
+            "base": "a" * 64,
+            "rank": 8,
+            "switch": start,
+            "linears": [
+                {"name": "q_proj", **sizes, "scales": start + 64, "down": start + 128, "up": start + 320},
+                {"name": "k_proj", **sizes, "scales": start + 1024, "down": start + 1088, "up": start + 1280},
+            ],
+        }
+        change(manifest)
+        (root / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+
+    CASES.append(Case(name, code, why, damage))
+
+
+def moved(part: str, by: int) -> Callable[[Manifest], None]:
+    """An address of the second linear, `by` bytes from where it was."""
+
+    def change(manifest: Manifest) -> None:
+        manifest["adapters"]["linears"][1][part] += by
+
+    return change
+
+
 # --- nothing wrong -----------------------------------------------------------------------------------------
 
 text("sound", None, "the bundle as it was written", lambda t: t)
@@ -330,6 +364,31 @@ computed("computed-unaligned", "manifest-invalid", "an int32", {"name": "k.dim0"
 computed("computed-outside", "manifest-invalid", "not in the workspace", {"name": "k.dim0", "bound": 1, "offset": 64})
 computed("computed-extra", "manifest-invalid", "nothing else is allowed", {"name": "k.dim0", "bound": 1, "why": ""})
 field("computed-decoder", "manifest-invalid", "a decoder computes ids", put("computed", value=[]))
+
+# --- room for adapters -------------------------------------------------------------------------------------
+
+room("sound-adapters", None, "room behind the weights", lambda manifest: None)
+room("adapters-none", "manifest-invalid", "then it is left out", put("adapters", "linears", value=[]))
+room("adapters-null", "manifest-invalid", "then it is left out", put("adapters", value=None))
+room("adapters-extra", "manifest-invalid", "nothing else is allowed", put("adapters", "why", value=""))
+room("adapters-no-base", "manifest-invalid", "every field is needed", drop("adapters", "base"))
+room("adapters-base", "manifest-invalid", "a hash", put("adapters", "base", value="a"))
+room("adapters-rank", "manifest-invalid", "ranks are multiples of 8", put("adapters", "rank", value=12))
+room("adapters-rank-large", "manifest-invalid", "at most 256", put("adapters", "rank", value=264))
+room("adapters-twice", "manifest-invalid", "names are unique", put("adapters", "linears", 1, "name", value="q_proj"))
+room("adapters-name", "manifest-invalid", "plain names", put("adapters", "linears", 1, "name", value="q/proj"))
+room("adapters-no-rows", "manifest-invalid", "a size", put("adapters", "linears", 1, "rows", value=0))
+room(
+    "adapters-rows",
+    "manifest-invalid",
+    "it would reach past the region",
+    put("adapters", "linears", 1, "rows", value=9999),
+)
+room("adapters-overlap", "manifest-invalid", "one over the other", moved("down", -64))
+room("adapters-on-weights", "manifest-invalid", "weights are there", moved("up", -2048))
+room("adapters-unaligned", "manifest-invalid", "as weights are", moved("scales", 4))
+room("adapters-switch", "manifest-invalid", "in no region of weights", put("adapters", "switch", value=64))
+field("adapters-graph", "manifest-invalid", "decoders alone", put("adapters", value={}), kind="graph")
 
 field("source-hash-upper", "manifest-invalid", "hashes are lower-case", put("model", "source_sha256", value="A" * 64))
 field("parameters-negative", "manifest-invalid", "a count", put("model", "parameters", value=-1))

@@ -187,6 +187,28 @@ class TokenizerInfo:
 
 
 @dataclass(frozen=True)
+class AdapterLinear:
+    """A linear to which an adapter may be added, and the addresses of the adapter's parts (`adapters.part_shape`)."""
+
+    name: str
+    rows: int
+    columns: int
+    scales: int
+    down: int
+    up: int
+
+
+@dataclass(frozen=True)
+class AdapterSpace:
+    """Room for an adapter of a rank up to `rank`; the int32 at `switch` is the rank of the one that is there, or 0."""
+
+    base: str  # what adapters have to be made for (`adapters.base_of`)
+    rank: int
+    switch: int
+    linears: tuple[AdapterLinear, ...]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """docs/bundle-format.md, field by field. `files` has every file but the manifest itself."""
 
@@ -212,6 +234,7 @@ class Manifest:
     accuracy: Mapping[str, Any]
     golden: Golden | None
     computed: tuple[Computed, ...] = ()
+    adapters: AdapterSpace | None = None
 
     def input(self, name: str) -> Slot:
         return next(slot for slot in self.inputs if slot.name == name)
@@ -227,6 +250,8 @@ class Manifest:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if not self.computed:
             del fields["computed"]
+        if self.adapters is None:
+            del fields["adapters"]
         fields["weights"] = [weight.to_json() for weight in self.weights]
         if self.graphs == default_graphs(self.model.kind, self.inputs, self.outputs):
             del fields["graphs"]

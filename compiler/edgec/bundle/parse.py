@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, TypeVar, cast
 
 from edgec.bundle import dims as dimensions
+from edgec.bundle.adapters import parse_adapter_space
 from edgec.bundle.golden import Golden, parse_decoder_golden, parse_graph_golden
 from edgec.bundle.json_input import Node, invalid, parse
 from edgec.bundle.manifest import (
@@ -27,6 +28,7 @@ from edgec.bundle.manifest import (
     TOKENIZER_FILE,
     VARIANTS,
     VERSION,
+    AdapterSpace,
     Computed,
     FileInfo,
     GraphInfo,
@@ -53,7 +55,7 @@ _DIMENSION = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _MAX_SIZE = 1 << 32
 _MAX_INT32 = 2**31 - 1
 _DECODER_ENTRIES = {"prefill": ("n", "position"), "head": ("row",), "decode": ("position",)}
-_OPTIONAL = ["computed", "graphs"]
+_OPTIONAL = ["adapters", "computed", "graphs"]
 _FIELDS = [field.name for field in dataclasses.fields(Manifest) if field.name not in _OPTIONAL] + ["format", "version"]
 _T = TypeVar("_T")
 
@@ -120,7 +122,15 @@ def parse_manifest(data: bytes) -> Manifest:
         accuracy=root["accuracy"].free_object(),
         golden=_or_null(root["golden"], lambda node: _golden(node, graphs, dims, outputs, context_length)),
         computed=computed,
+        adapters=_adapters(root, decoder, memory.weights, weights),
     )
+
+
+def _adapters(root: Node, decoder: bool, region: Region, weights: tuple[WeightFile, ...]) -> AdapterSpace | None:
+    node = root.get("adapters")
+    if node is not None and not decoder:
+        raise node.fail("is for decoders alone")
+    return None if node is None else parse_adapter_space(node, region, weights)
 
 
 def _model(node: Node) -> ModelInfo:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import edgec
+from edgec.bundle.adapters import base_of
 from edgec.bundle.golden import Golden
 from edgec.bundle.manifest import (
     FORMAT,
@@ -24,6 +25,8 @@ from edgec.bundle.manifest import (
     REGIONS,
     REPORT_FILE,
     TOKENIZER_FILE,
+    AdapterLinear,
+    AdapterSpace,
     Computed,
     FileInfo,
     GraphInfo,
@@ -40,6 +43,7 @@ from edgec.bundle.reader import Bundle
 from edgec.bundle.weights import weight_files
 from edgec.errors import OutputError
 from edgec.ir import LoweredModule, ModelIR, Plan, TensorSlot, TokenizerAssets
+from edgec.ir.lowered import AdapterSlots
 
 
 def write(
@@ -217,7 +221,13 @@ def _manifest(
         accuracy=accuracy,
         golden=None,
         computed=tuple(Computed(number.name, number.bound, number.offset) for number in lowered.computed),
+        adapters=_adapters(lowered.adapters, facts.source_sha256) if lowered.adapters else None,
     )
+
+
+def _adapters(slots: AdapterSlots, source_sha256: str) -> AdapterSpace:
+    linears = tuple(AdapterLinear(**dataclasses.asdict(slot)) for slot in slots.linears)
+    return AdapterSpace(base_of(source_sha256, linears), slots.rank, slots.switch, linears)
 
 
 def _slot(slot: TensorSlot) -> Slot:

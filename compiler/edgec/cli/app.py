@@ -14,6 +14,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Make": {
         "compile": ("edgec.cli.compile:command", "Compile a model for a device into a bundle."),
         "compile-matrix": ("edgec.cli.compile_matrix:command", "Compile many models for many devices."),
+        "adapter": ("edgec.cli.adapter:command", "Make a LoRA adapter that a bundle swaps at run time."),
         "profiles": ("edgec.cli.profiles:command", "List the device profiles, or show one."),
     },
     "Use": {

@@ -21,6 +21,7 @@ Examples:
 \b
   edgec chat smollm2.edgec
   edgec chat smollm2.edgec --system "Answer in one sentence." --temperature 0.7 --seed 1
+  edgec chat smollm2.edgec --adapter pirate.lora
   echo "What is the capital of France?" | edgec chat smollm2.edgec
 """
 
@@ -28,14 +29,18 @@ Examples:
 @click.command(epilog=EPILOG)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--system", metavar="TEXT", help="How the model should behave.")
+@loading.adapter_option
 @loading.sampling_options
 @loading.engine_options
-def command(bundle: Path, system: str | None, variant: str | None, threads: int | None, **options: Any) -> None:
+def command(
+    bundle: Path, system: str | None, adapter: Path | None, variant: str | None, threads: int | None, **options: Any
+) -> None:
     """Talk with the language model in BUNDLE, in the terminal.
 
     Each line is a message. Ctrl-C ends an answer early, Ctrl-D the conversation.
     """
     with loading.load(bundle, variant=variant, threads=threads) as model:
+        loading.use_adapter(model, adapter)
         Conversation(model, loading.given(options), system).run()
 
 

@@ -105,6 +105,12 @@ Examples:
     metavar="DIR",
     help="A LoRA adapter of MODEL, as the peft library saves it, to be merged into the weights.",
 )
+@click.option(
+    "--adapters",
+    type=click.IntRange(1, 256),
+    metavar="RANK",
+    help="Make room for LoRA adapters of up to this rank that are swapped at run time, see `edgec adapter`.",
+)
 @click.option("--context", type=click.IntRange(min=1), metavar="TOKENS", help="Longest conversation.")
 @click.option("--kv-bits", type=click.Choice(["16", "32"]), help="Bits of the conversation's memory (KV cache).")
 @click.option("--max-dim", "max_dims", multiple=True, metavar="NAME=SIZE", help="Largest size of a dynamic dimension.")
@@ -160,6 +166,7 @@ def command(
     heal_dir: Path | None,
     calibration: Path | None,
     lora: Path | None,
+    adapters: int | None,
     context: int | None,
     kv_bits: str | None,
     max_dims: tuple[str, ...],
@@ -230,6 +237,7 @@ def command(
         heal_folder=heal_dir,
         calibration=calibration,
         lora=lora,
+        adapter_rank=adapters,
         precision="float32" if precision == "float32" else "auto",
         plan=plan,
         task=task,

@@ -122,6 +122,9 @@ def _show_report(report: Report, tensors: bool) -> None:
     modules = ", ".join(f"{variant} {mebibytes(size)}" for variant, size in report.modules.items())
     out.print(f"modules: {modules}")
     out.print(f"download: {mebibytes(prediction.download_bytes)}, memory at most: {mebibytes(prediction.peak_bytes)}")
+    if report.plan.adapters is not None:
+        room = report.plan.adapters
+        out.print(f"room for adapters: rank {room.rank} at most, {mebibytes(room.bytes)} of the weights' memory")
     if report.kind == "decoder":
         out.print(
             f"predicted: {prediction.prefill_tokens_per_second:,.0f} tokens/s prompt, "

@@ -25,12 +25,27 @@ SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_
 _THREADS = click.option("--threads", type=click.IntRange(min=1), help="Default: all processors.")
 _VARIANT = click.option("--variant", help="The wasm module, for example simd128. Default: the fastest that works.")
 
+_ADAPTER = click.option(
+    "--adapter", type=click.Path(path_type=Path), metavar="FILE", help="Answer with this adapter, see `edgec adapter`."
+)
+
 Decorated = Callable[..., Any]
 
 
 def engine_options(command: Decorated) -> Decorated:
     """--threads and --variant."""
     return _THREADS(_VARIANT(command))
+
+
+def adapter_option(command: Decorated) -> Decorated:
+    """--adapter."""
+    return _ADAPTER(command)
+
+
+def use_adapter(model: Model, file: Path | None) -> None:
+    """Load it and answer with it, if there is one."""
+    if file is not None:
+        model.use_adapter(model.load_adapter(file))
 
 
 def sampling_options(command: Decorated) -> Decorated:

@@ -52,6 +52,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--hash-logits", is_flag=True, help="With --json: a hash of all logits, the same in every runtime.")
 @click.option("--quiet", "-q", is_flag=True, help="Print the result alone.")
+@loading.adapter_option
 @loading.sampling_options
 @loading.engine_options
 def command(
@@ -70,6 +71,7 @@ def command(
     as_json: bool,
     hash_logits: bool,
     quiet: bool,
+    adapter: Path | None,
     variant: str | None,
     threads: int | None,
     **options: Any,
@@ -81,6 +83,7 @@ def command(
     down --audio, or says where somebody speaks in it. Every other graph takes tensors with --input.
     """
     with loading.load(bundle, variant=variant, threads=threads, quiet=quiet or as_json) as model:
+        loading.use_adapter(model, adapter)
         if model.manifest.model.kind == "decoder":
             if images or sounds or inputs or search:
                 hint = "leave out `--image`, `--search`, `--audio` and `--input`"

@@ -34,7 +34,7 @@ from edgec.frontend.safetensors_file import FLOAT_DTYPES, SafetensorsEntry, Safe
 from edgec.frontend.tensors import LINEARS, LM_HEAD
 from edgec.frontend.values import Values
 from edgec.ir.adapter import LowRank
-from edgec.ir.model import DecoderFacts, ModelIR
+from edgec.ir.model import ModelIR
 from edgec.ir.weight_use import mark_grid
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -96,18 +96,26 @@ class Adapter:
         return up.T if transposed else up, low
 
 
-def linears(adapter: Adapter, facts: DecoderFacts, architecture: str, source: Path | None) -> dict[str, LowRank]:
-    """The adapter's pairs by the names of our linears (`model.layers.0.self_attn.q_proj`).
+def linears(
+    adapter: Adapter,
+    shapes: Mapping[str, tuple[int, int]],
+    architecture: str,
+    source: Path | None,
+    *,
+    tied: bool = False,
+) -> dict[str, LowRank]:
+    """The adapter's pairs by the names of our linears (`model.layers.0.self_attn.q_proj`), of which `shapes` has the
+    outputs and inputs.
 
     `source` is the Hugging Face folder of the model; without one the model's family has to store linears as we do.
     Raises `ModelError` for linears that the model does not have and for shapes that are not the model's.
     """
-    places = _plain_places(facts, architecture) if source is None else _places_in(source)
+    places = _plain_places(shapes, architecture) if source is None else _places_in(source)
     found: dict[str, LowRank] = {}
     used: set[str] = set()
     for name, place in places.items():
         module = _known(adapter.pairs, place.module)
-        if module is None:
+        if module is None or name not in shapes:
             continue
         used.add(module)
         up, low = adapter.low_rank(module, transposed=place.transposed)
@@ -120,8 +128,10 @@ def linears(adapter: Adapter, facts: DecoderFacts, architecture: str, source: Pa
             )
         for take in place.take:
             up = take(up)
+        if (up.shape[0], low.down.shape[1]) != shapes[name]:
+            raise ModelError(f"`{name}` is of another shape in `{source}`", hint="the folder is of another model")
         found[name] = dataclasses.replace(low, up=np.ascontiguousarray(up, np.float32))
-    _refuse_others(adapter, used, facts)
+    _refuse_others(adapter, used, tied)
     return found
 
 
@@ -135,7 +145,15 @@ def merge(model: ModelIR, adapter: Adapter, source: Path | None) -> ModelIR:
             f"adapters are merged into decoder language models, `{model.facts.name}` is none", hint=_MERGE
         )
     initializers = model.model.graph.initializers
-    for name, low in linears(adapter, model.decoder, model.facts.architecture, source).items():
+    shapes = {
+        name.removesuffix(".weight"): (extents[1], extents[0])
+        for name, value in initializers.items()
+        if (name == LM_HEAD or name.removesuffix(".weight").rpartition(".")[2] in LINEARS)
+        and value.const_value is not None
+        and len(extents := tuple(value.const_value.shape.numpy())) == 2
+    }
+    tied = model.decoder.tied_embedding
+    for name, low in linears(adapter, shapes, model.facts.architecture, source, tied=tied).items():
         value = initializers[f"{name}.weight"]
         assert value.const_value is not None
         value.const_value = _added(value.const_value, low)
@@ -188,7 +206,7 @@ def _places_in(source: Path) -> dict[str, _Place]:
     return places
 
 
-def _plain_places(facts: DecoderFacts, architecture: str) -> dict[str, _Place]:
+def _plain_places(shapes: Mapping[str, tuple[int, int]], architecture: str) -> dict[str, _Place]:
     """Of a family whose checkpoints name and order linears as we do."""
     family = FAMILIES.get(architecture)
     if family is None or not _stores_plainly(family.layout, family.defaults):
@@ -196,27 +214,7 @@ def _plain_places(facts: DecoderFacts, architecture: str) -> dict[str, _Place]:
             f"checkpoints of the architecture `{architecture}` name their linears in a way of their own",
             hint="give the Hugging Face folder of the model, whose `config.json` tells",
         )
-    wide, keys = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
-    shapes = {
-        "self_attn.q_proj": (wide, facts.hidden),
-        "self_attn.k_proj": (keys, facts.hidden),
-        "self_attn.v_proj": (keys, facts.hidden),
-        "self_attn.o_proj": (facts.hidden, wide),
-        "mlp.gate_proj": (facts.intermediate, facts.hidden),
-        "mlp.up_proj": (facts.intermediate, facts.hidden),
-        "mlp.down_proj": (facts.hidden, facts.intermediate),
-    }
-    if not facts.gated_mlp:
-        del shapes["mlp.gate_proj"]
-    names = {
-        f"model.layers.{layer}.{part}": shape
-        for layer in range(facts.layers)
-        for part, shape in shapes.items()
-        if not (facts.experts and part.startswith("mlp."))
-    }
-    if not facts.tied_embedding:
-        names["lm_head"] = (facts.vocabulary, facts.hidden)
-    return {name: _Place(name, shape, False, ()) for name, shape in names.items()}
+    return {name: _Place(name, shape, False, ()) for name, shape in shapes.items()}
 
 
 def _stores_plainly(layout_of: Any, defaults: Mapping[str, Any]) -> bool:
@@ -234,12 +232,12 @@ def _known(pairs: Mapping[str, _Pair], module: str) -> str | None:
     return next((name for name in (module, module.partition(".")[2]) if name in pairs), None)
 
 
-def _refuse_others(adapter: Adapter, used: set[str], facts: DecoderFacts) -> None:
+def _refuse_others(adapter: Adapter, used: set[str], tied: bool) -> None:
     others = sorted(adapter.pairs.keys() - used)
     if not others:
         return
     shown = ", ".join(f"`{name}`" for name in others[:4]) + (f" and {len(others) - 4} more" if len(others) > 4 else "")
-    if facts.tied_embedding and any(name.endswith("lm_head") for name in others):
+    if tied and any(name.endswith("lm_head") for name in others):
         raise UnsupportedError(
             f"the adapter `{adapter.name}` changes {shown}, which the model shares with its embedding"
         )
@@ -247,7 +245,7 @@ def _refuse_others(adapter: Adapter, used: set[str], facts: DecoderFacts) -> Non
         raise UnsupportedError(f"the adapter `{adapter.name}` changes experts ({shown})", hint=_MERGE)
     raise ModelError(
         f"the adapter `{adapter.name}` changes {shown}, which the model does not have",
-        hint="the adapter is of another model, or changes parts that are no linears",
+        hint="the adapter is of another model, or changes parts that edgec leaves alone",
     )
 
 

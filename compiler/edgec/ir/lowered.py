@@ -95,6 +95,28 @@ class KVLayout:
 
 
 @dataclass(frozen=True)
+class AdapterSlot:
+    """Addresses of one linear's low-rank adapter, for the largest rank R: `scales` float32 [R], `down` float16
+    [R / 8, columns, 8], `up` float16 [ceil(rows / 8), R, 8]. A smaller rank takes the beginning of each."""
+
+    name: str
+    rows: int
+    columns: int
+    scales: int
+    down: int
+    up: int
+
+
+@dataclass(frozen=True)
+class AdapterSlots:
+    """Room for one adapter. `switch` is the address of an int32: its rank, a multiple of 8, or 0 for none."""
+
+    rank: int  # at most
+    switch: int
+    linears: tuple[AdapterSlot, ...]
+
+
+@dataclass(frozen=True)
 class LoweredModule:
     kind: Literal["decoder", "graph"]
     variants: Mapping[str, bytes]  # "relaxed-threads" -> linked wasm
@@ -106,4 +128,5 @@ class LoweredModule:
     weights: tuple[WeightPlacement, ...]
     computed: tuple[ComputedSlot, ...] = ()
     kv: KVLayout | None = None
+    adapters: AdapterSlots | None = None
     statistics: Mapping[str, Any] = field(default_factory=dict)  # kernels, calls, bytes, seconds

@@ -25,6 +25,7 @@ GROUP_SIZES = f"a multiple of 32, up to {LARGEST_GROUP}"
 FLOAT_BITS = (16, 32)  # of others: bfloat16 in the bundle and float32 in memory, or float32 in both
 QuantizerName = Literal["none", "rtn", "irtn", "hqq", "gptq", "grid", "healed"]
 PROBE_BITS = 3  # at which the loss of each matrix is measured before bits are allocated
+ADAPTER_STEP, LARGEST_ADAPTER = 8, 256  # ranks of adapters
 CALIBRATED_QUANTIZERS = ("irtn", "gptq")  # those that look at what a matrix is multiplied with
 
 
@@ -131,6 +132,14 @@ class AccuracyPlan:
 
 
 @dataclass(frozen=True)
+class AdapterPlan:
+    """Room in memory for a low-rank adapter of the decoder's linears, which may come and go at run time."""
+
+    rank: int  # at most; a multiple of 8
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Plan:
     model: str
     profile: str
@@ -147,6 +156,7 @@ class Plan:
     slim: SlimPlan | None = None
     heal: HealPlan | None = None
     accuracy: AccuracyPlan | None = None
+    adapters: AdapterPlan | None = None
     format: int = PLAN_FORMAT
 
     def tensor(self, name: str) -> TensorPlan | None:
@@ -207,6 +217,8 @@ class Plan:
             yield "`context_length` and `prefill_chunk` are for decoders, which have a `kv`"
         if self.slim is not None:
             yield from _slim_problems(self.slim)
+        if self.adapters is not None:
+            yield from self._adapter_problems(self.adapters)
         for name, size in self.dims.items():
             if size < 1:
                 yield f"`dims.{name}` is {size}, expected a positive number"
@@ -219,6 +231,14 @@ class Plan:
             yield f"`activation_bits` is {self.activation_bits}, expected 8 or 32"
         if self.activation_bits == 32 and any(tensor.bits != 32 for tensor in self.tensors):
             yield "`activation_bits` is 32, which needs every tensor at 32 bits"
+
+    def _adapter_problems(self, adapters: AdapterPlan) -> typing.Iterator[str]:
+        if self.kv is None:
+            yield "`adapters` are for decoders, which have a `kv`"
+        if self.slim is not None:
+            yield "`adapters` are for whole models, and `slim` takes parts away"
+        if adapters.rank not in range(ADAPTER_STEP, LARGEST_ADAPTER + 1, ADAPTER_STEP):
+            yield f"`adapters.rank` is {adapters.rank}, expected a multiple of {ADAPTER_STEP} up to {LARGEST_ADAPTER}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with keys in the order of the fields; tensors in the order of the graph."""
@@ -298,6 +318,7 @@ __all__ = [
     "WEIGHT_BITS",
     "AccuracyPlan",
     "AccuracyTrial",
+    "AdapterPlan",
     "HealPlan",
     "KVPlan",
     "Plan",

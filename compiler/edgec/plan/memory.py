@@ -84,8 +84,34 @@ def kv_page_bytes(decoder: DecoderFacts, bits: int, page_tokens: int) -> int:
     return decoder.layers * decoder.kv_heads * page_tokens * (codes + scales)
 
 
+def adapter_bytes(model: ModelIR, rank: int) -> int:
+    """Room for an adapter of all linears of a decoder's layers (experts have none): two float16 matrices and the
+    scales of each, as the lowering places them."""
+    decoder = model.decoder
+    assert decoder is not None
+    wide, keys = decoder.heads * decoder.head_dim, decoder.kv_heads * decoder.head_dim
+    attention = [(wide, decoder.hidden), (keys, decoder.hidden), (keys, decoder.hidden), (decoder.hidden, wide)]
+    mlp = [(decoder.intermediate, decoder.hidden)] * (2 if decoder.gated_mlp else 1)
+    mlp.append((decoder.hidden, decoder.intermediate))
+
+    def room(rows: int, columns: int) -> int:
+        return sum(_padded(size, 64) for size in (4 * rank, 2 * rank * columns, 2 * rank * _padded(rows, ROWS)))
+
+    total = 64
+    for layer in range(decoder.layers):
+        experts = f"model.layers.{layer}.mlp.experts.down_proj.weight" in model.model.graph.initializers
+        total += sum(room(*shape) for shape in (attention if experts else attention + mlp))
+    return total
+
+
 def decoder_workspace_bytes(
-    decoder: DecoderFacts, *, prefill_chunk: int, context_length: int, threads: int, quantized: bool
+    decoder: DecoderFacts,
+    *,
+    prefill_chunk: int,
+    context_length: int,
+    threads: int,
+    quantized: bool,
+    adapter_rank: int = 0,
 ) -> int:
     """Activations of one prefill chunk, logits and the attention scores of four heads."""
     heads = decoder.heads * decoder.head_dim
@@ -98,6 +124,12 @@ def decoder_workspace_bytes(
         chosen = (4 + per_value) * decoder.expert_intermediate + 4 * decoder.hidden
         experts = (4 + per_value) * decoder.hidden + decoder.experts_per_token * chosen + 4 * decoder.experts
         mlp = max(mlp, experts)
+    if adapter_rank:  # inputs as floats again, the inner values, and the sums before the activation
+        floats = 4 if quantized else 0
+        attention = max(attention, (per_value + floats) * decoder.hidden + 4 * qkv + 12 * adapter_rank)
+        wide = (4 + per_value + floats) * decoder.intermediate
+        sums = (12 if decoder.gated_mlp else 8) * decoder.intermediate
+        mlp = max(mlp, (per_value + floats) * decoder.hidden + sums + 8 * adapter_rank, wide + 4 * adapter_rank)
     chunk = prefill_chunk * (stream + max(attention, mlp) + 4 * decoder.head_dim)
     return max(STAGING_BYTES, chunk + 4 * decoder.vocabulary + 4 * 4 * context_length * threads)
 
@@ -145,6 +177,7 @@ __all__ = [
     "MODULE_BYTES",
     "PAGE_BYTES",
     "STACK_BYTES",
+    "adapter_bytes",
     "decoder_workspace_bytes",
     "float_bytes",
     "graph_workspace_bytes",

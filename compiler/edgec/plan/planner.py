@@ -11,13 +11,16 @@ from edgec.errors import DoesNotFitError, UsageError
 from edgec.ir.compressed import GROUP
 from edgec.ir.model import DecoderFacts, ModelIR
 from edgec.ir.plan import (
+    ADAPTER_STEP,
     BLOCK_TOKENS,
     CALIBRATED_QUANTIZERS,
     GROUP_SIZES,
+    LARGEST_ADAPTER,
     LARGEST_DECODER_GROUP,
     PAGE_TOKENS,
     VARIANTS,
     WEIGHT_BITS,
+    AdapterPlan,
     KVPlan,
     Plan,
     Prediction,
@@ -75,6 +78,7 @@ def make_plan(
     losses: Mapping[str, float] | None = None,
     compact: bool = True,
     group_size: int | None = None,
+    adapter_rank: int | None = None,
 ) -> Plan:
     """Decide how `model` is stored and run on `profile`.
 
@@ -86,13 +90,14 @@ def make_plan(
     says where data for it come from: the user, the model itself, or nowhere. `target` bounds the
     weights, whose bits are then allocated by `losses` (of every `quantizable` matrix, see
     `edgec.compress.sensitivities`). With `compact`, scales and the like may take fewer bits under a target; what is
-    slimmed or healed has whole ones.
+    slimmed or healed has whole ones. `adapter_rank` makes room for adapters of up to that rank.
 
     Raises `UsageError` for choices that make no sense and `DoesNotFitError`, with the numbers
     and the nearest thing that would fit.
     """
     _check_choices(model, bits, context_length, kv_bits, precision)
     _check_group_size(model, group_size)
+    adapters = _adapters(model, adapter_rank)
     calibrated, notes = _calibrated(model, quantizer, calibration, target)
     if precision == "float32":
         bits, kv_bits = 32, 32
@@ -111,7 +116,7 @@ def make_plan(
     dims, reasons = ({}, notes) if model.decoder else bounds(model, max_dims)
     if model.decoder and max_dims:
         raise UsageError("a language model has no dimensions to bound", hint="give it a context length")
-    planner = _Planner(model, tensors, floats, dims, kv_bits or 16, context_length)
+    planner = _Planner(model, tensors, floats, dims, kv_bits or 16, context_length, adapters)
     context = planner.context(profile)
     if context is None:
         raise planner.refusal(profile, asked=bits is not None or kv_bits is not None)
@@ -152,6 +157,17 @@ def _check_group_size(model: ModelIR, size: int | None) -> None:
             hint="choose 32, 64 or 128",
         )
     raise UsageError(f"groups cannot have {size} columns", hint=f"choose {GROUP_SIZES}")
+
+
+def _adapters(model: ModelIR, rank: int | None) -> AdapterPlan | None:
+    if rank is None:
+        return None
+    if model.decoder is None:
+        raise UsageError(f"`{model.facts.name}` is no language model, adapters are for those")
+    if not 1 <= rank <= LARGEST_ADAPTER:
+        raise UsageError(f"adapters cannot have the rank {rank}", hint=f"choose 1 to {LARGEST_ADAPTER}")
+    rank = -(-rank // ADAPTER_STEP) * ADAPTER_STEP
+    return AdapterPlan(rank, memory.adapter_bytes(model, rank))
 
 
 @dataclass(frozen=True)
@@ -210,7 +226,9 @@ class _Planner:
         dims: Mapping[str, int],
         kv_bits: int,
         context_length: int | None,
+        adapters: AdapterPlan | None,
     ) -> None:
+        self.adapters = adapters
         self.model, self.tensors, self.floats, self.dims, self.kv_bits = model, tuple(tensors), floats, dims, kv_bits
         self.asked_context = context_length
         self.graph_workspace = 0 if model.decoder else memory.graph_workspace_bytes(model, dims)
@@ -222,7 +240,7 @@ class _Planner:
             page_bytes = memory.kv_page_bytes(model.decoder, kv_bits, PAGE_TOKENS)
         self.demand = _Demand(
             download=stored + tokenizer + memory.MODULE_BYTES,
-            weights=memory.weight_bytes(model, tensors, stored=False),
+            weights=memory.weight_bytes(model, tensors, stored=False) + (adapters.bytes if adapters else 0),
             page_bytes=page_bytes,
             limit=limit,
             least=least,
@@ -241,6 +259,7 @@ class _Planner:
             context_length=context,
             threads=_threads(profile),
             quantized=not self.floats,
+            adapter_rank=self.adapters.rank if self.adapters else 0,
         )
 
     def peak(self, profile: Profile, context: int) -> int:
@@ -282,11 +301,13 @@ class _Planner:
     def _nearest(self, profile: Profile, *, asked: bool) -> str:
         """What would fit: a shorter context here, other bits here, or the smallest other device."""
         if self.asked_context is not None:
-            shorter = _Planner(self.model, self.tensors, self.floats, self.dims, self.kv_bits, None).context(profile)
+            planner = _Planner(self.model, self.tensors, self.floats, self.dims, self.kv_bits, None, self.adapters)
+            shorter = planner.context(profile)
             if shorter:
                 return f"a context of {shorter:,} tokens fits"
         if asked:
-            planner = _Planner(self.model, tensor_plans(self.model), False, self.dims, 16, self.asked_context)
+            tensors = tensor_plans(self.model)
+            planner = _Planner(self.model, tensors, False, self.dims, 16, self.asked_context, self.adapters)
             if planner.context(profile) is not None:
                 return "it fits with the planner's own choice of bits"
         others = [profiles.load(other) for other in profiles.names() if other != profile.name]
@@ -311,6 +332,9 @@ class _Planner:
             )
             kv = KVPlan(self.kv_bits, PAGE_TOKENS, why_kv)
         reasons = [*reasons, why_variants, f"at most {threads} threads: {query(profile, 'cpu.threads').source}"]
+        if self.adapters is not None:
+            size = f"{self.adapters.bytes / memory.MEBI:,.1f} MiB"
+            reasons.append(f"{size} of memory for an adapter of rank {self.adapters.rank} at most: asked for")
         budget = query(profile, "budget.download")
         if demand.download > budget.value:
             size = f"{demand.download / 1e6:,.0f} MB"
@@ -340,6 +364,7 @@ class _Planner:
             activation_bits=32 if self.floats else 8,
             prediction=prediction,
             reasons=tuple(reasons),
+            adapters=self.adapters,
         )
         plan.verify()
         return plan

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgec import bundle as bundles
 from edgec.bundle.manifest import Slot
 from edgec.errors import RunError, UnsupportedError
+from edgec.run.adapters import Adapters
 from edgec.run.chat import Message, render_chat
 from edgec.run.decoder import DecoderState, Logits
 from edgec.run.engine import Engine
@@ -58,6 +59,7 @@ class Model:
         self.tokenizer = Tokenizer.of(engine.bundle)
         self._state = DecoderState(engine) if self.manifest.model.kind == "decoder" else None
         self._current: Generation | Transcription | None = None
+        self._adapters = Adapters(engine)
 
     def __enter__(self) -> Model:
         return self
@@ -128,6 +130,35 @@ class Model:
         """Forget the conversation so far; the next prompt is computed from its beginning."""
         self._take_over(None)
         self._require_decoder().reset()
+
+    # adapters
+
+    def load_adapter(self, file: Path | str, *, name: str | None = None) -> str:
+        """Read a file that `edgec adapter` wrote for this bundle's model, to be used under the name that it returns.
+
+        Raises `BundleError` for a damaged file and for one of another model.
+        """
+        self._require_decoder()
+        name = self._adapters.load(Path(file), name)
+        if name == self._adapters.active:
+            self.reset()
+        return name
+
+    def use_adapter(self, name: str | None) -> None:
+        """Answer with the adapter of that name from now on, or with none. The conversation is computed again."""
+        self._require_decoder()
+        self._adapters.use(name)
+        self.reset()
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters that are loaded."""
+        return self._adapters.names
+
+    @property
+    def adapter(self) -> str | None:
+        """The name of the adapter in use."""
+        return self._adapters.active
 
     def _generate(
         self, ids: Sequence[int], stop: str | Sequence[str], hash_logits: bool, options: dict[str, Any]
@@ -267,7 +298,8 @@ class Model:
         if self.engine.closed:
             raise RunError("the model is closed")
         self._take_over(None)
-        return self_test(self.engine, self._state)
+        with self._adapters.suspended():
+            return self_test(self.engine, self._state)
 
     def stats(self) -> dict[str, Any]:
         """Variant, threads, memory and load time of this model."""

@@ -13,6 +13,7 @@ import type { ChatMessage } from "../text/chat.js";
 import type { ImageInput } from "../vision/decode.js";
 import type { Classification, Detection } from "../vision/results.js";
 import type { Backend, CallOptions } from "./backend.js";
+import { type FileContent, readAdapter } from "../load/adapter.js";
 import { OpenAI } from "./openai.js";
 import { GenerationStream } from "./stream.js";
 
@@ -157,6 +158,23 @@ export class Model {
   /** Forgets the conversation so far; otherwise the next prompt continues what it has in common with the last. */
   async reset(): Promise<void> {
     await this.backend.call("reset", []);
+  }
+
+  /**
+   * Loads an adapter that `edgec adapter` made for this model, from a URL, a path (Node) or its bytes. Resolves to the name under which
+   * `useAdapter` knows it: `name`, or the adapter's own.
+   */
+  async loadAdapter(
+    from: string | URL | FileContent,
+    { name, sha256, signal }: Abortable & { name?: string; sha256?: string } = {},
+  ): Promise<string> {
+    const bytes = await readAdapter(from, sha256, signal);
+    return (await this.backend.call("loadAdapter", [bytes, name], { signal })) as string;
+  }
+
+  /** Answers with a loaded adapter from now on, or with none (null). The conversation so far is computed again. */
+  async useAdapter(name: string | null): Promise<void> {
+    await this.backend.call("useAdapter", [name]);
   }
 
   /** Whether this browser computes what the compiler did, to the bit, on a small fixed input. A conversation is forgotten. */

@@ -47,6 +47,8 @@ const HANDLERS = {
   encode: (session, [prompt]) => session.encode(prompt),
   decode: (session, [ids]) => session.decode(ids),
   reset: (session) => session.reset(),
+  loadAdapter: (session, [bytes, name], { signal }) => session.loadAdapter(bytes, name, signal),
+  useAdapter: (session, [name]) => session.useAdapter(name),
   selfTest: (session, _args, { signal }) => session.selfTest(signal),
   stats: (session) => session.stats(),
 } satisfies Record<string, Handler>;

@@ -131,6 +131,24 @@ export interface TokenizerInfo {
   special_tokens: Record<string, string>;
 }
 
+/** A linear to which an adapter may be added, and the addresses of the adapter's parts. */
+export interface AdapterLinear {
+  name: string;
+  rows: number;
+  columns: number;
+  scales: number;
+  down: number;
+  up: number;
+}
+
+/** Room for an adapter of a rank up to `rank`; the int32 at `switch` is the rank of the one that is there, or 0. */
+export interface AdapterSpace {
+  base: string;
+  rank: number;
+  switch: number;
+  linears: AdapterLinear[];
+}
+
 export interface Manifest {
   edgec: string;
   model: {
@@ -163,4 +181,5 @@ export interface Manifest {
   task: Task | null;
   accuracy: Record<string, unknown>;
   golden: DecoderGolden | GraphGolden | null;
+  adapters: AdapterSpace | null;
 }

@@ -1,6 +1,7 @@
 /** Manifest bytes -> `Manifest`, with every rule of docs/bundle-format.md. Twin of `edgec/bundle/parse.py`. */
 
 import { EdgecError } from "../errors.js";
+import { parseAdapterSpace } from "./adapters.js";
 import { type Dims, evaluate } from "./dims.js";
 import { parseDecoderGolden, parseGraphGolden } from "./golden.js";
 import { type Field, invalid, parseJson } from "./json.js";
@@ -12,6 +13,7 @@ import {
   MAX_FILE_BYTES,
   MAX_MANIFEST_BYTES,
   MAX_WEIGHT_FILE_BYTES,
+  type AdapterSpace,
   type Computed,
   type DType,
   type FileInfo,
@@ -76,7 +78,7 @@ export function parseManifest(data: Uint8Array): Manifest {
       },
     );
   }
-  root.fields(FIELDS, ["computed", "graphs"]);
+  root.fields(FIELDS, ["adapters", "computed", "graphs"]);
   const model = parseModel(root.at("model"));
   const decoder = model.kind === "decoder";
   const memory = parseMemory(root.at("memory"));
@@ -137,7 +139,14 @@ export function parseManifest(data: Uint8Array): Manifest {
           ? parseDecoderGolden(golden, vocabularyOf(outputs), context_length)
           : parseGraphGolden(golden, dims, Object.values(graphs).reduce((sum, graph) => sum + graph.outputs.length, 0)),
       ),
+    adapters: parseAdapters(root, decoder, memory.weights, weights),
   };
+}
+
+function parseAdapters(root: Field, decoder: boolean, region: Region, weights: WeightFile[]): AdapterSpace | null {
+  const field = root.find("adapters");
+  if (field && !decoder) throw field.fail("is for decoders alone");
+  return field ? parseAdapterSpace(field, region, weights) : null;
 }
 
 const vocabularyOf = (outputs: Slot[]): number =>

@@ -51,24 +51,29 @@ export async function download(source: Source, file: string, info: FileInfo, opt
 }
 
 /** The manifest, whose length nothing tells in advance. */
-export async function downloadManifest(source: Source, options: DownloadOptions): Promise<Bytes> {
+export const downloadManifest = (source: Source, options: DownloadOptions): Promise<Bytes> =>
+  downloadUnknown(source, MANIFEST_FILE, MAX_MANIFEST_BYTES, "the manifest", options);
+
+/** A file of at most `limit` bytes; `what` names it in messages. */
+export async function downloadUnknown(
+  source: Source,
+  file: string,
+  limit: number,
+  what: string,
+  options: DownloadOptions,
+): Promise<Bytes> {
   return withRetry(source, options, async (reload, signal) => {
     let bytes = new Uint8Array(65536);
     let length = 0;
-    const watch = new Watch(await open(source, MANIFEST_FILE, { signal, reload }, options), MANIFEST_FILE, options);
+    const watch = new Watch(await open(source, file, { signal, reload }, options), file, options);
     try {
       for (;;) {
         const part = await watch.read(bytes.subarray(length));
         bytes = new Uint8Array(part.buffer);
         length += part.length;
         if (part.length === 0) break;
-        if (length > MAX_MANIFEST_BYTES) {
-          throw new EdgecError(
-            "manifest-invalid",
-            `the manifest is invalid: it has more than ${MAX_MANIFEST_BYTES} bytes`,
-            { file: MANIFEST_FILE },
-          );
-        }
+        if (length > limit)
+          throw new EdgecError("manifest-invalid", `${what} is invalid: it has more than ${limit} bytes`, { file });
         if (length === bytes.length) {
           bytes = new Uint8Array(2 * length);
           bytes.set(new Uint8Array(part.buffer));
@@ -77,9 +82,9 @@ export async function downloadManifest(source: Source, options: DownloadOptions)
     } finally {
       watch.close();
     }
-    const manifest = bytes.subarray(0, length);
-    if (looksLikeHtml(manifest)) throw htmlError(MANIFEST_FILE);
-    return manifest;
+    const content = bytes.subarray(0, length);
+    if (looksLikeHtml(content)) throw htmlError(file);
+    return content;
   });
 }
 

@@ -13,6 +13,7 @@ import type { ImageInput } from "../vision/decode.js";
 import type { Classification, Detection } from "../vision/results.js";
 import type { Transcription } from "./speech.js";
 import type { SpeechSegment } from "./speech_detection.js";
+import { Adapters } from "./adapters.js";
 import { DecoderState } from "./decoder.js";
 import { type Generation, type GenerationOptions, type PieceData, generate } from "./generation.js";
 import { type Graph, type Tensor, type TensorInput, openGraph, runGraph } from "./graph.js";
@@ -57,6 +58,8 @@ export interface Stats {
   cachedTokens: number;
   /** Of the last answer, without its text. */
   lastGeneration: Omit<Generation, "text" | "tokenIds"> | null;
+  /** The name of the adapter in use. */
+  adapter: string | null;
 }
 
 export type Prompt =
@@ -67,12 +70,14 @@ export class Session {
   private readonly state: DecoderState | null;
   private queue: Promise<unknown> = Promise.resolve();
   private lastGeneration: Stats["lastGeneration"] = null;
+  private readonly adapters: Adapters;
 
   private constructor(
     private readonly loaded: Loaded,
     options: SessionOptions,
   ) {
     this.manifest = loaded.engine.manifest;
+    this.adapters = new Adapters(loaded.engine);
     this.state = this.manifest.kv ? new DecoderState(loaded.engine, options.contextLength) : null;
   }
 
@@ -286,12 +291,31 @@ export class Session {
     return this.exclusive(undefined, async () => this.requireDecoder().reset());
   }
 
+  /** Checks an adapter's bytes and keeps it; returns its name. */
+  loadAdapter(bytes: Uint8Array, name: string | undefined, signal?: AbortSignal): Promise<string> {
+    return this.exclusive(signal, async () => {
+      const state = this.requireDecoder();
+      const key = await this.adapters.load(bytes, name);
+      if (key === this.adapters.active) state.reset();
+      return key;
+    });
+  }
+
+  /** Answers with the adapter of that name from now on, or with none. A conversation is computed again. */
+  useAdapter(name: string | null): Promise<void> {
+    return this.exclusive(undefined, async () => {
+      const state = this.requireDecoder();
+      this.adapters.use(name);
+      state.reset();
+    });
+  }
+
   /** Runs the bundle's fixed input; a conversation is forgotten. */
   selfTest(signal?: AbortSignal): Promise<SelfTest> {
     return this.exclusive(signal, async () => {
       const { engine, variant } = this.loaded;
       const startedAt = performance.now();
-      const { compared, differences } = await selfTest(engine, this.state);
+      const { compared, differences } = await this.adapters.suspended(() => selfTest(engine, this.state));
       const passed = this.manifest.golden ? differences.length === 0 : null;
       const seconds = (performance.now() - startedAt) / 1000;
       return { passed, variant, threads: engine.threads, compared, differences, seconds };
@@ -312,6 +336,7 @@ export class Session {
       contextLength: this.state?.contextLength ?? 0,
       cachedTokens: this.state?.position ?? 0,
       lastGeneration: this.lastGeneration,
+      adapter: this.adapters.active,
     };
   }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,9 @@ from edgec.errors import UnsupportedError
 from edgec.ir.compressed import GROUP, ROWS, CompressedModel
 from edgec.ir.lowered import KVLayout
 from edgec.ir.model import DecoderFacts
+from edgec.lower.wasm.adapters import Adapted, Adapters, gate_and_up
 from edgec.lower.wasm.decoder_match import AttentionLayer, Experts, LinearWeights, MlpLayer, Norm, Rotary, match_decoder
+from edgec.lower.wasm.kernels.adapter import Outputs
 from edgec.lower.wasm.kernels.attention import attention, scratch_floats
 from edgec.lower.wasm.kernels.embedding import embedding
 from edgec.lower.wasm.kernels.epilogue import Epilogue, padded
@@ -70,6 +73,10 @@ class _Lowering:
             for number, rotary in enumerate(rotaries)
         }
         self.angles: dict[Rotary, tuple[Storage, Storage]] = {}
+        self.adapters: Adapters | None = None
+        if plan.adapters is not None:
+            self.adapters = Adapters(self.program, plan.adapters.rank, self.rows)
+            self.program.adapters = self.adapters.slots
 
     # Buffers
 
@@ -137,14 +144,21 @@ class _Lowering:
         return target
 
     def update(
-        self, entry: Entry, source: Activations, matrix: Matrix, bias: str | None, output_norm: Norm | None
+        self,
+        entry: Entry,
+        source: Activations,
+        matrix: Matrix,
+        weights: LinearWeights,
+        output_norm: Norm | None,
+        name: str,
     ) -> None:
         """The last linear of a branch: its output is added to the stream, through a norm if there is one."""
+        bias, adapted = weights.bias, [Adapted(name, Outputs(self.facts.hidden))]
         if output_norm is None:
-            self.linear(entry, source, matrix, self.stream, "n", bias=bias, residual=self.stream)
+            self.linear(entry, source, matrix, self.stream, "n", bias=bias, residual=self.stream, adapted=adapted)
             return
         update = self.program.workspace("update", 4 * self.stride * self.rows)
-        self.linear(entry, source, matrix, update, "n", bias=bias)
+        self.linear(entry, source, matrix, update, "n", bias=bias, adapted=adapted)
         self.add_normed(entry, update, output_norm)
 
     def linear(
@@ -162,7 +176,13 @@ class _Lowering:
         chosen: Storage | None = None,
         pairs: Pairs | None = None,
         weights: Amount | None = None,
+        adapted: Sequence[Adapted] = (),
+        adapter: bool | None = None,
     ) -> None:
+        """`adapted`: the linears of the checkpoint that it is made of, to which an adapter may be added."""
+        if adapted and self.adapters is not None and (gated or activation is not None):
+            self.adapted_linear(entry, source, matrix, output, m, bias, activation, gated, adapted)
+            adapted, adapter = (), False
         epilogue = Epilogue(bias=bias is not None, activation=activation, residual=residual is not None, gated=gated)
         operands: list[Operand] = [*source.storages, *matrix.storages]
         if bias is not None:
@@ -171,21 +191,8 @@ class _Lowering:
             operands.append(residual)
         if chosen is not None:
             operands.append(chosen)
-        rows, columns, bits, stride, span = matrix.rows, matrix.columns, matrix.bits, source.stride, matrix.span
-        if bits == 32:
-            kernel = self.program.kernel(
-                ("linear_f32", rows, columns, stride, epilogue, pairs),
-                lambda isa: linear_float(
-                    rows=rows, columns=columns, input_stride=stride, epilogue=epilogue, pairs=pairs
-                ),
-            )
-        else:
-            kernel = self.program.kernel(
-                (f"linear_w{bits}a8", rows, columns, span, epilogue, pairs),
-                lambda isa: linear(
-                    isa, rows=rows, columns=columns, bits=bits, epilogue=epilogue, pairs=pairs, span=span
-                ),
-            )
+        rows, columns, bits = matrix.rows, matrix.columns, matrix.bits
+        kernel = self.linear_kernel(rows, matrix, source.stride, epilogue, pairs)
         written = 4 * (rows // 2 if gated else rows)
         work = Work(
             macs=times(m, rows * columns),
@@ -195,7 +202,57 @@ class _Lowering:
             activations=times(m, source.row_bytes + written * (1 if residual is None else 2)),
             shape=f"{rows}x{columns}",
         )
-        entry.call(kernel, *operands, output, m, work=work)
+        entry.call(kernel, *operands, output, m, work=work, adapter=adapter)
+        if adapted and self.adapters is not None:
+            read = (source.storages, source.stride, source.span if source.quantized else 0)
+            self.adapters.add(entry, read, columns, adapted, output, padded(rows), m)
+
+    def linear_kernel(self, rows: int, matrix: Matrix, stride: int, epilogue: Epilogue, pairs: Pairs | None) -> str:
+        columns, bits, span = matrix.columns, matrix.bits, matrix.span
+        if bits == 32:
+            return self.program.kernel(
+                ("linear_f32", rows, columns, stride, epilogue, pairs),
+                lambda isa: linear_float(
+                    rows=rows, columns=columns, input_stride=stride, epilogue=epilogue, pairs=pairs
+                ),
+            )
+        return self.program.kernel(
+            (f"linear_w{bits}a8", rows, columns, span, epilogue, pairs),
+            lambda isa: linear(isa, rows=rows, columns=columns, bits=bits, epilogue=epilogue, pairs=pairs, span=span),
+        )
+
+    def adapted_linear(
+        self,
+        entry: Entry,
+        source: Activations,
+        matrix: Matrix,
+        output: Storage,
+        m: Scalar,
+        bias: str | None,
+        activation: str | None,
+        gated: bool,
+        adapted: Sequence[Adapted],
+    ) -> None:
+        """With an adapter: the sums alone, the adapter, and then what the epilogue would have done."""
+        assert self.adapters is not None
+        outputs = matrix.rows // 2 if gated else matrix.rows
+        rows = 2 * padded(outputs) if gated else outputs
+        sums = self.program.workspace("adapter_sums", 4 * padded(rows) * self.rows)
+        operands: list[Operand] = [*source.storages, *matrix.storages]
+        if bias is not None:
+            operands.append(self.weights.bias(bias, gated=gated))
+        kernel = self.linear_kernel(rows, matrix, source.stride, Epilogue(bias=bias is not None), None)
+        work = Work(
+            macs=times(m, rows * matrix.columns),
+            arithmetic="float32" if matrix.bits == 32 else "codes",
+            bits=matrix.bits,
+            activations=times(m, source.row_bytes + 4 * rows),
+            shape=f"{rows}x{matrix.columns}",
+        )
+        entry.call(kernel, *operands, sums, m, work=work, adapter=True)
+        read = (source.storages, source.stride, source.span if source.quantized else 0)
+        self.adapters.add(entry, read, matrix.columns, adapted, sums, padded(rows), m)
+        self.adapters.activate(entry, sums, output, m, activation=activation, gated=gated, rows=outputs)
 
     def inner_input(
         self, entry: Entry, source: Storage, stride: int, weights: Norm | None, matrix: Matrix, name: str
@@ -250,7 +307,7 @@ class _Lowering:
                 source = self.input(entry, attention.norm, up, "mlp_input")
         self.attention(entry, number, attention, normed, qkv, output)
         if mlp.experts is None:
-            self.mlp(entry, mlp, source)
+            self.mlp(entry, number, mlp, source)
         else:
             self.experts(entry, mlp, mlp.experts)
 
@@ -266,7 +323,10 @@ class _Lowering:
         facts, program, rows = self.facts, self.program, self.rows
         stride = padded(matrix.rows)
         qkv = program.workspace("qkv", 4 * stride * rows)
-        self.linear(entry, normed, matrix, qkv, "n", bias=layer.qkv.bias)
+        wide, keys = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
+        parts = (("q", wide, 0), ("k", keys, wide), ("v", keys, wide + keys))
+        adapted = [Adapted(linear_name(number, f"{part}_proj"), Outputs(width, start)) for part, width, start in parts]
+        self.linear(entry, normed, matrix, qkv, "n", bias=layer.qkv.bias, adapted=adapted)
         self.norm_heads(entry, layer, qkv, stride)
 
         integer = self.layout.bits == 16
@@ -324,7 +384,7 @@ class _Lowering:
         if not fused:
             floats = target.storages[0]
             target = self.inner_input(entry, floats, width, layer.inner_norm, output_matrix, "attention_codes")
-        self.update(entry, target, output_matrix, layer.output.bias, layer.output_norm)
+        self.update(entry, target, output_matrix, layer.output, layer.output_norm, linear_name(number, "o_proj"))
 
     def norm_heads(self, entry: Entry, layer: AttentionLayer, qkv: Storage, stride: int) -> None:
         """Norms of queries and keys, in place."""
@@ -357,16 +417,23 @@ class _Lowering:
         entry.call(kernel, self.inv_freq[rotary], cosines, sines, "position", "n", work=work)
         self.angles[rotary] = cosines, sines
 
-    def mlp(self, entry: Entry, layer: MlpLayer, source: Activations | None) -> None:
+    def mlp(self, entry: Entry, number: int, layer: MlpLayer, source: Activations | None) -> None:
         """`source` None: the MLP reads the stream as it is now."""
         up, down = self.matrix(layer.up, gated=layer.gated), self.matrix(layer.down)
         if source is None:
             source = self.input(entry, layer.norm, up, "mlp_input")
         stride = padded(up.rows // 2 if layer.gated else up.rows)
         inner = self.program.workspace("mlp", 4 * stride * self.rows)
-        self.linear(entry, source, up, inner, "n", bias=layer.up.bias, activation=layer.activation, gated=layer.gated)
+        name = linear_name(number, "up_proj")
+        adapted: Sequence[Adapted] = [Adapted(name, Outputs(up.rows))]
+        if layer.gated:
+            adapted = gate_and_up(linear_name(number, "gate_proj"), name, up.rows // 2)
+        self.linear(
+            entry, source, up, inner, "n", bias=layer.up.bias, activation=layer.activation, gated=layer.gated,
+            adapted=adapted,
+        )  # fmt: skip
         codes = self.inner_input(entry, inner, stride, layer.inner_norm, down, "mlp_codes")
-        self.update(entry, codes, down, layer.down.bias, layer.output_norm)
+        self.update(entry, codes, down, layer.down, layer.output_norm, linear_name(number, "down_proj"))
 
     def experts(self, entry: Entry, layer: MlpLayer, experts: Experts) -> None:
         """The experts that each token chooses, one output row for each pair of a token and an expert."""
@@ -473,6 +540,12 @@ class _Lowering:
         entry = self.program.entry("decode", "position")
         entry.enter("prefill", 1, "position")
         entry.enter("head", 0)
+
+
+def linear_name(layer: int, linear: str) -> str:
+    """As in `edgec/ir/model.py`."""
+    block = "mlp" if linear in ("gate_proj", "up_proj", "down_proj") else "self_attn"
+    return f"model.layers.{layer}.{block}.{linear}"
 
 
 def lower_decoder(compressed: CompressedModel) -> Program:

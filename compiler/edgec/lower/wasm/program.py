@@ -20,6 +20,7 @@ import numpy.typing as npt
 from edgec.errors import DoesNotFitError
 from edgec.ir.lowered import (
     WASM_PAGE,
+    AdapterSlots,
     ComputedSlot,
     Dimension,
     EntryPoint,
@@ -59,7 +60,7 @@ _LOADER_EXPORTS: dict[str, Callable[[], PrimFunc]] = {
     "merge_bit1": merge_bit1,
     "merge_byte1": merge_byte1,
 }
-_GREATER_UNSIGNED, _IF, _RETURN = b"\x4b", b"\x04\x40", b"\x0f"
+_GREATER_UNSIGNED, _IF, _UNLESS, _RETURN = b"\x4b", b"\x04\x40", b"\x45\x04\x40", b"\x0f"
 _OPERATORS = {"+": b"\x6a", "-": b"\x6b", "*": b"\x6c", "//": b"\x6e"}
 
 KERNELS_SECTION = "edgec.kernels"
@@ -103,6 +104,7 @@ class Call:
     operands: tuple[Operand, ...]
     work: Work
     numbers: tuple[str, ...] = ()  # what it computes: names that are scalars from then on
+    adapter: bool | None = None  # True: only with an adapter, whose rank is the scalar `rank`; False: only without
 
 
 @dataclass(frozen=True)
@@ -123,10 +125,12 @@ class Entry:
     inputs: tuple[str, ...] = ()  # of a graph: names of what the program declares as `input` and `output`
     outputs: tuple[str, ...] = ()
 
-    def call(self, kernel: str, *operands: Operand, work: Work, numbers: tuple[str, ...] = ()) -> None:
+    def call(
+        self, kernel: str, *operands: Operand, work: Work, numbers: tuple[str, ...] = (), adapter: bool | None = None
+    ) -> None:
         if work.weights is None:
             work = replace(work, weights=_weight_bytes(operands))
-        self.calls.append(Call(kernel, operands, work, numbers))
+        self.calls.append(Call(kernel, operands, work, numbers, adapter))
 
     def enter(self, entry: str, *arguments: Scalar) -> None:
         """Call another entry point of the same program (once per entry)."""
@@ -149,6 +153,9 @@ class Program:
     _outputs: list[tuple[str, Any, tuple[Dimension, ...], Storage]] = field(default_factory=list)
     dims: dict[str, int] = field(default_factory=dict)
     numbers: dict[str, Number] = field(default_factory=dict)
+    switch: Storage | None = None  # the rank of the adapter that is there, or 0
+    adapters: Callable[[], AdapterSlots] | None = None  # asked when all is placed
+    _reserved: list[Storage] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         pages = self.kv.pages if self.kv else 0
@@ -177,6 +184,12 @@ class Program:
         content = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
         storage = Storage(name, content.nbytes, "weights")
         self._weights.append((storage, content, kind, columns))
+        return storage
+
+    def reserve(self, name: str, size: int) -> Storage:
+        """Zeros behind the weights, which whoever loads the program may change between calls."""
+        storage = Storage(name, size, "weights")
+        self._reserved.append(storage)
         return storage
 
     def input(self, name: str, dtype: str, shape: tuple[Dimension, ...], storage: Storage) -> None:
@@ -227,7 +240,7 @@ class Program:
             storage.offset = space.offset + offset
         position = space.offset + space.bytes
         weights_start = position
-        for storage, *_ in self._weights:
+        for storage in [*(storage for storage, *_ in self._weights), *self._reserved]:
             storage.offset = position
             position = align(position + storage.bytes)
         weights = Region(weights_start, position - weights_start)
@@ -253,7 +266,11 @@ class Program:
         self, entry: Entry, signatures: Mapping[str, Signature], control: int, *, threads: bool, marks: bool
     ) -> AssembledFunction:
         """`marks`: thread 0 reports the start of the entry point, and the number of each call that has ended."""
-        names = [*entry.parameters, *(name for call in entry.calls if isinstance(call, Call) for name in call.numbers)]
+        calls = [call for call in entry.calls if isinstance(call, Call)]
+        names = [*entry.parameters, *(name for call in calls for name in call.numbers)]
+        switched = any(call.adapter is not None for call in calls)
+        if switched:
+            names.append("rank")
         local = {name: index + 2 for index, name in enumerate(names)}  # after tid, threads
         parameters = len(entry.parameters)
         function = AssembledFunction(entry.name, parameters=2 + parameters, locals=len(names) - parameters)
@@ -305,7 +322,17 @@ class Program:
             function.emit(i32_const(1 + checked.index(number)), _RETURN, end)
 
         mark(_START)
+        if switched and self.switch is not None:
+            function.emit(i32_const(self.switch.offset), i32_load(), local_set(local["rank"]))
+        inside: bool | None = None
         for number, call in self._numbers(entry):
+            wanted = call.adapter if isinstance(call, Call) else None
+            if wanted is not inside:
+                if inside is not None:
+                    function.emit(end)
+                if wanted is not None:
+                    function.emit(local_get(local["rank"]), _IF if wanted else _UNLESS)
+                inside = wanted
             if isinstance(call, str):
                 function.emit(local_get(0), local_get(1))
                 for argument in entry.arguments[call]:
@@ -331,6 +358,8 @@ class Program:
             mark(number)
             for name in call.numbers:
                 read(self.numbers[name])
+        if inside is not None:
+            function.emit(end)
         function.emit(i32_const(0))
         return function
 
@@ -427,6 +456,7 @@ class Program:
                 for storage, data, kind, columns in self._weights
             ),
             kv=kv,
+            adapters=self.adapters() if self.adapters is not None else None,
             statistics={
                 "kernels": len(self._factories),
                 "calls": calls,

@@ -45,6 +45,7 @@ ONLY_IN = {
     "tvm": {"lower"},
     "tvm_ffi": {"lower"},
     "wasmtime": {"run", "cli"},
+    "av": {"run"},
     "onnxruntime": {"passes", "eval", "frontend", "compress"},
     "gguf": {"frontend"},
     "safetensors": {"frontend", "heal"},

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { contrastProblems, nameless, overflowing } from "./inspect.mjs";
 
-const TOOLS = ["chat", "search", "images"];
+const TOOLS = ["chat", "search", "images", "reading", "gallery", "speech"];
 
 /** The page comes up, in order, and asks no other origin for anything. */
 export async function loads(page) {
@@ -63,12 +63,12 @@ export async function keyboardAlone(page) {
   );
   await tabTo("tab-chat");
   await keyboard.press("ArrowLeft");
-  assert.equal(await focused(), "tab-images");
-  assert.match(page.tab.url(), /#images$/);
+  assert.equal(await focused(), "tab-speech");
+  assert.match(page.tab.url(), /#speech$/);
   await keyboard.press("ArrowRight");
   assert.equal(await focused(), "tab-chat");
   await keyboard.press("End");
-  assert.equal(await focused(), "tab-images");
+  assert.equal(await focused(), "tab-speech");
   await keyboard.press("Home");
   await tabTo("primary");
   await keyboard.press("Enter");
@@ -86,17 +86,17 @@ export async function keyboardAlone(page) {
   await tabTo("send");
   await tabTo("threads");
   await tabTo("forget");
-  for (const tool of ["search", "images"]) {
-    await page.inside((id) => document.getElementById(id).focus(), `tab-${tool === "search" ? "chat" : "search"}`);
+  const starts = { search: "query", images: "images-drop-file", reading: "reading-drop-file" };
+  for (const [tool, start] of Object.entries({ ...starts, gallery: "gallery-drop-file", speech: "record" })) {
+    await page.inside((id) => document.getElementById(id).focus(), `tab-${TOOLS[TOOLS.indexOf(tool) - 1]}`);
     await keyboard.press("ArrowRight");
     await tabTo("primary");
     await keyboard.press("Enter");
-    await page.until((id) => document.activeElement.id === id, tool === "search" ? "query" : "file");
+    await page.until((id) => document.activeElement.id === id, start);
+    if (!start.endsWith("-file")) continue;
+    const outline = (id) => getComputedStyle(document.getElementById(id)).outlineStyle;
+    assert.notEqual(await page.inside(outline, `${tool}-drop`), "none", "the focus on the file field cannot be seen");
   }
-  assert.ok(
-    await page.inside(() => getComputedStyle(document.getElementById("drop")).outlineStyle !== "none"),
-    "the focus on the file field cannot be seen",
-  );
 }
 
 export async function everythingHasAName(page) {
@@ -122,8 +122,9 @@ export async function fitsSmallScreens(page) {
   await page.ask("Hello");
   await page.answered();
   await page.click("#tab-images");
-  await (await page.tab.$("#file")).uploadFile(page.settings.picture);
+  await (await page.tab.$("#images-drop-file")).uploadFile(page.settings.picture);
   await page.tab.waitForSelector("#classes li");
+  await page.fillMedia();
   for (const width of [360, 320]) {
     await page.tab.setViewport({ width, height: 740 });
     for (const tab of [...TOOLS, "device"]) {
@@ -142,7 +143,7 @@ export async function fitsSmallScreens(page) {
   await page.until(
     () =>
       document.getElementById("device").getAttribute("role") === "complementary" &&
-      !document.getElementById("images").hidden,
+      !document.getElementById("speech").hidden,
   );
 }
 
@@ -166,8 +167,9 @@ export async function contrastIsEnough(page) {
     await page.click("#queries button");
     await page.tab.waitForSelector("#results li");
     await page.click("#tab-images");
-    await (await page.tab.$("#file")).uploadFile(page.settings.picture);
+    await (await page.tab.$("#images-drop-file")).uploadFile(page.settings.picture);
     await page.tab.waitForSelector("#classes li");
+    await page.fillMedia();
     for (const tool of TOOLS) {
       await page.click(`#tab-${tool}`);
       assert.deepEqual(await page.inside(contrastProblems), [], `${theme}, ${tool}`);
@@ -213,6 +215,8 @@ export async function numbersAndListingsAreRead(page) {
       { name: "B", url: "/b/", kind: "graph", task: "embedding" },
       { url: "https://other.example/c/", kind: "decoder" },
       { url: "d/", kind: "graph", task: "object-detection" },
+      { url: "e/", kind: "graph", task: "speech-detection" },
+      { url: "f/", kind: "graph", task: "fortune-telling" },
       null,
       7,
     ];
@@ -251,6 +255,9 @@ export async function numbersAndListingsAreRead(page) {
     listing.search.map(({ url }) => url),
     ["https://host.example/b/"],
   );
-  assert.deepEqual(listing.images, []);
+  const urls = (name) => listing[name].map(({ url }) => url);
+  assert.deepEqual(urls("images"), ["https://host.example/demo/d/"]);
+  assert.deepEqual(urls("speech"), ["https://host.example/demo/e/"]);
+  assert.deepEqual([...urls("reading"), ...urls("gallery")], []);
   assert.match(failure, /no list/);
 }

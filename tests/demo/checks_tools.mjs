@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-const TOOLS = ["chat", "search", "images"];
+const TOOLS = ["chat", "search", "images", "reading", "gallery", "speech"];
 
 export async function chatStreams(page) {
   await page.server.start();
@@ -105,7 +105,7 @@ export async function imagesAreClassified(page) {
   await page.server.start();
   await page.open("#images");
   await page.start("images");
-  await (await page.tab.$("#file")).uploadFile(page.settings.picture);
+  await (await page.tab.$("#images-drop-file")).uploadFile(page.settings.picture);
   await page.tab.waitForSelector("#classes li");
   const rows = await page.tab.$$eval("#classes li", (items) => items.map((item) => item.innerText.split(/\s*\n\s*/)));
   assert.equal(rows[0][0], "red");
@@ -121,7 +121,7 @@ export async function imagesAreClassified(page) {
     const transfer = new DataTransfer();
     transfer.items.add(new File([await canvas.convertToBlob()], "sea.png", { type: "image/png" }));
     document
-      .getElementById("drop")
+      .getElementById("images-drop")
       .dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
   });
   await page.until(() => document.querySelector("#classes li")?.innerText.startsWith("blue"));
@@ -130,7 +130,7 @@ export async function imagesAreClassified(page) {
     const transfer = new DataTransfer();
     transfer.items.add(new File(["no picture"], "notes.png", { type: "image/png" }));
     document
-      .getElementById("drop")
+      .getElementById("images-drop")
       .dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
   });
   await page.until(() =>
@@ -138,7 +138,7 @@ export async function imagesAreClassified(page) {
   );
 }
 
-/** All three tools, after the server has gone; even with a module that was not in use before. */
+/** All tools, after the server has gone; even with a module that was not in use before. */
 export async function worksOffline(page) {
   await page.server.start();
   await page.open();
@@ -166,8 +166,10 @@ export async function worksOffline(page) {
   await page.click("#queries button");
   await page.tab.waitForSelector("#results li");
   await page.start("images");
-  await (await page.tab.$("#file")).uploadFile(page.settings.picture);
+  await (await page.tab.$("#images-drop-file")).uploadFile(page.settings.picture);
   await page.until(() => document.querySelector("#classes li")?.innerText.startsWith("red"));
+  for (const tool of ["reading", "gallery", "speech"]) await page.start(tool);
+  await page.fillMedia();
 }
 
 /** One bundle only, and no isolation: what most web hosts give. */
@@ -185,6 +187,10 @@ export async function explainsWhatIsMissing(page) {
   assert.match(await page.text("#search-start"), /edgec compile .*MiniLM.* --profile phone-8gb -o minilm\.edgec/);
   await page.click("#tab-images");
   assert.match(await page.text("#images-start"), /edgec compile efficientnet-lite0\.onnx/);
+  for (const [tool, command] of Object.entries({ reading: /--task ocr/, gallery: /clip-vit/, speech: /moonshine-tiny-en/ })) {
+    await page.click(`#tab-${tool}`);
+    assert.match(await page.text(`#${tool}-start`), command);
+  }
 }
 
 export async function failuresAreExplained(page) {

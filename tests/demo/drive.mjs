@@ -2,26 +2,31 @@
 //
 //   node drive.mjs chromium|firefox < settings.json
 //
-// Settings: {"serve": command that serves a folder of bundles and prints its address, "bundles": {"chat", "search", "images", "story"},
-// "picture": a red PNG, "checks": names, or all}
+// Settings: {"serve": command that serves a folder of bundles and prints its address, "bundles": path by name, "picture": a red PNG,
+// "page": a PNG of two dark lines, "video": two red seconds and two blue ones, "speech": a WAV of two seconds, "silence": a WAV,
+// "checks": names, or all}
 
 import { readFileSync } from "node:fs";
 import { setTimeout } from "node:timers/promises";
 import { launch } from "../../runtime_wasm/tools/browsers.mjs";
+import * as mediaChecks from "./checks_media.mjs";
 import * as pageChecks from "./checks_page.mjs";
 import * as toolChecks from "./checks_tools.mjs";
 import { Page, Server } from "./page.mjs";
 
 const CHECK_LIMIT = 180_000; // ms
-const REDUCED_MOTION = {
-  args: { chromium: ["--force-prefers-reduced-motion"], firefox: [] },
-  preferences: { "ui.prefersReducedMotion": 1 },
+const MICROPHONE = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]; // beeps, and is allowed
+const ARGUMENTS = { chromium: ["--force-prefers-reduced-motion", ...MICROPHONE], firefox: [] };
+const PREFERENCES = {
+  "ui.prefersReducedMotion": 1,
+  "media.navigator.streams.fake": true,
+  "media.navigator.permission.disabled": true,
 };
 
-const checks = { ...pageChecks, ...toolChecks };
+const checks = { ...pageChecks, ...toolChecks, ...mediaChecks };
 const name = process.argv[2];
 const settings = JSON.parse(readFileSync(0, "utf8"));
-const browser = await launch(name, { args: REDUCED_MOTION.args[name], preferences: REDUCED_MOTION.preferences });
+const browser = await launch(name, { args: ARGUMENTS[name], preferences: PREFERENCES });
 try {
   for (const check of settings.checks ?? Object.keys(checks))
     console.log(JSON.stringify({ check, ...(await run(check)) }));

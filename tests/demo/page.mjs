@@ -16,7 +16,7 @@ export class Server {
   }
 
   /** @param {string[]} names of the bundles to serve */
-  async start(names = ["chat", "search", "images"], flags = []) {
+  async start(names = ["chat", "search", "images", "reading", "gallery", "speech"], flags = []) {
     const port = this.address ? new URL(this.address).port : "0";
     const [program, ...rest] = this.command;
     this.process = spawn(
@@ -112,6 +112,26 @@ export class Page {
         await new Promise((resolve) => setTimeout(resolve, 1));
       document.getElementById("send").click();
     });
+  }
+
+  /** Gives files to a tool, as its file field does. */
+  async give(tool, ...files) {
+    await this.click(`#tab-${tool}`);
+    await (await this.tab.$(`#${tool}-drop-file`)).uploadFile(...files);
+  }
+
+  /** Lets the tools for pictures and sounds work, so that all there is of them can be seen. */
+  async fillMedia() {
+    const { page, video, picture, speech } = this.settings;
+    await this.give("reading", page);
+    await this.until(() => document.querySelectorAll("#lines li").length === 2);
+    await this.give("gallery", picture, video);
+    await this.until(() => / seen in /.test(document.getElementById("gallery-status").textContent));
+    await this.inside(() => (document.getElementById("gallery-labels").value = "rr, bb"));
+    await this.tab.type("#gallery-query", "b");
+    await this.until(() => document.querySelector("#shots li button"));
+    await this.give("speech", speech);
+    await this.until(() => / written down in /.test(document.getElementById("speech-status").textContent));
   }
 
   async answered(count = 1) {

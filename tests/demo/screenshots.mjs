@@ -1,16 +1,23 @@
 // Takes the pictures of docs/screenshots/ from a page with real models.
 //
-//   edgec serve smollm2.edgec minilm.edgec efficientnet.edgec
-//   node tests/demo/screenshots.mjs chromium|firefox ADDRESS FOLDER
+//   edgec serve smollm2.edgec minilm.edgec efficientnet.edgec ppocr.edgec moonshine.edgec
+//   node tests/demo/screenshots.mjs chromium|firefox ADDRESS FOLDER [--reading PICTURE] [--speech SOUND]
+//
+// With files only the tools that take them are shown.
 
 import { join } from "node:path";
+import { parseArgs } from "node:util";
 import { launch } from "../../runtime_wasm/tools/browsers.mjs";
 
 const PATIENCE = { timeout: 180_000 };
 const WIDE = { width: 1280, height: 800 };
 const NARROW = { width: 360, height: 740 };
 
-const [name, address, folder] = process.argv.slice(2);
+const { positionals, values: files } = parseArgs({
+  allowPositionals: true,
+  options: { reading: { type: "string" }, speech: { type: "string" } },
+});
+const [name, address, folder] = positionals;
 const browser = await launch(name);
 const page = await browser.newPage();
 
@@ -75,15 +82,36 @@ function drop() {
   canvas.toBlob((blob) => {
     const dataTransfer = new DataTransfer();
     dataTransfer.items.add(new File([blob], "traffic light.png", { type: "image/png" }));
-    document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer, cancelable: true }));
+    document.getElementById("images-drop").dispatchEvent(new DragEvent("drop", { dataTransfer, cancelable: true }));
   });
 }
 
-try {
+async function open() {
   await page.setViewport(WIDE);
   await page.goto(address);
-  await page.waitForSelector("#chat-start .primary");
+  await page.waitForSelector(".start .primary");
   await page.waitForFunction(() => document.getElementById("network").textContent.startsWith("Ready"), PATIENCE);
+}
+
+/** A tool at work on a file, in light and wide and in dark and narrow. */
+async function showFile(tool, file, done) {
+  await page.setViewport(WIDE);
+  await start(tool);
+  await (await page.$(`#${tool}-drop-file`)).uploadFile(file);
+  await page.waitForFunction(
+    (id, text) => document.getElementById(id).textContent.includes(text),
+    PATIENCE,
+    `${tool}-status`,
+    done,
+  );
+  await theme("light");
+  await shoot(`light-${tool}`);
+  await page.setViewport(NARROW);
+  await theme("dark");
+  await shoot(`360-dark-${tool}`);
+}
+
+async function showAll() {
   await theme("light");
   await shoot("light-start");
   await start("chat");
@@ -115,6 +143,13 @@ try {
     await page.evaluate((end) => scrollTo(0, end ? document.body.scrollHeight : 0), tab === "chat");
     await shoot(`360-${colors}-${tab}`);
   }
+}
+
+try {
+  await open();
+  if (files.reading) await showFile("reading", files.reading, "looked at it for");
+  if (files.speech) await showFile("speech", files.speech, "written down in");
+  if (!files.reading && !files.speech) await showAll();
 } finally {
   await browser.close();
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import pytest
 from PIL import Image
 
 from edgec.bundle.manifest import GraphInfo, Slot
-from edgec.errors import UnsupportedError, UsageError
+from edgec.errors import MissingDependencyError, UnsupportedError, UsageError
 from edgec.run import Model
 from edgec.run.search import FRAMES, default_cache, index_folder
 from tests.run.tasks.test_images import SPEC
+from tests.videos import write_video
 
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 TASK = {
@@ -146,3 +148,53 @@ def test_other_models(graph: Model, folder: Path) -> None:
 def test_the_default_cache_is_the_user_s(graph: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(os.environ, "XDG_CACHE_HOME", str(tmp_path))
     assert default_cache(graph).parent == tmp_path / "edgec"
+
+
+@pytest.fixture(params=["libvpx .webm", "mpeg4 .mp4"])
+def film(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Red for two seconds, then green, then blue."""
+    codec, suffix = request.param.split()
+    path = tmp_path / f"film{suffix}"
+    write_video(path, list(COLORS), seconds=2, codec=codec)
+    return path
+
+
+def test_the_best_moments_of_a_video(graph: Model, asked: list[Any], film: Path) -> None:
+    for number, text in enumerate(COLORS):
+        best = graph.search(film, text, top_k=2)
+        assert sorted(match.seconds or 0 for match in best) == [2.0 * number, 2.0 * number + 1]
+        assert best[0].frame is None and best[0].to_json() == {
+            "path": str(film), "seconds": best[0].seconds, "score": best[0].score,
+        }  # fmt: skip
+    assert [frame for _, frame in index_folder(graph, film, every=0.5).places] == list(range(0, 6000, 500))
+    assert [frame for _, frame in index_folder(graph, film, every=2.5).places] == [0, 2500, 5000]
+    assert [frame for _, frame in index_folder(graph, film, every=60).places] == [0]
+    with pytest.raises(UsageError, match="0 seconds apart"):
+        index_folder(graph, film, every=0)
+
+
+def test_videos_beside_pictures(graph: Model, asked: list[Any], film: Path, folder: Path, tmp_path: Path) -> None:
+    film.rename(folder / film.name)
+    (folder / "broken.mp4").write_bytes(b"no video")
+    (folder / "none.mkv").write_bytes(b"")
+    cache = tmp_path / "vectors.npz"
+    index = index_folder(graph, folder, cache=cache)
+    assert sorted(path.name for path in index.skipped) == ["broken.mp4", "none.mkv"]
+    assert all("cannot be read" in reason for reason in index.skipped.values())
+    found = index.search(graph.embed_text("blue"))
+    assert found[0].path.name == film.name and found[0].seconds in (4.0, 5.0)
+    assert len({match.path for match in found}) == len(found) == 4
+    asked.clear()
+    assert index_folder(graph, folder, cache=cache).embedded == len(asked) == 0
+    assert index_folder(graph, folder, cache=cache, every=3).embedded == 2
+
+
+def test_without_pyav(
+    graph: Model, asked: list[Any], film: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingDependencyError, match="videos need PyAV") as caught:
+        index_folder(graph, film)
+    assert "edgec[video]" in str(caught.value.hint)
+    film.rename(folder / film.name)
+    assert "videos need PyAV" in index_folder(graph, folder).skipped[folder / film.name]

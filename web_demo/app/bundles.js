@@ -1,5 +1,7 @@
 /** What is served beside the page: `bundles.json`, as `edgec serve` or a static host gives it. */
 
+import { TOOLS } from "./tools.js";
+
 /**
  * @typedef {object} Entry
  * @property {string} name of the model
@@ -9,9 +11,7 @@
  * @property {string | null} report address of the compiler's report
  */
 
-/** @typedef {"chat" | "search" | "images"} Purpose */
-
-/** @typedef {Record<Purpose, Entry[]>} Listing */
+/** @typedef {Record<string, Entry[]>} Listing by the tool's name */
 
 /**
  * @param {string} [address]
@@ -31,15 +31,15 @@ export async function readListing(address = "bundles.json") {
  */
 export function sortOut(json, base) {
   /** @type {Listing} */
-  const listing = { chat: [], search: [], images: [] };
+  const listing = noBundles();
   const rows = /** @type {{bundles?: unknown}} */ (json)?.bundles;
   if (!Array.isArray(rows)) throw new Error("`bundles.json` has no list `bundles`");
   for (const row of rows) {
-    const purpose = purposeOf(row ?? {});
-    if (!purpose || typeof row.url !== "string") continue;
+    const tool = TOOLS.find(({ takes }) => takes({ kind: row?.kind, task: row?.task }));
+    if (!tool || typeof row.url !== "string") continue;
     const url = new URL(row.url.endsWith("/") ? row.url : `${row.url}/`, base);
     if (url.origin !== base.origin) continue; // the page's policy would refuse it anyway
-    listing[purpose].push({
+    listing[tool.name].push({
       name: typeof row.name === "string" ? row.name : url.pathname,
       url: url.href,
       bytes: typeof row.bytes === "number" ? row.bytes : 0,
@@ -50,12 +50,7 @@ export function sortOut(json, base) {
   return listing;
 }
 
-/**
- * @param {{kind?: unknown, task?: unknown}} row
- * @returns {Purpose | null}
- */
-function purposeOf({ kind, task }) {
-  if (kind === "decoder") return "chat";
-  if (task === "embedding") return "search";
-  return task === "image-classification" ? "images" : null;
+/** @returns {Listing} */
+export function noBundles() {
+  return Object.fromEntries(TOOLS.map(({ name }) => [name, []]));
 }

@@ -1,8 +1,9 @@
 /** The chat: a transcript that grows while the model writes. */
 
 import { Answer } from "./answer.js";
-import { byId, h, withCode } from "./dom.js";
+import { h, withCode } from "./dom.js";
 import { figure, plural, seconds } from "./format.js";
+import { frame } from "./frame.js";
 import { codeOf, describe } from "./runtime.js";
 import { Settings } from "./settings.js";
 
@@ -16,48 +17,87 @@ const STARTERS = [
   "Write a polite reply that moves a meeting to Thursday.",
 ];
 
-/**
- * @param {Slot} slot
- * @param {Speed} speed
- * @returns {() => void} puts the focus where one writes
- */
-export function setUpChat(slot, speed) {
-  const chat = new Chat(slot, speed);
-  return () => chat.question.focus();
-}
+/** @type {import("./tools.js").Tool} */
+export const chat = {
+  name: "chat",
+  label: "Chat",
+  takes: ({ kind }) => kind === "decoder",
+  texts: {
+    title: "A language model, in this tab",
+    about: "It answers on your own device, with or without a network. Nothing you write is sent anywhere.",
+    missing: "No language model is served here",
+    commands: [
+      "edgec compile SmolLM2-135M-Instruct.Q4_1.gguf --profile phone-8gb -o smollm2.edgec",
+      "edgec serve smollm2.edgec",
+    ],
+  },
+  setUp(place, slot, speed) {
+    const { question } = new Chat(place, slot, speed);
+    return () => question.focus();
+  },
+};
 
 class Chat {
   /** @type {{role: "user" | "assistant", content: string}[]} */
   messages = [];
   /** @type {AbortController | null} */
   running = null;
-  /** @type {unknown} */
-  lastModel = null;
   /** Address of the bundle that the conversation belongs to. */
   bundle = "";
 
   /**
+   * @param {HTMLElement} place
    * @param {Slot} slot
    * @param {Speed} speed
    */
-  constructor(slot, speed) {
+  constructor(place, slot, speed) {
     this.slot = slot;
     this.speed = speed;
-    this.tool = byId("chat-tool", HTMLElement);
-    this.log = byId("log", HTMLElement);
-    this.welcome = byId("welcome", HTMLElement);
-    this.status = byId("chat-status", HTMLElement);
-    this.question = byId("question", HTMLTextAreaElement);
-    this.sendButton = byId("send", HTMLButtonElement);
-    this.regenerateButton = byId("regenerate", HTMLButtonElement);
-    this.clearButton = byId("clear", HTMLButtonElement);
-    this.settings = new Settings(byId("settings", HTMLFormElement));
-    this.#listen();
-    slot.addEventListener("change", () => this.#onSlot());
+    this.log = h("div", { id: "log", class: "log", role: "log", "aria-live": "off", "aria-label": "Conversation" });
+    this.status = h("p", { id: "chat-status", class: "visually-hidden", role: "status" });
+    const hint = { rows: 1, placeholder: "Write a message", enterkeyhint: "send" };
+    this.question = h("textarea", { id: "question", ...hint });
+    this.sendButton = h("button", { id: "send", class: "primary", type: "submit" }, "Send");
+    const quiet = { class: "quiet", type: "button", disabled: true };
+    this.regenerateButton = h("button", { id: "regenerate", ...quiet, click: () => this.regenerate() }, "Regenerate");
+    this.clearButton = h("button", { id: "clear", ...quiet, click: () => this.#startAnew() }, "Clear");
+    const form = h("form", { id: "settings", autocomplete: "off" });
+    this.settings = new Settings(form);
+    const chips = STARTERS.map((text) =>
+      h("li", {}, h("button", { class: "chip", type: "button", click: () => this.send(text) }, text)),
+    );
+    this.welcome = h(
+      "div",
+      { id: "welcome", class: "welcome" },
+      h("p", {}, "Ask something. The answer is computed here; nothing you write leaves this device."),
+      h("ul", { id: "starters", class: "chips" }, ...chips),
+    );
+    const summary = h("summary", {}, "System prompt and sampling");
+    const settings = h("details", { class: "settings" }, summary, form);
+    const parts = [settings, this.welcome, this.log, this.#composer(), this.status];
+    frame(place, "chat", slot, () => this.#onModel(), ...parts);
+    place
+      .querySelector(".toolbar")
+      ?.append(h("div", { class: "actions" }, this.regenerateButton, this.clearButton));
+    place.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") this.stop();
+    });
+    slot.addEventListener("change", () => {
+      if (!slot.model) this.stop();
+    });
   }
 
-  #listen() {
-    byId("composer", HTMLFormElement).addEventListener("submit", (event) => {
+  #composer() {
+    const keys = [["Enter"], " sends, ", ["Shift"], "+", ["Enter"], " starts a line, ", ["Esc"], " stops the answer"];
+    const composer = h(
+      "form",
+      { id: "composer", class: "composer" },
+      h("label", { for: "question", class: "visually-hidden" }, "Your message"),
+      this.question,
+      this.sendButton,
+      h("p", { class: "keys" }, ...keys.map((key) => (Array.isArray(key) ? h("kbd", {}, key[0]) : key))),
+    );
+    composer.addEventListener("submit", (event) => {
       event.preventDefault();
       if (this.running) this.stop();
       else this.send(this.question.value);
@@ -68,34 +108,22 @@ class Chat {
       event.preventDefault();
       if (!this.running) this.send(this.question.value);
     });
-    this.tool.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") this.stop();
-    });
-    this.regenerateButton.addEventListener("click", () => this.regenerate());
-    this.clearButton.addEventListener("click", () => {
-      this.clear();
-      this.question.focus();
-    });
-    const chips = STARTERS.map((text) =>
-      h("li", {}, h("button", { class: "chip", type: "button", click: () => this.send(text) }, text)),
-    );
-    byId("starters", HTMLElement).append(...chips);
+    return composer;
   }
 
-  #onSlot() {
+  #onModel() {
     const { model, entry } = this.slot;
-    this.tool.hidden = !model;
-    if (model && model !== this.lastModel) {
-      byId("chat-name", HTMLElement).textContent = entry?.name ?? "";
-      if (this.bundle !== entry?.url) {
-        this.clear();
-        this.settings.setDefaults(model.info.generation);
-        this.settings.system.disabled = !model.info.chat;
-      }
-      this.bundle = entry?.url ?? "";
+    if (model && this.bundle !== entry?.url) {
+      this.clear();
+      this.settings.setDefaults(model.info.generation);
+      this.settings.system.disabled = !model.info.chat;
     }
-    if (!model) this.stop();
-    this.lastModel = model;
+    this.bundle = entry?.url ?? "";
+  }
+
+  #startAnew() {
+    this.clear();
+    this.question.focus();
   }
 
   #fit() {

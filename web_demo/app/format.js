@@ -41,3 +41,15 @@ export function percent(value) {
 export function plural(value, one, many = `${one}s`) {
   return `${value} ${value === 1 ? one : many}`;
 }
+
+/**
+ * @param {number} value seconds
+ * @param {number} [digits] after the point
+ * @returns {string} minutes and seconds: `2:07`
+ */
+export function clock(value, digits = 0) {
+  const scale = 10 ** digits;
+  const whole = Math.floor(value * scale) / scale;
+  const minutes = Math.floor(whole / 60);
+  return `${minutes}:${(whole - 60 * minutes).toFixed(digits).padStart(digits ? digits + 3 : 2, "0")}`;
+}

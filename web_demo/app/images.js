@@ -1,119 +1,94 @@
-/** Image classification: drop, paste or choose a photo, see the five best classes. */
+/** What is in a picture: the five best classes, or the objects and where they are. */
 
-import { byId, h, withCode } from "./dom.js";
-import { percent, seconds } from "./format.js";
-import { describe } from "./runtime.js";
+import { h } from "./dom.js";
+import { dropField } from "./drop.js";
+import { percent, plural, seconds } from "./format.js";
+import { frame, showFailure } from "./frame.js";
+import { Picture, cornersOfBox } from "./picture.js";
 
 /** @typedef {import("./slot.js").Slot} Slot */
 /** @typedef {import("./speed.js").Speed} Speed */
+/** @typedef {import("@edgec/runtime").Classification} Classification */
+/** @typedef {import("@edgec/runtime").Detection} Detection */
 
-/**
- * @param {Slot} slot
- * @param {Speed} speed
- * @returns {() => void} puts the focus where one starts
- */
-export function setUpImages(slot, speed) {
-  const images = new Images(slot, speed);
-  return () => images.input.focus();
-}
+/** @type {import("./tools.js").Tool} */
+export const images = {
+  name: "images",
+  label: "Images",
+  takes: ({ task }) => task === "image-classification" || task === "object-detection",
+  texts: {
+    title: "What is in the picture?",
+    about: "A vision model names what it sees. Photos are read in this tab and sent nowhere.",
+    missing: "No image classifier is served here",
+    commands: [
+      "edgec compile efficientnet-lite0.onnx --task efficientnet-lite0.json --profile phone-8gb -o efficientnet.edgec",
+      "edgec serve smollm2.edgec efficientnet.edgec",
+    ],
+    file: "tasks/efficientnet-lite0.json",
+  },
+  setUp(place, slot, speed) {
+    const { input } = new Images(place, slot, speed);
+    return () => input.focus();
+  },
+};
 
 class Images {
-  /** @type {Blob | null} */
-  photo = null;
-  address = "";
   round = 0;
-  /** @type {unknown} */
-  lastModel = null;
 
   /**
+   * @param {HTMLElement} place
    * @param {Slot} slot
    * @param {Speed} speed
    */
-  constructor(slot, speed) {
+  constructor(place, slot, speed) {
     this.slot = slot;
     this.speed = speed;
-    this.input = byId("file", HTMLInputElement);
-    this.drop = byId("drop", HTMLElement);
-    this.preview = byId("photo", HTMLImageElement);
-    this.status = byId("images-status", HTMLElement);
-    this.classes = byId("classes", HTMLElement);
-    this.#listen();
-    slot.addEventListener("change", () => this.#onSlot());
+    this.picture = new Picture("photo");
+    this.status = h("p", { id: "images-status", class: "figures", role: "status" });
+    this.classes = h("ol", { id: "classes", class: "results" });
+    const options = { id: "images-drop", accept: "image/*", text: "Drop a photo here, paste one" };
+    const { element, input } = dropField({ ...options, above: [this.picture.element] }, ([file]) => this.take(file));
+    this.input = input;
+    frame(place, "images", slot, () => void this.look(), element, this.status, this.classes);
   }
 
-  #listen() {
-    this.input.addEventListener("change", () => {
-      this.take(this.input.files?.[0]);
-      this.input.value = "";
-    });
-    for (const type of ["dragenter", "dragover"]) {
-      this.drop.addEventListener(type, (event) => {
-        event.preventDefault();
-        this.drop.classList.add("over");
-      });
-    }
-    for (const type of ["dragleave", "drop"])
-      this.drop.addEventListener(type, () => this.drop.classList.remove("over"));
-    this.drop.addEventListener("drop", (event) => {
-      event.preventDefault();
-      this.take(event.dataTransfer?.files[0]);
-    });
-    // A photo that is dropped beside the field would replace the page.
-    for (const type of ["dragover", "drop"]) addEventListener(type, (event) => event.preventDefault());
-    addEventListener("paste", (event) => {
-      if (byId("images", HTMLElement).hidden) return;
-      const file = [...(event.clipboardData?.files ?? [])].find(({ type }) => type.startsWith("image/"));
-      if (file) this.take(file);
-    });
-  }
-
-  #onSlot() {
-    const { model, entry } = this.slot;
-    byId("images-tool", HTMLElement).hidden = !model;
-    if (model && model !== this.lastModel) {
-      byId("images-name", HTMLElement).textContent = entry?.name ?? "";
-      void this.classify();
-    }
-    this.lastModel = model;
-  }
-
-  /** @param {File | undefined} file */
+  /** @param {File} file */
   take(file) {
-    if (!file) return;
-    this.photo = file;
-    URL.revokeObjectURL(this.address);
-    this.address = URL.createObjectURL(file);
-    this.preview.src = this.address;
-    this.preview.alt = file.name ? `The photo ${file.name}` : "The photo";
-    this.preview.hidden = false;
-    this.drop.classList.add("filled");
-    void this.classify();
+    this.picture.show(file);
+    void this.look();
   }
 
-  async classify() {
+  async look() {
     const { model } = this.slot;
-    if (!model || !this.photo) return;
+    const { file } = this.picture;
+    if (!model || !file) return;
     const round = ++this.round;
     this.status.textContent = "Looking at it";
     try {
       const started = performance.now();
-      const found = await model.classify(this.photo, { topK: 5 });
+      const detects = model.info.task?.type === "object-detection";
+      const found = detects ? await model.detect(file) : await model.classify(file, { topK: 5 });
       if (round !== this.round) return;
       const taken = (performance.now() - started) / 1000;
+      const objects = /** @type {Detection[]} */ (detects ? found : []);
+      this.picture.outline(objects.map(({ box }) => cornersOfBox(box)));
       this.classes.replaceChildren(...found.map(row));
-      this.status.textContent = `${name(found[0])}, ${percent(found[0].score)}; seen in ${seconds(taken)}`;
+      for (const index of objects.keys())
+        this.picture.link(/** @type {HTMLElement} */ (this.classes.children[index]), index);
+      const best = found.length > 0 ? `${name(found[0])}, ${percent(found[0].score)}` : "Nothing that it knows";
+      const heading = detects && found.length > 0 ? plural(found.length, "object") : best;
+      this.status.textContent = `${heading}; seen in ${seconds(taken)}`;
       this.speed.show(taken, "per image");
     } catch (error) {
       if (round !== this.round) return;
       this.classes.replaceChildren();
-      this.status.replaceChildren(...withCode(describe(error)));
-      this.slot.noticeFailure(error);
+      showFailure(this.status, error, this.slot);
     }
     await this.slot.measure();
   }
 }
 
-/** @param {import("@edgec/runtime").Classification} found */
+/** @param {Classification | Detection} found */
 function row(found) {
   const bar = h("div", { class: "fill" });
   bar.style.setProperty("--share", String(found.score));
@@ -126,7 +101,7 @@ function row(found) {
   );
 }
 
-/** @param {import("@edgec/runtime").Classification} found bundles without labels have numbers instead */
+/** @param {Classification | Detection} found bundles without labels have numbers instead */
 function name({ label, index }) {
   return label === String(index) ? `Class ${index}` : label;
 }

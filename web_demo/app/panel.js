@@ -8,7 +8,6 @@ import { planFacts } from "./plan.js";
 import { sparkline } from "./sparkline.js";
 import { KEPT } from "./speed.js";
 
-/** @typedef {import("./bundles.js").Purpose} Purpose */
 /** @typedef {import("./runtime.js").Runtime} Runtime */
 /** @typedef {import("./slot.js").Slot} Slot */
 /** @typedef {import("./speed.js").Speed} Speed */
@@ -16,17 +15,17 @@ import { KEPT } from "./speed.js";
 const MOST_THREADS = 16;
 
 export class Panel {
-  /** @type {Purpose} */
-  shown = "chat";
-  /** The model whose facts are shown. @type {import("./runtime.js").Model | null} */
+  shown = "";
+  /** What is shown of the model. @type {import("./slot.js").Checked | null} */
   drawn = null;
   #frame = 0;
 
   /**
    * @param {Runtime} runtime
-   * @param {Record<Purpose, {slot: Slot, speed: Speed}>} tools
+   * @param {Record<string, {slot: Slot, speed: Speed}>} tools
    */
   constructor(runtime, tools) {
+    this.shown = Object.keys(tools)[0];
     this.runtime = runtime;
     this.tools = tools;
     this.readout = byId("readout", HTMLElement);
@@ -41,9 +40,9 @@ export class Panel {
     this.#soon();
   }
 
-  /** @param {Purpose} purpose */
-  show(purpose) {
-    this.shown = purpose;
+  /** @param {string} name of a tool */
+  show(name) {
+    this.shown = name;
     this.#soon();
   }
 
@@ -125,14 +124,14 @@ export class Panel {
 
   /** @param {Slot} slot */
   #drawModel(slot) {
-    const { model, stats, entry } = slot;
+    const { model, stats, entry, checked } = slot;
     if (!model || !stats) {
       this.drawn = null;
       this.model.replaceChildren(h("p", { class: "note" }, "Not in memory."));
       return;
     }
-    if (model === this.drawn) return;
-    this.drawn = model;
+    if (checked === this.drawn) return;
+    this.drawn = checked;
     const { info } = model;
     const plan = planFacts(info);
     const list = h("dl", { class: "facts" });
@@ -150,6 +149,7 @@ export class Panel {
       ["KV cache", plan.kvBits ? `${plan.kvBits} bits` : null],
       ["Context", info.context_length ? `${info.context_length} tokens` : null],
       ["Planned speed", plan.predicted > 1 ? `${figure(plan.predicted)} tokens per second on ${info.profile}` : null],
+      ["Self-test", selfTestResult(checked?.result ?? null)],
       [
         "Loaded in",
         `${seconds(stats.loadSeconds)}, ${stats.downloadedBytes ? `${bytes(stats.downloadedBytes)} downloaded` : "from this device"}`,
@@ -175,6 +175,14 @@ export class Panel {
       h("p", { class: "actions" }, unload, report),
     );
   }
+}
+
+/** @param {import("@edgec/runtime").SelfTest | null} result */
+function selfTestResult(result) {
+  if (!result || result.passed === null) return null;
+  if (result.passed) return "the compiler's numbers, to the bit";
+  const text = `${result.differences.length} of ${result.compared} results differ from the compiler's`;
+  return h("strong", { class: "wrong" }, text);
 }
 
 /** @param {{bits: number, share: number}[]} weights */

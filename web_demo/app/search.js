@@ -1,8 +1,8 @@
 /** Semantic search: every text becomes a vector once, a query is compared with all of them. */
 
-import { byId, h } from "./dom.js";
+import { h } from "./dom.js";
 import { plural, seconds } from "./format.js";
-import { describe } from "./runtime.js";
+import { frame, showFailure } from "./frame.js";
 import { QUERIES, TEXTS } from "./samples.js";
 
 /** @typedef {import("./slot.js").Slot} Slot */
@@ -13,15 +13,25 @@ const PAUSE = 200; // ms without a key before a query is run
 const BATCH = 4; // texts per call, so that progress shows and a newer query need not wait
 const SHOWN = 5; // the texts to edit stay in reach
 
-/**
- * @param {Slot} slot
- * @param {Speed} speed
- * @returns {() => void} puts the focus where one writes
- */
-export function setUpSearch(slot, speed) {
-  const search = new Search(slot, speed);
-  return () => search.query.focus();
-}
+/** @type {import("./tools.js").Tool} */
+export const search = {
+  name: "search",
+  label: "Search",
+  takes: ({ task }) => task === "embedding",
+  texts: {
+    title: "Search by meaning",
+    about: "A sentence encoder finds texts by what they say, whatever words they use. Your texts stay on your device.",
+    missing: "No sentence encoder is served here",
+    commands: [
+      "edgec compile ./all-MiniLM-L6-v2 --profile phone-8gb -o minilm.edgec",
+      "edgec serve smollm2.edgec minilm.edgec",
+    ],
+  },
+  setUp(place, slot, speed) {
+    const { query } = new Search(place, slot, speed);
+    return () => query.focus();
+  },
+};
 
 class Search {
   /** Vectors by text; those of texts that have been removed go with the model. @type {Map<string, Float32Array>} */
@@ -29,48 +39,50 @@ class Search {
   /** Counts up with each change, so that older work notices that it is out of date. */
   round = 0;
   timer = 0;
-  /** @type {unknown} */
-  lastModel = null;
 
   /**
+   * @param {HTMLElement} place
    * @param {Slot} slot
    * @param {Speed} speed
    */
-  constructor(slot, speed) {
+  constructor(place, slot, speed) {
     this.slot = slot;
     this.speed = speed;
-    this.query = byId("query", HTMLInputElement);
-    this.texts = byId("texts", HTMLTextAreaElement);
-    this.status = byId("search-status", HTMLElement);
-    this.results = byId("results", HTMLElement);
-    this.more = byId("more", HTMLButtonElement);
-    this.texts.value = TEXTS.join("\n");
-    byId("search-form", HTMLFormElement).addEventListener("submit", (event) => {
+    this.query = h("input", { id: "query", type: "search", autocomplete: "off", spellcheck: false });
+    this.texts = h("textarea", { id: "texts", rows: 12, spellcheck: false, value: TEXTS.join("\n") });
+    this.status = h("p", { id: "search-status", class: "figures", role: "status" });
+    this.results = h("ol", { id: "results", class: "results" });
+    this.more = h("button", { id: "more", class: "quiet outlined", type: "button", hidden: true });
+    const form = h("form", { class: "field", role: "search" }, h("label", { for: "query" }, "Find by meaning"), this.query);
+    form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.soon(0);
     });
     this.query.addEventListener("input", () => this.soon(PAUSE));
     this.texts.addEventListener("input", () => this.soon(3 * PAUSE));
-    byId("samples", HTMLButtonElement).addEventListener("click", () => {
+    const restore = () => {
       this.texts.value = TEXTS.join("\n");
       this.soon(0);
-    });
+    };
+    const samples = h("button", { id: "samples", class: "quiet", type: "button", click: restore }, "Restore the samples");
+    const head = h("div", { class: "field-head" }, h("label", { for: "texts" }, "The texts, one a line"), samples);
     const chips = QUERIES.map((text) =>
       h("li", {}, h("button", { class: "chip", type: "button", click: () => this.ask(text) }, text)),
     );
-    byId("queries", HTMLElement).append(...chips);
-    slot.addEventListener("change", () => this.#onSlot());
+    const parts = [
+      form,
+      h("ul", { id: "queries", class: "chips" }, ...chips),
+      this.status,
+      this.results,
+      h("p", {}, this.more),
+      h("div", { class: "field texts" }, head, this.texts),
+    ];
+    frame(place, "search", slot, () => this.#onModel(), ...parts);
   }
 
-  #onSlot() {
-    const { model, entry } = this.slot;
-    byId("search-tool", HTMLElement).hidden = !model;
-    if (model && model !== this.lastModel) {
-      byId("search-name", HTMLElement).textContent = entry?.name ?? "";
-      this.vectors.clear();
-      this.soon(0);
-    }
-    this.lastModel = model;
+  #onModel() {
+    this.vectors.clear();
+    this.soon(0);
   }
 
   /** @param {string} text */
@@ -114,8 +126,7 @@ class Search {
         : "There are no texts to search through.";
     } catch (error) {
       if (round !== this.round || model !== this.slot.model) return;
-      this.status.textContent = describe(error);
-      this.slot.noticeFailure(error);
+      showFailure(this.status, error, this.slot);
     }
     await this.slot.measure();
   }

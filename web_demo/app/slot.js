@@ -16,6 +16,8 @@ import { codeOf } from "./runtime.js";
  * @property {number} bytesPerSecond
  */
 
+/** @typedef {{result: import("@edgec/runtime").SelfTest | null}} Checked null until the self-test has ended */
+
 /** @typedef {"absent" | "idle" | "loading" | "ready"} State */
 
 /** Fires `change` whenever any of its fields has changed. */
@@ -30,6 +32,8 @@ export class Slot extends EventTarget {
   stats = null;
   /** @type {Progress} */
   progress = { phase: "manifest", loadedBytes: 0, totalBytes: 0, bytesPerSecond: 0 };
+  /** One object for each model, and another one when it has been tested. @type {Checked | null} */
+  checked = null;
   /** Why the last load failed. @type {unknown} */
   error = null;
   /** @type {AbortController | null} */
@@ -86,14 +90,32 @@ export class Slot extends EventTarget {
       if (controller.signal.aborted) return void model.dispose();
       this.model = model;
       this.stats = await model.stats();
+      this.checked = { result: null };
       this.state = "ready";
       if (this.stats.cache !== "none") addStoredBundle(entry.url);
+      void this.#check(model);
     } catch (error) {
       if (controller.signal.aborted) return;
       this.state = "idle";
       this.error = error;
     }
     this.#changed();
+  }
+
+  /**
+   * Does this browser compute what the compiler did?
+   *
+   * @param {Model} model
+   */
+  async #check(model) {
+    try {
+      const result = await model.selfTest();
+      if (model !== this.model) return;
+      this.checked = { result };
+      this.#changed();
+    } catch (error) {
+      if (model === this.model) this.noticeFailure(error);
+    }
   }
 
   cancel() {
@@ -108,6 +130,7 @@ export class Slot extends EventTarget {
     void this.model?.dispose();
     this.model = null;
     this.stats = null;
+    this.checked = null;
     this.state = "idle";
     this.#changed();
   }

@@ -1,13 +1,12 @@
 /** Tabs with arrow keys, kept in the address. On wide windows the device panel stands beside the others instead. */
 
 import { byId } from "./dom.js";
+import { TOOLS } from "./tools.js";
 
-/** @typedef {import("./bundles.js").Purpose | "device"} TabName */
-
-const NAMES = /** @type {const} */ (["chat", "search", "images", "device"]);
+const NAMES = [...TOOLS.map(({ name }) => name), "device"];
 const wide = matchMedia("(min-width: 66rem)");
 
-/** @param {(name: TabName) => void} onShow */
+/** @param {(name: string) => void} onShow told the name of a tool, or "device" */
 export function setUpTabs(onShow) {
   const tabs = NAMES.map((name) => byId(`tab-${name}`, HTMLButtonElement));
   const panels = NAMES.map((name) => byId(name, HTMLElement));

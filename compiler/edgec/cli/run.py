@@ -27,6 +27,7 @@ Examples:
   edgec run efficientnet.edgec --image cat.jpg
   edgec run clip.edgec --image cat.jpg "a cat" "a dog"
   edgec run clip.edgec --search photos "a dog on the beach"
+  edgec run clip.edgec --search holiday.mp4 "a dog on the beach" --every 0.5
   edgec run ppocr.edgec --image page.png
   edgec run minilm.edgec "a cat" "a kitten" "the stock market"
   edgec run moonshine.edgec --audio speech.wav
@@ -41,7 +42,18 @@ Examples:
 @click.option("--system", metavar="TEXT", help="How the model should behave.")
 @click.option("--image", "images", multiple=True, type=click.Path(path_type=Path), help="A picture (JPEG, PNG, WebP).")
 @click.option(
-    "--search", type=click.Path(path_type=Path), metavar="FOLDER", help="Find its pictures that fit TEXT best."
+    "--search",
+    type=click.Path(path_type=Path),
+    metavar="PLACE",
+    help="Find what fits TEXT best: pictures and videos of a folder, or moments of a video.",
+)
+@click.option(
+    "--every",
+    type=click.FloatRange(min=0.01),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --search: how far apart the frames of a video are that are looked at.",
 )
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="With --search: how many.")
 @click.option("--no-cache", is_flag=True, help="With --search: keep no vectors of pictures for the next time.")
@@ -62,6 +74,7 @@ def command(
     system: str | None,
     images: tuple[Path, ...],
     search: Path | None,
+    every: float,
     top: int,
     no_cache: bool,
     graph: str | None,
@@ -79,7 +92,7 @@ def command(
     """Ask BUNDLE once, in Python, with the same WebAssembly that browsers run.
 
     A language model answers TEXT (or standard input), an encoder compares TEXTs, a vision model looks at --image, a
-    model of both tells which TEXT fits an --image, or which pictures of a folder fit a TEXT. A speech model writes
+    model of both tells which TEXT fits an --image, or what in a folder or video fits a TEXT. A speech model writes
     down --audio, or says where somebody speaks in it. Every other graph takes tensors with --input.
     """
     with loading.load(bundle, variant=variant, threads=threads, quiet=quiet or as_json) as model:
@@ -91,7 +104,8 @@ def command(
             prompt = " ".join(texts) if texts else _standard_input()
             answer(model, prompt, raw, system, loading.given(options), as_json, hash_logits, quiet)
         elif search:
-            searching.search(model, search, texts, top=top, use_cache=not no_cache, as_json=as_json, quiet=quiet)
+            kept = not no_cache
+            searching.search(model, search, texts, top=top, every=every, use_cache=kept, as_json=as_json, quiet=quiet)
         elif images:
             _look(model, images, texts, as_json)
         elif sounds and (model.manifest.task or {}).get("type") == "speech-detection":

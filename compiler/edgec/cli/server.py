@@ -48,8 +48,8 @@ _CONTENT_ADDRESSED = re.compile(r"/weights/[0-9a-f]{64}\.bin$")
 # The page has the same policy as a meta element, but that does not bind its workers: their own headers do.
 _POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; "
-    "style-src 'self'; img-src 'self' blob:; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
+    "style-src 'self'; img-src 'self' blob:; media-src blob:; manifest-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
 )
 _LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
 _CHUNK = 1 << 18

@@ -219,12 +219,16 @@ class Model:
         """The task of a model of texts and images. Raises `UnsupportedError` for others."""
         return self._require_task(similarity.TASK)
 
-    def search(self, folder: Path | str, text: str, *, top_k: int = 10, cache: Path | None = None) -> list[Match]:
+    def search(
+        self, folder: Path | str, text: str, *, top_k: int = 10, every: float = 1.0, cache: Path | None = None
+    ) -> list[Match]:
         """The pictures below a folder that fit a text best, best first; of animations some frames are looked at.
 
-        Vectors are kept in the file `cache`. `edgec.run.search.index_folder` also says what could not be read.
+        Of videos it is a frame `every` so many seconds; where `folder` is a video, its best moments are found. Vectors
+        are kept in the file `cache`. `edgec.run.search.index_folder` also says what could not be read.
         """
-        return index_folder(self, folder, cache=cache).search(self.embed_text(text), top_k=top_k)
+        index = index_folder(self, folder, every=every, cache=cache)
+        return index.search(self.embed_text(text), top_k=top_k, each_frame=Path(folder).is_file())
 
     def classify(self, image: Any, *, labels: Sequence[str] | None = None, top_k: int = 5) -> list[Classification]:
         """The best classes of a picture: a path, a Pillow image or uint8 [height, width, 3].

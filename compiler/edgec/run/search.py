@@ -1,4 +1,4 @@
-"""Pictures of a folder that fit a text, by a model of texts and images.
+"""Pictures, and frames of videos, that fit a text, by a model of texts and images.
 
 Vectors are kept in a file, by the SHA-256 of what they were made of: a picture is embedded once, whatever its name.
 """
@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgec.errors import UsageError
+from edgec.errors import MissingDependencyError, UsageError
 from edgec.pictures import frames_of
+from edgec.run import videos
 from edgec.run.tasks import similarity
 
 if TYPE_CHECKING:
@@ -27,80 +28,116 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 FRAMES = 8  # of an animation
+LEAST_STEP = 0.01  # seconds between frames of a video
 Progress = Callable[[int, int], None]
 _Vector = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Match:
-    """A picture, or a frame of an animation (its number; None for a still one)."""
+    """A picture, a frame of an animation (its number), or one of a video (its time)."""
 
     path: Path
     frame: int | None
     score: float  # the model's logit, larger fits better
+    seconds: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"path": str(self.path), "frame": self.frame, "score": self.score}
+        where = {"frame": self.frame} if self.seconds is None else {"seconds": self.seconds}
+        return {"path": str(self.path), **where, "score": self.score}
 
 
 @dataclass(frozen=True)
 class Index:
-    """Vectors of all pictures in a folder; `skipped` says which files are none, and why."""
+    """Vectors of pictures; `skipped` says which files are none, and why."""
 
     task: Mapping[str, Any]
-    places: tuple[tuple[Path, int | None], ...]
+    places: tuple[tuple[Path, int | None], ...]  # None: a still picture; of videos milliseconds
     vectors: _Vector  # [places, width]
     skipped: Mapping[Path, str] = field(default_factory=dict)
     embedded: int = 0  # how many vectors were not in the cache
 
-    def search(self, text: _Vector, *, top_k: int = 10) -> list[Match]:
-        """The best matches for a text's vector `[1, width]`, best first; of an animation the best frame."""
+    def search(self, text: _Vector, *, top_k: int = 10, each_frame: bool = False) -> list[Match]:
+        """The best matches for a text's vector `[1, width]`, best first; of a file the best frame, or `each_frame`."""
         scores = similarity.compare(self.task, text, self.vectors)[0] if self.places else np.zeros(0, np.float32)
-        found: dict[Path, Match] = {}
+        found: dict[Any, Match] = {}
         for index in np.argsort(-scores, kind="stable"):
             path, frame = self.places[index]
-            found.setdefault(path, Match(path, frame, float(scores[index])))
+            match = Match(path, frame, float(scores[index]))
+            if frame is not None and _is_video(path):
+                match = Match(path, None, match.score, frame / 1000)
+            found.setdefault((path, frame) if each_frame else path, match)
         return list(found.values())[:top_k]
 
 
 def index_folder(
-    model: Model, folder: Path | str, *, cache: Path | None = None, progress: Progress | None = None
+    model: Model,
+    folder: Path | str,
+    *,
+    every: float = 1.0,
+    cache: Path | None = None,
+    progress: Progress | None = None,
 ) -> Index:
     """Embed every picture below `folder`, in the order of their paths, but for those that the file `cache` knows.
 
-    `progress(done, total)` counts files. What was embedded is in the cache even if this is interrupted. Raises
-    `UsageError` when there is no folder, or not one picture in it.
+    Of videos it is a frame every so many seconds. `folder` may be one picture or video, too. `progress(done, total)`
+    counts files. What was embedded is in the cache even if this is interrupted. Raises `UsageError` when there is no
+    folder, or not one picture in it, and `MissingDependencyError` when videos are all there is and PyAV is missing.
     """
     root, task = Path(folder), model.similarity_task()
-    if not root.is_dir():
-        raise UsageError(f"`{root}` is not a folder", hint="name a folder with pictures")
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not every >= LEAST_STEP:
+        raise UsageError(f"frames of a video cannot be {every:g} seconds apart", hint=f"at least {LEAST_STEP} seconds")
+    if not root.exists():
+        raise UsageError(
+            f"`{root}` is not a folder or a file", hint="name a folder with pictures and videos, or one of them"
+        )
+    known = SUFFIXES | videos.SUFFIXES
+    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in known and path.is_file())
+    if root.is_file():
+        files = [root]
     if not files:
-        raise UsageError(f"there are no pictures in `{root}`", hint=f"looked for {', '.join(sorted(SUFFIXES))}")
+        raise UsageError(f"there are no pictures in `{root}`", hint=f"looked for {', '.join(sorted(known))}")
     store = _Store(cache, model)
     places: list[tuple[Path, int | None]] = []
     vectors: list[_Vector] = []
-    skipped: dict[Path, str] = {}
+    failures: dict[Path, UsageError | MissingDependencyError] = {}
     try:
         for done, path in enumerate(files):
             if progress is not None:
                 progress(done, len(files))
             try:
-                for frame, vector in _vectors(model, path, store):
+                for frame, vector in _vectors(model, path, store, every):
                     places.append((path, frame))
                     vectors.append(vector)
-            except UsageError as error:
-                skipped[path] = error.message
+            except (UsageError, MissingDependencyError) as error:
+                failures[path] = error
     finally:
         store.save()
     if progress is not None:
         progress(len(files), len(files))
     if not places:
-        raise UsageError(f"no picture in `{root}` can be read: {next(iter(skipped.values()))}")
+        first = next(iter(failures.values()), None)
+        if first is None:
+            raise UsageError(f"the video `{root}` has no frame")
+        if root.is_file() or isinstance(first, MissingDependencyError):
+            raise first
+        raise UsageError(f"no picture in `{root}` can be read: {first.message}")
+    skipped = {path: _why(path, error) for path, error in failures.items()}
     return Index(task, tuple(places), np.stack(vectors), skipped, store.added)
 
 
-def _vectors(model: Model, path: Path, store: _Store) -> Iterator[tuple[int | None, _Vector]]:
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in videos.SUFFIXES
+
+
+def _why(path: Path, error: UsageError | MissingDependencyError) -> str:
+    return error.message if isinstance(error, UsageError) else f"`{path}`: {error.message}"
+
+
+def _vectors(model: Model, path: Path, store: _Store, every: float) -> Iterator[tuple[int | None, _Vector]]:
+    if _is_video(path):
+        yield from _video_vectors(model, path, store, every)
+        return
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -115,8 +152,25 @@ def _vectors(model: Model, path: Path, store: _Store) -> Iterator[tuple[int | No
     yield from made
 
 
+def _video_vectors(model: Model, path: Path, store: _Store, every: float) -> Iterator[tuple[int | None, _Vector]]:
+    try:
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"the video `{path}` cannot be read ({error.strerror})") from error
+    key = f"{digest}@{every:g}"
+    known = store.frames(key)
+    if known is None:
+        known = [(time, model.embed_image(image)[0]) for time, image in videos.frames_of_video(path, every)]
+        store.add(key, known)
+    yield from known
+
+
 class _Store:
-    """`<sha256>` or `<sha256>#<frame>` -> vector, in one `.npz` per model. A damaged file counts as empty."""
+    """`<sha256>` or `<sha256>#<frame>` -> vector, in one `.npz` per model. A damaged file counts as empty.
+
+    Videos have `<sha256>@<every>#<milliseconds>`.
+    """
 
     def __init__(self, file: Path | None, model: Model) -> None:
         self._file = file

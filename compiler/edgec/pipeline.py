@@ -245,7 +245,8 @@ def _made(work: Work, model: ModelIR, target: Target | None, losses: Mapping[str
         adapter_rank=options.adapter_rank,
         compact=work.slim_plan is None and not options.heal_steps and not options.heal_minutes,
     )
-    plan = dataclasses.replace(plan, slim=work.slim_plan)
+    notes = () if model.facts.note is None else (model.facts.note,)
+    plan = dataclasses.replace(plan, slim=work.slim_plan, reasons=(*notes, *plan.reasons))
     return _with_real_memory(model, plan) if model.kind == "graph" else plan
 
 

@@ -367,6 +367,8 @@ def _show_result(work: Work, as_json: bool) -> None:
         f"\n  [bold green]{path}[/]  {mebibytes(total)}, compiled for [bold]{work.bundle.manifest.profile}[/]"
         f" in {seconds:.0f} s\n"
     )
+    if work.model is not None and work.model.facts.note is not None:
+        out.print(f"  {console.plain(work.model.facts.note)}\n")
     if work.options.profile_kernels:
         out.print(f"  [dim]edgec bench --roofline {path}   time its kernels[/]\n")
         return

@@ -225,11 +225,13 @@ def _show_model(model: ModelIR, plans: dict[str, Plan | DoesNotFitError]) -> Non
         f"\n[bold]{console.plain(facts.name)}[/]  {console.plain(facts.architecture)} from {facts.source_format}, "
         f"{millions(facts.parameters)} parameters{license_note}\n"
     )
+    if facts.note:
+        out.print(console.plain(facts.note))
     if model.decoder:
         d = model.decoder
         out.print(
             f"{d.layers} layers, {d.hidden} wide, {d.heads} heads ({d.kv_heads} key-value) of {d.head_dim}, "
-            f"{d.vocabulary:,} tokens, context {d.context_length:,}"
+            f"{d.vocabulary:,} tokens, context {d.longest_context:,}"
         )
     listed = ", ".join(f"{operator} {count}" for operator, count in _operators(model))
     out.print(f"operators: {listed}\n")

@@ -89,7 +89,7 @@ def _stored(spec: DecoderSpec, layout: Layout, name: str, shape: tuple[int, ...]
     rows: tuple[int, npt.NDArray[np.int64]] | None = None
     stored = layout.stored(name)
     if part in _QKV and layout.qkv is not None:
-        rows = _qkv_rows(spec, layout.qkv_order, part)
+        rows = qkv_rows(spec, layout.qkv_order, part)
         stored = stored.replace(layout.parts.get(f"self_attn.{part}", f"self_attn.{part}"), layout.qkv)
     elif part in _GATE_UP and layout.gate_up is not None:
         width = spec.facts.intermediate
@@ -137,7 +137,7 @@ def _stored_experts(spec: DecoderSpec, layout: Layout, name: str, shape: tuple[i
     return Stored(each, (rows, shape[2]), take, joined=shape)
 
 
-def _qkv_rows(spec: DecoderSpec, order: str, part: str) -> tuple[int, npt.NDArray[np.int64]]:
+def qkv_rows(spec: DecoderSpec, order: str, part: str) -> tuple[int, npt.NDArray[np.int64]]:
     """Rows of the joined linear, and which of them belong to `part`."""
     facts = spec.facts
     shared, dim = facts.heads // facts.kv_heads, facts.head_dim
@@ -235,4 +235,13 @@ def _some(names: list[str]) -> str:
     return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"
 
 
-__all__ = ["CheckpointWeights", "Layout", "Stored", "check_tensors", "fitted", "needed_tensors", "stored_tensors"]
+__all__ = [
+    "CheckpointWeights",
+    "Layout",
+    "Stored",
+    "check_tensors",
+    "fitted",
+    "needed_tensors",
+    "qkv_rows",
+    "stored_tensors",
+]

@@ -69,6 +69,11 @@ def without_hashes() -> Iterator[None]:
         _hashing.reset(token)
 
 
+def hashing() -> bool:
+    """Whether a model is loaded to be compiled, not only looked at."""
+    return _hashing.get()
+
+
 def source_sha256(paths: Iterable[Path]) -> str:
     """SHA-256 over the bytes of the files in file-name order."""
     if not _hashing.get():

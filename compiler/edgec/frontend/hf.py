@@ -60,8 +60,8 @@ def load(folder: Path, *, name: str | None = None) -> ModelIR:
     if isinstance(weights, PrequantizedWeights):
         weights.leave_out_empty_biases(needed_tensors(spec, layout))
     check_tensors(spec, layout, weights.shapes())
-    generation = _generation_config(folder)
-    ends = _token_ids(generation.get("eos_token_id", config.get("eos_token_id")))
+    generation = generation_config(folder)
+    ends = end_ids(generation, config)
     sources = [folder / "config.json", *files, *tokenizer_files(folder)]
     if (folder / "generation_config.json").is_file():
         sources.append(folder / "generation_config.json")
@@ -94,6 +94,11 @@ def _source(
         return stored
     method = METHODS[quantization["quant_method"]]
     return PrequantizedWeights(stored, method, quantization, transposed=transposed)
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a directory has safetensors under the names that are read."""
+    return any((folder / name).is_file() for name in (SINGLE, INDEX))
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -147,12 +152,15 @@ def sampling_defaults(generation: Mapping[str, Any]) -> dict[str, Any]:
     return defaults
 
 
-def _generation_config(folder: Path) -> dict[str, Any]:
+def generation_config(folder: Path) -> dict[str, Any]:
+    """What `generation_config.json` says, if there is one."""
     path = folder / "generation_config.json"
     return read_json(path) if path.is_file() else {}
 
 
-def _token_ids(value: Any) -> tuple[int, ...]:
+def end_ids(generation: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Ids that end an answer."""
+    value = generation.get("eos_token_id", config.get("eos_token_id"))
     if value is None:
         return ()
     values = value if isinstance(value, list) else [value]

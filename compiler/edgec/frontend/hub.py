@@ -82,7 +82,7 @@ def download(source: HubSource) -> Path:
         folder = huggingface_hub.snapshot_download(source.repository, allow_patterns=wanted)
     except Exception as error:
         raise _failed(source, error, _AGAIN) from error
-    return _model_path(Path(folder), wanted)
+    return _model_path(Path(folder), wanted, source)
 
 
 def _cached(source: HubSource, error: Exception, hint: str) -> Path:
@@ -93,7 +93,7 @@ def _cached(source: HubSource, error: Exception, hint: str) -> Path:
         # With patterns that match nothing the client does not ask whether all of the repository is there.
         folder = Path(huggingface_hub.snapshot_download(source.repository, allow_patterns=[], local_files_only=True))
         files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-        return _model_path(folder, _wanted(source, files))
+        return _model_path(folder, _wanted(source, files), source)
     except (FileNotFoundError, EdgecError):
         raise _failed(source, error, hint) from error
 
@@ -103,18 +103,23 @@ def _failed(source: HubSource, error: Exception, hint: str) -> ModelError:
     return ModelError(f"`{source.repository}` is no local path and cannot be downloaded: {reason}", hint=hint)
 
 
-def _model_path(folder: Path, wanted: Sequence[str]) -> Path:
+def _model_path(folder: Path, wanted: Sequence[str], source: HubSource) -> Path:
+    if source.file is not None:
+        return folder / source.file
     single = [name for name in wanted if name.endswith(".gguf")]
     return folder / single[0] if single else folder
 
 
 def _wanted(source: HubSource, files: Sequence[str]) -> list[str]:
     """The files to download out of those that the repository has."""
+    settings = [name for name in files if name in _SETTINGS]
     if source.file is not None:
         if source.file not in files:
             raise ModelError(f"`{source.repository}` has no file `{source.file}`")
-        return [source.file]
-    settings = [name for name in files if name in _SETTINGS]
+        if not source.file.endswith(".onnx"):
+            return [source.file]
+        # What the model is stands in its settings, and large weights in files beside it.
+        return [*settings, *(name for name in files if name.startswith(source.file))]
     weights = [name for name in files if _WEIGHTS.fullmatch(name)]
     if "config.json" in files and weights:
         return settings + weights

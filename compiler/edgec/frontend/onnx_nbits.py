@@ -68,7 +68,7 @@ def expand_nbits(model: onnx_ir.Model) -> None:
 
 
 def _initializer(graph: onnx_ir.Graph, node: onnx_ir.Node, stored: Mapping[str, onnx_ir.Value]) -> onnx_ir.Value:
-    blocks = _Blocks(node, {name: value.const_value for name, value in stored.items()})
+    blocks = Blocks(node, {name: value.const_value for name, value in stored.items()})
     name = f"{stored['B'].name}.dequantized"
     dtype, shape = blocks.dtype, onnx_ir.Shape(blocks.shape)
 
@@ -104,12 +104,19 @@ def _replace(
     last.name = name
 
 
-class _Blocks:
-    """The packed weights of a node, checked against its attributes."""
+class Blocks:
+    """The packed weights of a node, checked against its attributes: `rows` outputs of `columns` inputs, if it has no
+    attributes that say how many."""
 
-    def __init__(self, node: onnx_ir.Node, stored: Mapping[str, onnx_ir.TensorProtocol | None]) -> None:
-        self._where = f"`{OP}` ({node.name or node.outputs[0].name})"
-        self._columns, self._rows = (self._size(node, name) for name in ("K", "N"))
+    def __init__(
+        self,
+        node: onnx_ir.Node,
+        stored: Mapping[str, onnx_ir.TensorProtocol | None],
+        *,
+        extents: tuple[int, int] | None = None,
+    ) -> None:
+        self._where = f"`{node.op_type}` ({node.name or node.outputs[0].name})"
+        self._columns, self._rows = extents or (self._size(node, "K"), self._size(node, "N"))
         self._bits = node.attributes.get_int("bits", 4)
         self._block = self._size(node, "block_size")
         self._count = -(-self._columns // self._block)
@@ -175,4 +182,4 @@ def _unpacked(packed: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]
     return codes.reshape(packed.shape[0], -1)
 
 
-__all__ = ["DOMAIN", "OP", "expand_nbits", "nbits_problems"]
+__all__ = ["DOMAIN", "OP", "Blocks", "expand_nbits", "nbits_problems"]

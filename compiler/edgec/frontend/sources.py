@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
 from collections.abc import Collection
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgec.errors import ModelError, UnsupportedError
-from edgec.frontend import encoder_decoder, foreign, gguf, hf, hub, ocr, onnx, speech, task_model
+from edgec.frontend import encoder_decoder, foreign, gguf, hf, hub, ocr, onnx, onnx_decoder, speech, task_model
 from edgec.frontend.families import FAMILIES
 from edgec.frontend.files import read_json, without_hashes
 from edgec.frontend.lora import Adapter, merge
@@ -26,7 +27,7 @@ _SUFFIXES: dict[str, Literal["gguf", "onnx"]] = {".gguf": "gguf", ".onnx": "onnx
 
 @dataclass(frozen=True)
 class _Source:
-    kind: Literal["decoder", "task", "gguf", "onnx", "ocr", "speech"]
+    kind: Literal["decoder", "onnx-decoder", "task", "gguf", "onnx", "ocr", "speech"]
     path: Path
     name: str | None = None  # where the path says nothing
 
@@ -71,7 +72,10 @@ def _load(
 ) -> ModelIR:
     match found.kind:
         case "decoder":
-            return hf.load(found.path, name=name)
+            return _noted(hf.load(found.path, name=name), found.path, hf.SINGLE)
+        case "onnx-decoder":
+            folder = onnx_decoder.settings_folder(found.path) or found.path.parent
+            return _noted(onnx_decoder.load(found.path, name=name), folder, onnx_decoder.shown(folder, found.path))
         case "gguf":
             return gguf.load(found.path, name=name)
         case "onnx":
@@ -101,6 +105,8 @@ def check(
     match found.kind:
         case "decoder":
             return hf.check(found.path)
+        case "onnx-decoder":
+            return onnx_decoder.check(found.path)
         case "gguf":
             return gguf.check(found.path)
         case "onnx":
@@ -113,6 +119,18 @@ def check(
             return speech.check(files, supported_ops=supported_ops)
         case "task":
             return task_model.check(found.path, task=task, supported_ops=supported_ops)
+
+
+def _noted(model: ModelIR, folder: Path, taken: str) -> ModelIR:
+    """The model with a note of what else the folder has."""
+    graphs = [onnx_decoder.shown(folder, path) for path in onnx_decoder.candidates(folder)]
+    others = [name for name in ([hf.SINGLE] if hf.has_weights(folder) else []) + graphs if name != taken]
+    if not others:
+        return model
+    listed = ", ".join(f"`{name}`" for name in others[:4]) + (f" and {len(others) - 4} more" if len(others) > 4 else "")
+    choose = "name a file to take its weights" if any(name.endswith(".onnx") for name in others) else "name the folder"
+    note = f"weights are of `{taken}`; the folder has {listed} too ({choose})"
+    return dataclasses.replace(model, facts=dataclasses.replace(model.facts, note=note))
 
 
 def _task(task: str | None) -> tuple[dict[str, Any] | None, str | None]:
@@ -146,7 +164,7 @@ def _local(path: Path) -> _Source:
     kind = _SUFFIXES.get(path.suffix.lower())
     if kind is not None:
         foreign.check_whole(path)
-        return _Source(kind, path)
+        return _Source("onnx-decoder" if kind == "onnx" and onnx_decoder.recognizes(path) else kind, path)
     if (path.parent / "config.json").is_file():
         raise UnsupportedError(f"`{path.name}` is one file of a model", hint=f"name its folder `{path.parent}`")
     foreign.refuse_file(path)
@@ -159,8 +177,19 @@ def _directory(path: Path) -> _Source:
     if (path / "config.json").is_file():
         config = read_json(path / "config.json")
         bare_family = not config.get("architectures") and config.get("model_type") in FAMILIES
-        return _Source("decoder" if hf.is_decoder(config) or bare_family else "task", path)
+        if not hf.is_decoder(config) and not bare_family:
+            return _Source("task", path)
+        if not hf.has_weights(path):
+            graph = next(filter(onnx_decoder.recognizes, onnx_decoder.candidates(path)), None)
+            if graph is not None:
+                return _Source("onnx-decoder", graph)
+        return _Source("decoder", path)
     foreign.refuse_folder(path)
+    if (path / "genai_config.json").is_file():
+        raise ModelError(
+            f"`{path.name}` is of onnxruntime-genai, whose `genai_config.json` does not say how layers compute",
+            hint="put the `config.json` of the model that it was made from beside it",
+        )
     files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in _SUFFIXES]
     if len(files) == 1:
         return _local(files[0])

@@ -84,6 +84,7 @@ class ModelFacts:
     source_sha256: str  # over the source's bytes, in file-name order
     parameters: int
     license: str | None = None
+    note: str | None = None  # which of several files of a folder was taken
 
 
 @dataclass(frozen=True)

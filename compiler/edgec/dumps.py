@@ -48,6 +48,14 @@ def compress(work: Work, folder: Path) -> None:
     _write_json(folder / "report.json", dict(work.compressed.report))
 
 
+def exits(work: Work, folder: Path) -> None:
+    """`exits.json`: thresholds, and what they give."""
+    assert work.compressed is not None
+    facts = ("layer", "threshold", "agreement", "share", "tokens")
+    heads = [{name: getattr(head, name) for name in facts} for head in work.compressed.exits]
+    _write_json(folder / "exits.json", {"exits": heads})
+
+
 def lower(work: Work, folder: Path) -> None:
     """`module.<variant>.wasm`, and `module.json` with memory plan, entry points and statistics."""
     lowered = work.lowered

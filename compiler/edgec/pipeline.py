@@ -6,6 +6,7 @@
     plan       ModelIR + profile     -> Plan
     heal       ModelIR + Plan        -> ModelIR + Plan, trained; only if asked for
     compress   ModelIR + Plan        -> CompressedModel
+    exits      CompressedModel       -> CompressedModel, with early exits; only if asked for
     lower      CompressedModel       -> LoweredModule
     bundle     LoweredModule         -> Bundle
 
@@ -65,6 +66,9 @@ class CompileOptions:
     heal_folder: Path | None = None  # where training is saved, and goes on from
     lora: Path | None = None  # folder of an adapter of the peft library, added to the weights
     adapter_rank: int | None = None  # largest rank of adapters that may be swapped at run time; None for no room
+    exits: tuple[int, ...] | None = None  # layers after which a token may leave; empty: the trainer's choice
+    exit_agreement: float = 0.95  # share of the tokens that leave early which the whole model would say too
+    exit_steps: int | None = None  # of training
     plan: Plan | None = None  # instead of asking the planner
     task: str | None = None  # Optimum task, for example "feature-extraction"
     name: str | None = None  # of the model, instead of the source's
@@ -332,7 +336,8 @@ _HARMLESS = frozenset(
         *("bits", "context_length", "kv_bits", "max_dims", "precision", "quantizer", "group_size"),
         *("target_bytes", "target_bpw"),
         *("min_accuracy", "plan", "calibration", "name", "profile_kernels", "cache", "force", "stop_after", "dump"),
-        *("adapter_rank", "lora"),  # an adapter that was merged is part of the source's hash
+        *("adapter_rank", "exits", "exit_agreement", "exit_steps"),
+        "lora",  # is part of the source's hash
     ]
 )
 
@@ -437,6 +442,27 @@ def _compress(work: Work) -> None:
     work.compressed.verify()
 
 
+def _exits(work: Work) -> None:
+    from edgec.compress import whole_samples
+    from edgec.heal.exits import STEPS, spread, train_exits
+
+    compressed, options = work.compressed, work.options
+    assert compressed is not None and options.exits is not None
+    model = compressed.model
+    texts = _training_texts(work, work.whole or model)
+    samples = _training_samples(work, model) if texts is None else whole_samples(model, texts)
+    heads = train_exits(
+        compressed,
+        samples,
+        options.exits or spread(model.decoder.layers if model.decoder else 0),
+        agreement=options.exit_agreement,
+        steps=options.exit_steps or STEPS,
+        progress=work.advance("exits"),
+    )
+    work.samples = None
+    work.compressed = dataclasses.replace(compressed, exits=heads)
+
+
 def _lower(work: Work) -> None:
     from edgec.lower.wasm import lower
 
@@ -501,6 +527,7 @@ STAGES = (
     Stage("plan", "planning for the device", _plan, dumps.plan),
     Stage("heal", "healing the weights", _heal, dumps.heal, _heals),
     Stage("compress", "quantizing the weights", _compress, dumps.compress),
+    Stage("exits", "training early exits", _exits, dumps.exits, lambda options: options.exits is not None),
     Stage("lower", "generating WebAssembly", _lower, dumps.lower),
     Stage("bundle", "writing the bundle", _bundle, dumps.bundle),
 )
@@ -577,7 +604,7 @@ def _check_healing(options: CompileOptions) -> None:
         raise UsageError("a number of steps and a number of minutes exclude each other", hint="leave one of them out")
     if _heals(options) and options.min_accuracy is not None:
         raise UsageError("an accuracy is measured before anything is healed", hint="leave one of both out")
-    if _heals(options):
+    if _heals(options) or options.exits is not None:
         from edgec.heal import check_installed
 
         check_installed()

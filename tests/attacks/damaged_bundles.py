@@ -141,6 +141,23 @@ def room(name: str, code: str | None, why: str, change: Callable[[Manifest], obj
     CASES.append(Case(name, code, why, damage))
 
 
+def exits(name: str, code: str | None, why: str, change: Callable[[Manifest], object]) -> None:
+    """Registers a decoder whose manifest says that it has early exits, changed."""
+
+    def damage(root: Path) -> None:
+        manifest = json.loads((root / "manifest.json").read_bytes())
+        measured = {"agreement": 0.5, "share": 0.25, "tokens": 9}
+        manifest["exits"] = [{"layer": 2, "threshold": 0.5, **measured}, {"layer": 3, "threshold": None, **measured}]
+        for start in (0, 2, 3):
+            manifest["entry_points"][f"layers_{start}"] = ["n", "position"]
+        for layer in (2, 3):
+            manifest["entry_points"] |= {f"exit_{layer}": ["row"], f"fill_{layer}": ["n", "position"]}
+        change(manifest)
+        (root / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+
+    CASES.append(Case(name, code, why, damage))
+
+
 def moved(part: str, by: int) -> Callable[[Manifest], None]:
     """An address of the second linear, `by` bytes from where it was."""
 
@@ -364,6 +381,19 @@ computed("computed-unaligned", "manifest-invalid", "an int32", {"name": "k.dim0"
 computed("computed-outside", "manifest-invalid", "not in the workspace", {"name": "k.dim0", "bound": 1, "offset": 64})
 computed("computed-extra", "manifest-invalid", "nothing else is allowed", {"name": "k.dim0", "bound": 1, "why": ""})
 field("computed-decoder", "manifest-invalid", "a decoder computes ids", put("computed", value=[]))
+
+# --- early exits -------------------------------------------------------------------------------------------
+
+exits("exits-empty", "manifest-invalid", "then it is left out", put("exits", value=[]))
+exits("exits-order", "manifest-invalid", "in the order of their layers", put("exits", 1, "layer", value=2))
+exits("exits-layer", "manifest-invalid", "after the first layer at least", put("exits", 0, "layer", value=0))
+exits("exits-threshold", "manifest-invalid", "a probability", put("exits", 0, "threshold", value=1.5))
+exits("exits-share", "manifest-invalid", "a share", put("exits", 0, "share", value=-0.1))
+exits("exits-tokens", "manifest-invalid", "measured on something", put("exits", 0, "tokens", value=0))
+exits("exits-extra", "manifest-invalid", "nothing else is allowed", put("exits", 0, "why", value=""))
+exits("exits-no-entry", "manifest-invalid", "it is an entry point", drop("entry_points", "fill_3"))
+exits("exits-no-start", "manifest-invalid", "layers before the first", drop("entry_points", "layers_0"))
+field("exits-graph", "manifest-invalid", "decoders alone", put("exits", value=[]), kind="graph")
 
 # --- room for adapters -------------------------------------------------------------------------------------
 

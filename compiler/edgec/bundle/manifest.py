@@ -209,6 +209,17 @@ class AdapterSpace:
 
 
 @dataclass(frozen=True)
+class Exit:
+    """Where a decoder's answer may be taken after `layer` layers (docs/runtime-abi.md, "Early exits")."""
+
+    layer: int
+    threshold: float | None
+    agreement: float
+    share: float
+    tokens: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """docs/bundle-format.md, field by field. `files` has every file but the manifest itself."""
 
@@ -235,6 +246,7 @@ class Manifest:
     golden: Golden | None
     computed: tuple[Computed, ...] = ()
     adapters: AdapterSpace | None = None
+    exits: tuple[Exit, ...] = ()
 
     def input(self, name: str) -> Slot:
         return next(slot for slot in self.inputs if slot.name == name)
@@ -252,6 +264,8 @@ class Manifest:
             del fields["computed"]
         if self.adapters is None:
             del fields["adapters"]
+        if not self.exits:
+            del fields["exits"]
         fields["weights"] = [weight.to_json() for weight in self.weights]
         if self.graphs == default_graphs(self.model.kind, self.inputs, self.outputs):
             del fields["graphs"]

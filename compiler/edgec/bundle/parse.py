@@ -30,6 +30,7 @@ from edgec.bundle.manifest import (
     VERSION,
     AdapterSpace,
     Computed,
+    Exit,
     FileInfo,
     GraphInfo,
     Manifest,
@@ -55,7 +56,7 @@ _DIMENSION = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _MAX_SIZE = 1 << 32
 _MAX_INT32 = 2**31 - 1
 _DECODER_ENTRIES = {"prefill": ("n", "position"), "head": ("row",), "decode": ("position",)}
-_OPTIONAL = ["adapters", "computed", "graphs"]
+_OPTIONAL = ["adapters", "computed", "exits", "graphs"]
 _FIELDS = [field.name for field in dataclasses.fields(Manifest) if field.name not in _OPTIONAL] + ["format", "version"]
 _T = TypeVar("_T")
 
@@ -123,7 +124,37 @@ def parse_manifest(data: bytes) -> Manifest:
         golden=_or_null(root["golden"], lambda node: _golden(node, graphs, dims, outputs, context_length)),
         computed=computed,
         adapters=_adapters(root, decoder, memory.weights, weights),
+        exits=_exits(root, entry_points),
     )
+
+
+def _exits(root: Node, entry_points: Mapping[str, tuple[str, ...]]) -> tuple[Exit, ...]:
+    node = root.get("exits")
+    if node is None:
+        return ()
+    if root["model"]["kind"].string() != "decoder":
+        raise node.fail("is for decoders alone")
+    exits: list[Exit] = []
+    for element in node.elements():
+        element.fields(["layer", "threshold", "agreement", "share", "tokens"])
+        layer = element["layer"].integer(exits[-1].layer + 1 if exits else 1, _MAX_INT32)
+        threshold = _or_null(element["threshold"], _share)
+        agreement, share = _share(element["agreement"]), _share(element["share"])
+        exits.append(Exit(layer, threshold, agreement, share, element["tokens"].integer(1, _MAX_INT32)))
+        wanted = {f"exit_{layer}": ("row",), f"fill_{layer}": ("n", "position"), f"layers_{layer}": ("n", "position")}
+        for name, parameters in {"layers_0": ("n", "position"), **wanted}.items():
+            if entry_points.get(name) != parameters:
+                raise root["entry_points"].fail(f"lacks `{name}` with the parameters {list(parameters)}")
+    if not exits:
+        raise node.fail("is empty")
+    return tuple(exits)
+
+
+def _share(node: Node) -> float:
+    value = node.number()
+    if not 0 <= value <= 1:
+        raise node.fail(f"is {value}, allowed are 0 to 1")
+    return value
 
 
 def _adapters(root: Node, decoder: bool, region: Region, weights: tuple[WeightFile, ...]) -> AdapterSpace | None:

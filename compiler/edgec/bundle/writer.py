@@ -28,6 +28,7 @@ from edgec.bundle.manifest import (
     AdapterLinear,
     AdapterSpace,
     Computed,
+    Exit,
     FileInfo,
     GraphInfo,
     Manifest,
@@ -222,6 +223,7 @@ def _manifest(
         golden=None,
         computed=tuple(Computed(number.name, number.bound, number.offset) for number in lowered.computed),
         adapters=_adapters(lowered.adapters, facts.source_sha256) if lowered.adapters else None,
+        exits=tuple(Exit(**dataclasses.asdict(slot)) for slot in lowered.exits),
     )
 
 

@@ -111,6 +111,20 @@ Examples:
     metavar="RANK",
     help="Make room for LoRA adapters of up to this rank that are swapped at run time, see `edgec adapter`.",
 )
+@click.option(
+    "--exits",
+    metavar="LAYERS",
+    help="Train heads after these layers, e.g. `8,16`, or `auto`, for tokens to leave early (needs the extra `heal`).",
+)
+@click.option(
+    "--exit-agreement",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.95,
+    show_default=True,
+    metavar="SHARE",
+    help="How many of the tokens that leave early have to be those of the whole model.",
+)
+@click.option("--exit-steps", type=click.IntRange(min=1), metavar="STEPS", help="Steps of training  [default: 200].")
 @click.option("--context", type=click.IntRange(min=1), metavar="TOKENS", help="Longest conversation.")
 @click.option("--kv-bits", type=click.Choice(["16", "32"]), help="Bits of the conversation's memory (KV cache).")
 @click.option("--max-dim", "max_dims", multiple=True, metavar="NAME=SIZE", help="Largest size of a dynamic dimension.")
@@ -145,7 +159,9 @@ Examples:
 )
 @click.option("--no-cache", is_flag=True, help="Compute everything, keep nothing.")
 @click.option("--force", is_flag=True, help="Replace what is at the output, even if it is not a bundle.")
-@click.option("--stop-after", metavar="STAGE", help="frontend, simplify, slim, plan, heal, compress, lower or bundle.")
+@click.option(
+    "--stop-after", metavar="STAGE", help="frontend, simplify, slim, plan, heal, compress, exits, lower or bundle."
+)
 @click.option("--dump", type=click.Path(path_type=Path), metavar="DIR", help="Write every stage's result there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
@@ -167,6 +183,9 @@ def command(
     calibration: Path | None,
     lora: Path | None,
     adapters: int | None,
+    exits: str | None,
+    exit_agreement: float,
+    exit_steps: int | None,
     context: int | None,
     kv_bits: str | None,
     max_dims: tuple[str, ...],
@@ -238,6 +257,9 @@ def command(
         calibration=calibration,
         lora=lora,
         adapter_rank=adapters,
+        exits=_layers(exits) if exits else None,
+        exit_agreement=exit_agreement,
+        exit_steps=exit_steps,
         precision="float32" if precision == "float32" else "auto",
         plan=plan,
         task=task,
@@ -275,6 +297,14 @@ def _read_plan(file: Path) -> Plan:
         raise UsageError(f"`{file}` cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(f"`{file}` is not a plan", hint="`--dry-run --json` prints one") from error
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    """Of `--exits`; empty for `auto`."""
+    parts = [] if text == "auto" else text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise UsageError(f"`--exits {text}` is no list of layers", hint="for example `--exits 8,16`, or `--exits auto`")
+    return tuple(int(part) for part in parts)
 
 
 def _vocabulary(text: str) -> int | Path:

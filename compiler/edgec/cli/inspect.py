@@ -86,6 +86,7 @@ def write_text(file: Path, text: str) -> None:
 
 def _show_report(report: Report, tensors: bool) -> None:
     from edgec.cli import console
+    from edgec.report.exits import exit_lines
     from edgec.report.units import mebibytes, millions
 
     out = console.stdout()
@@ -122,6 +123,8 @@ def _show_report(report: Report, tensors: bool) -> None:
     modules = ", ".join(f"{variant} {mebibytes(size)}" for variant, size in report.modules.items())
     out.print(f"modules: {modules}")
     out.print(f"download: {mebibytes(prediction.download_bytes)}, memory at most: {mebibytes(prediction.peak_bytes)}")
+    for line in exit_lines(report.exits):
+        out.print(f"exit {line}")
     if report.plan.adapters is not None:
         room = report.plan.adapters
         out.print(f"room for adapters: rank {room.rank} at most, {mebibytes(room.bytes)} of the weights' memory")

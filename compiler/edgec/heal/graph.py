@@ -17,11 +17,12 @@ class TorchGraph:
     """`graph(weights, feeds, wanted)` computes the values `wanted`, by name.
 
     `weights` has the float initializers of more than one element (see `parameters`); other constants
-    are the graph's. A decoder runs from an empty cache, and its batch may be any.
+    are the graph's. A decoder runs from an empty cache, and its batch may be any. The values `given` are among the
+    feeds: what they depend on is left out.
     Raises `UnsupportedError` for operators that cannot be trained through.
     """
 
-    def __init__(self, model: ModelIR, wanted: Collection[str]) -> None:
+    def __init__(self, model: ModelIR, wanted: Collection[str], given: Collection[str] = ()) -> None:
         unknown = sorted({node.op_type for node in model.model.graph} - set(OPERATORS))
         if unknown:
             raise UnsupportedError(
@@ -31,7 +32,7 @@ class TorchGraph:
             )
         graph = model.model.graph
         self._wanted = frozenset(wanted)
-        self._nodes = _needed(graph, self._wanted)
+        self._nodes = _needed(graph, self._wanted, frozenset(given))
         self._constants: dict[str, Tensor] = {}
         self.parameters: dict[str, Tensor] = {}  # as read; nothing here changes them
         read = {value for node in self._nodes for value in node.inputs if value is not None}
@@ -67,14 +68,14 @@ def _is_angle(value: onnx_ir.Value) -> bool:
     return False
 
 
-def _needed(graph: onnx_ir.Graph, wanted: Collection[str]) -> list[onnx_ir.Node]:
-    """The nodes on which the values `wanted` depend, in order."""
+def _needed(graph: onnx_ir.Graph, wanted: Collection[str], given: frozenset[str]) -> list[onnx_ir.Node]:
+    """The nodes on which the values `wanted` depend, in order, but not through those `given`."""
     values: set[str] = set(wanted)
     nodes: list[onnx_ir.Node] = []
     for node in reversed(list(graph)):
         if any(output.name in values for output in node.outputs):
             nodes.append(node)
-            values.update(str(value.name) for value in node.inputs if value is not None)
+            values |= {str(value.name) for value in node.inputs if value is not None} - given
     return nodes[::-1]
 
 

@@ -80,7 +80,7 @@ def heal(
     """
     if student.parts:
         raise UnsupportedError(f"`{student.facts.name}` is a model of several parts, which cannot be healed yet")
-    with _one_thread():
+    with one_thread():
         return _Training(teacher, student, plan, samples, kept, originals).run(steps, minutes, folder, progress)
 
 
@@ -282,7 +282,7 @@ def _fingerprint(teacher: ModelIR, student: ModelIR, plan: Plan, samples: Sequen
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Sums depend on how many threads share them."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -292,4 +292,4 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-__all__ = ["Healed", "heal"]
+__all__ = ["Healed", "heal", "one_thread"]

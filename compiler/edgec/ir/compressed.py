@@ -28,13 +28,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgec.ir.model import ModelIR
 from edgec.ir.plan import Plan
+
+if TYPE_CHECKING:
+    from edgec.ir.exits import ExitHead
 
 GROUP = 32
 ROWS = 8  # rows interleaved in one tile block
@@ -101,6 +104,7 @@ class CompressedModel:
     plan: Plan
     packed: Mapping[str, PackedTensor]
     report: Mapping[str, Any] = field(default_factory=dict)
+    exits: tuple[ExitHead, ...] = ()  # of a decoder, in the order of their layers
 
     def verify(self) -> None:
         for tensor in self.packed.values():

@@ -117,6 +117,17 @@ class AdapterSlots:
 
 
 @dataclass(frozen=True)
+class ExitSlot:
+    """The entry points `exit_<layer>` and `fill_<layer>`, and what was measured; see `ir/exits.py`."""
+
+    layer: int
+    threshold: float | None
+    agreement: float
+    share: float
+    tokens: int
+
+
+@dataclass(frozen=True)
 class LoweredModule:
     kind: Literal["decoder", "graph"]
     variants: Mapping[str, bytes]  # "relaxed-threads" -> linked wasm
@@ -129,4 +140,5 @@ class LoweredModule:
     computed: tuple[ComputedSlot, ...] = ()
     kv: KVLayout | None = None
     adapters: AdapterSlots | None = None
+    exits: tuple[ExitSlot, ...] = ()
     statistics: Mapping[str, Any] = field(default_factory=dict)  # kernels, calls, bytes, seconds

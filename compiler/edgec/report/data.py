@@ -9,6 +9,7 @@ from typing import Any
 
 from edgec.errors import BundleError, UsageError
 from edgec.ir import CompressedModel, LoweredModule, Plan
+from edgec.ir.lowered import ExitSlot
 
 _LAYER = re.compile(r"(?:^|[._/])(?:layers?|blocks?|blk|h)[._/](\d+)(?=[._/]|$)")
 REGIONS = ("static", "control", "stacks", "workspace", "weights", "kv")
@@ -79,6 +80,7 @@ class Report:
     memory: Mapping[str, int]  # region -> bytes, in address order
     modules: Mapping[str, int]  # variant -> bytes
     relative_rmse: float
+    exits: tuple[ExitSlot, ...] = ()  # of a decoder
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -110,6 +112,7 @@ class Report:
             "relative_rmse": self.relative_rmse,
             "packed_bytes": self.packed_bytes,
             "float_bytes": 4 * self.float_parameters,
+            "exits": [asdict(exit) for exit in self.exits],
             "memory": dict(self.memory),
             "modules": dict(self.modules),
             "layers": [
@@ -142,6 +145,7 @@ def from_stages(compressed: CompressedModel, lowered: LoweredModule) -> Report:
         compressed.report,
         {name: getattr(lowered.memory, name).bytes for name in REGIONS},
         {variant: len(wasm) for variant, wasm in lowered.variants.items()},
+        lowered.exits,
     )
 
 
@@ -157,6 +161,7 @@ def from_manifest(manifest: Mapping[str, Any]) -> Report:
             manifest["accuracy"],
             {name: manifest["memory"][name]["bytes"] for name in REGIONS},
             {variant: manifest["files"][file]["bytes"] for variant, file in manifest["modules"].items()},
+            [ExitSlot(**exit) for exit in manifest.get("exits", [])],
         )
     except (UsageError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(
@@ -170,6 +175,7 @@ def _report(
     accuracy: Mapping[str, Any],
     memory: Mapping[str, int],
     modules: Mapping[str, int],
+    exits: Iterable[ExitSlot],
 ) -> Report:
     place = {tensor.name: index for index, tensor in enumerate(plan.tensors)}  # in the graph
     rows = [_row(name, facts, plan) for name, facts in accuracy.get("tensors", {}).items()]
@@ -189,6 +195,7 @@ def _report(
         memory=memory,
         modules=dict(sorted(modules.items())),
         relative_rmse=float(accuracy.get("relative_rmse", 0.0)),
+        exits=tuple(exits),
     )
 
 

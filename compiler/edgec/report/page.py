@@ -6,6 +6,7 @@ import html
 
 from edgec.report import svg
 from edgec.report.data import REGIONS, Report
+from edgec.report.exits import exits_section
 from edgec.report.reached import accuracy_section
 from edgec.report.slimming import slimming_section
 from edgec.report.units import mebibytes, millions
@@ -49,6 +50,7 @@ def render(report: Report) -> str:
         _errors(report),
         slimming_section(report.plan),
         accuracy_section(report.plan),
+        exits_section(report.exits),
         _reasons(report),
         _tensors(report),
     ]

@@ -149,6 +149,15 @@ export interface AdapterSpace {
   linears: AdapterLinear[];
 }
 
+/** Where a decoder's answer may be taken after `layer` layers. */
+export interface Exit {
+  layer: number;
+  threshold: number | null;
+  agreement: number;
+  share: number;
+  tokens: number;
+}
+
 export interface Manifest {
   edgec: string;
   model: {
@@ -182,4 +191,5 @@ export interface Manifest {
   accuracy: Record<string, unknown>;
   golden: DecoderGolden | GraphGolden | null;
   adapters: AdapterSpace | null;
+  exits: Exit[];
 }

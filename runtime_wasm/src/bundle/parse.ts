@@ -16,6 +16,7 @@ import {
   type AdapterSpace,
   type Computed,
   type DType,
+  type Exit,
   type FileInfo,
   type GraphInfo,
   type KVLayout,
@@ -78,7 +79,7 @@ export function parseManifest(data: Uint8Array): Manifest {
       },
     );
   }
-  root.fields(FIELDS, ["adapters", "computed", "graphs"]);
+  root.fields(FIELDS, ["adapters", "computed", "exits", "graphs"]);
   const model = parseModel(root.at("model"));
   const decoder = model.kind === "decoder";
   const memory = parseMemory(root.at("memory"));
@@ -140,7 +141,42 @@ export function parseManifest(data: Uint8Array): Manifest {
           : parseGraphGolden(golden, dims, Object.values(graphs).reduce((sum, graph) => sum + graph.outputs.length, 0)),
       ),
     adapters: parseAdapters(root, decoder, memory.weights, weights),
+    exits: parseExits(root, decoder, entry_points),
   };
+}
+
+function parseExits(root: Field, decoder: boolean, entryPoints: Record<string, string[]>): Exit[] {
+  const field = root.find("exits");
+  if (!field) return [];
+  if (!decoder) throw field.fail("is for decoders alone");
+  const chunk = ["n", "position"];
+  let last = 0;
+  const exits = field.elements().map((element): Exit => {
+    element.fields(["layer", "threshold", "agreement", "share", "tokens"]);
+    const layer = element.at("layer").integer(last + 1, MAX_INT32);
+    last = layer;
+    const wanted = { layers_0: chunk, [`exit_${layer}`]: ["row"], [`fill_${layer}`]: chunk, [`layers_${layer}`]: chunk };
+    const exit = {
+      layer,
+      threshold: element.at("threshold").orNull(parseShare),
+      agreement: parseShare(element.at("agreement")),
+      share: parseShare(element.at("share")),
+      tokens: element.at("tokens").integer(1, MAX_INT32),
+    };
+    for (const [name, parameters] of Object.entries(wanted)) {
+      if (JSON.stringify(entryPoints[name]) !== JSON.stringify(parameters))
+        throw root.at("entry_points").fail(`lacks \`${name}\` with the parameters ${JSON.stringify(parameters)}`);
+    }
+    return exit;
+  });
+  if (exits.length === 0) throw field.fail("is empty");
+  return exits;
+}
+
+function parseShare(field: Field): number {
+  const value = field.number();
+  if (value < 0 || value > 1) throw field.fail(`is ${value}, allowed are 0 to 1`);
+  return value;
 }
 
 function parseAdapters(root: Field, decoder: boolean, region: Region, weights: WeightFile[]): AdapterSpace | null {

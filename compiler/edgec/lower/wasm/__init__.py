@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgec.ir import CompressedModel, LoweredModule, MemoryPlan
+from edgec.ir.lowered import ExitSlot
 from edgec.ir.store import Store
 
 if TYPE_CHECKING:
@@ -27,9 +29,11 @@ def lower(
     Object code that `store` has is taken from there.
     Raises `UnsupportedError` for graphs with no lowering and `DoesNotFitError` past 4 GiB.
     """
-    return _program(compressed).build(
+    module = _program(compressed).build(
         compressed.plan.variants, profile_kernels=profile_kernels, store=store, progress=progress
     )
+    exits = (ExitSlot(h.layer, h.threshold, h.agreement, h.share, h.tokens) for h in compressed.exits)
+    return replace(module, exits=tuple(exits))
 
 
 def memory_plan(compressed: CompressedModel) -> MemoryPlan:

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgec.errors import UnsupportedError
 from edgec.ir.compressed import GROUP, ROWS, CompressedModel
+from edgec.ir.exits import ExitHead
 from edgec.ir.lowered import KVLayout
 from edgec.ir.model import DecoderFacts
 from edgec.lower.wasm.adapters import Adapted, Adapters, gate_and_up
@@ -73,6 +74,7 @@ class _Lowering:
             for number, rotary in enumerate(rotaries)
         }
         self.angles: dict[Rotary, tuple[Storage, Storage]] = {}
+        self.exits = compressed.exits
         self.adapters: Adapters | None = None
         if plan.adapters is not None:
             self.adapters = Adapters(self.program, plan.adapters.rank, self.rows)
@@ -267,17 +269,26 @@ class _Lowering:
         return target
 
     def quantize(
-        self, entry: Entry, source: Storage, stride: int, matrix: Matrix, name: str, *, each: int = 1
+        self,
+        entry: Entry,
+        source: Storage,
+        stride: int,
+        matrix: Matrix,
+        name: str,
+        *,
+        each: int = 1,
+        single: bool = False,
     ) -> Activations:
-        """`source`, of `each` rows a token, as input of `matrix`: quantized unless the matrix is float32."""
+        """`source`, of `each` rows a token or of a `single` one, as input of `matrix`: quantized unless the matrix is
+        float32."""
         if matrix.bits == 32:
             return Activations((source,), stride, quantized=False)
-        target = self.quantized_buffers(name, matrix, self.rows * each)
+        target = self.quantized_buffers(name, matrix, 1 if single else self.rows * each)
         columns, span = matrix.columns, matrix.span
         kernel = self.program.kernel(
             ("quantize", columns, stride, span), lambda isa: quantize(isa, columns=columns, stride=stride, span=span)
         )
-        m = "n" if each == 1 else times("n", each)
+        m = 1 if single else "n" if each == 1 else times("n", each)
         work = Work(activations=times(m, 4 * columns + target.row_bytes), shape=f"{columns}")
         entry.call(kernel, source, *target.storages, m, work=work)
         return target
@@ -321,35 +332,8 @@ class _Lowering:
         output_matrix: Matrix,
     ) -> None:
         facts, program, rows = self.facts, self.program, self.rows
-        stride = padded(matrix.rows)
-        qkv = program.workspace("qkv", 4 * stride * rows)
-        wide, keys = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
-        parts = (("q", wide, 0), ("k", keys, wide), ("v", keys, wide + keys))
-        adapted = [Adapted(linear_name(number, f"{part}_proj"), Outputs(width, start)) for part, width, start in parts]
-        self.linear(entry, normed, matrix, qkv, "n", bias=layer.qkv.bias, adapted=adapted)
-        self.norm_heads(entry, layer, qkv, stride)
-
-        integer = self.layout.bits == 16
-        width = facts.heads * facts.head_dim
-        queries = [program.workspace("queries", (2 if integer else 4) * width * rows)]
-        if integer:
-            queries.append(program.workspace("query_scales", 4 * facts.heads * self.layout.groups * rows))
-        rotated = 0 if layer.rotary is None else 2 * len(layer.rotary.inv_freq)
-        rope = program.kernel(
-            ("rope_and_append", stride, rotated, layer.scale),
-            lambda isa: rope_and_append(
-                layout=self.layout, heads=facts.heads, stride=stride, rotated=rotated, softmax_scale=layer.scale
-            ),
-        )
-        angles = () if layer.rotary is None else self.angles[layer.rotary]
-        cache = self.cache_operands(number)
-        query_bytes = 2 * width + 4 * facts.heads * self.layout.groups if integer else 4 * width
-        read = 4 * (width + 2 * facts.kv_heads * facts.head_dim + rotated)
-        work = Work(
-            activations=times("n", read + query_bytes), cache=times("n", self.layout.token_bytes), shape=f"{stride}"
-        )
-        entry.call(rope, qkv, *angles, *cache, *queries, "position", "n", work=work)
-
+        queries, query_bytes = self.keys_and_values(entry, number, layer, normed, matrix)
+        integer, width, cache = self.layout.bits == 16, facts.heads * facts.head_dim, self.cache_operands(number)
         span = output_matrix.span
         fused = output_matrix.bits != 32 and facts.head_dim % (GROUP * span) == 0 and layer.inner_norm is None
         target = (
@@ -386,6 +370,39 @@ class _Lowering:
             target = self.inner_input(entry, floats, width, layer.inner_norm, output_matrix, "attention_codes")
         self.update(entry, target, output_matrix, layer.output, layer.output_norm, linear_name(number, "o_proj"))
 
+    def keys_and_values(
+        self, entry: Entry, number: int, layer: AttentionLayer, normed: Activations, matrix: Matrix
+    ) -> tuple[list[Storage], int]:
+        """Appends keys and values to the cache. Returns the queries, and their bytes per token."""
+        facts, program, rows = self.facts, self.program, self.rows
+        stride = padded(matrix.rows)
+        qkv = program.workspace("qkv", 4 * stride * rows)
+        width, keys = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
+        parts = (("q", width, 0), ("k", keys, width), ("v", keys, width + keys))
+        adapted = [Adapted(linear_name(number, f"{part}_proj"), Outputs(size, start)) for part, size, start in parts]
+        self.linear(entry, normed, matrix, qkv, "n", bias=layer.qkv.bias, adapted=adapted)
+        self.norm_heads(entry, layer, qkv, stride)
+
+        integer = self.layout.bits == 16
+        queries = [program.workspace("queries", (2 if integer else 4) * width * rows)]
+        if integer:
+            queries.append(program.workspace("query_scales", 4 * facts.heads * self.layout.groups * rows))
+        rotated = 0 if layer.rotary is None else 2 * len(layer.rotary.inv_freq)
+        rope = program.kernel(
+            ("rope_and_append", stride, rotated, layer.scale),
+            lambda isa: rope_and_append(
+                layout=self.layout, heads=facts.heads, stride=stride, rotated=rotated, softmax_scale=layer.scale
+            ),
+        )
+        angles = () if layer.rotary is None else self.angles[layer.rotary]
+        query_bytes = 2 * width + 4 * facts.heads * self.layout.groups if integer else 4 * width
+        read = 4 * (width + 2 * keys + rotated)
+        work = Work(
+            activations=times("n", read + query_bytes), cache=times("n", self.layout.token_bytes), shape=f"{stride}"
+        )
+        entry.call(rope, qkv, *angles, *self.cache_operands(number), *queries, "position", "n", work=work)
+        return queries, query_bytes
+
     def norm_heads(self, entry: Entry, layer: AttentionLayer, qkv: Storage, stride: int) -> None:
         """Norms of queries and keys, in place."""
         facts = self.facts
@@ -409,7 +426,9 @@ class _Lowering:
     def rotate(self, entry: Entry, rotary: Rotary) -> None:
         """The angles of a chunk's positions."""
         half = len(rotary.inv_freq)
-        cosines, sines = (self.program.workspace(name, 4 * half * self.rows) for name in ("cosines", "sines"))
+        kept = bool(self.exits)  # other entry points come between
+        size = 4 * half * self.rows
+        cosines, sines = (self.program.workspace(name, size, persistent=kept) for name in ("cosines", "sines"))
         kernel = self.program.kernel(
             ("rope_angles", half, rotary.scale), lambda isa: rope_angles(half=half, scale=rotary.scale)
         )
@@ -514,27 +533,65 @@ class _Lowering:
         entry.call(kernel, *places.storages, self.stream, "position", "n", work=work)
 
     def prefill(self) -> None:
-        program = self.program
-        entry = program.entry("prefill", "n", "position")
-        self.embed(entry)
+        """In one piece, or in one for each span of layers between exits, which may be called by themselves."""
+        starts = [0, *(head.layer for head in self.exits)]
+        pieces = [self.program.entry(f"layers_{start}", "n", "position") for start in starts] if self.exits else []
+        entry = self.program.entry("prefill", "n", "position")
+        for piece in pieces:
+            entry.enter(piece.name, "n", "position")
+        self.embed(first := pieces[0] if pieces else entry)
         for rotary in self.inv_freq:
-            self.rotate(entry, rotary)
-        for number, (first, second) in enumerate(self.network.layers):
-            self.layer(entry, number, first, second)
+            self.rotate(first, rotary)
+        for number, (first_branch, second_branch) in enumerate(self.network.layers):
+            piece = pieces[sum(start <= number for start in starts) - 1] if pieces else entry
+            self.layer(piece, number, first_branch, second_branch)
 
     def head(self) -> None:
-        network = self.network
         entry = self.program.entry("head", "row")
-        tied = network.lm_head.weight == network.embedding
-        matrix = self.weights.matrix(network.lm_head.weight, transposed=not tied)
+        matrix = self.lm_head()
         normed = self.buffers_for(matrix, "final_norm", 1)
-        self.norm(entry, network.final_norm, normed, "row", 1)
-        self.linear(entry, normed, matrix, self.logits, 1, bias=network.lm_head.bias)
+        self.norm(entry, self.network.final_norm, normed, "row", 1)
+        self.logits_of(entry, normed, matrix)
+
+    def lm_head(self) -> Matrix:
+        network = self.network
+        return self.weights.matrix(network.lm_head.weight, transposed=network.lm_head.weight != network.embedding)
+
+    def logits_of(self, entry: Entry, source: Activations, matrix: Matrix) -> None:
+        network = self.network
+        self.linear(entry, source, matrix, self.logits, 1, bias=network.lm_head.bias)
         if network.logit_softcap is not None:
             vectors, cap = padded(self.facts.vocabulary) // 4, network.logit_softcap
             kernel = self.program.kernel(("softcap",), lambda isa: softcap(vectors=vectors, cap=cap))
             work = Work(activations=8 * self.facts.vocabulary, shape=f"{self.facts.vocabulary}")
             entry.call(kernel, self.logits, work=work)
+
+    def exit(self, head: ExitHead) -> None:
+        """`exit_<layer>(row)`: the head's logits of a row of the stream. `fill_<layer>(n, position)`: keys and values
+        of the layers left out, from the stream as it is (Elbayad et al. 2020, "Depth-Adaptive Transformer")."""
+        entry, name, columns = self.program.entry(f"exit_{head.layer}", "row"), f"exits.{head.layer}", self.facts.hidden
+        final = self.network.final_norm
+        normed = self.program.workspace("exit_norm", 4 * self.stride)
+        target = Activations((normed,), self.stride, quantized=False)
+        kernel = self.norm_kernel((f"{final.kind}_norm",), final, columns, self.stride, target)
+        vectors = [("norm.weight", head.norm), ("norm.bias", head.norm_bias)]
+        weights = [self.program.weight(f"{name}.{part}", array) for part, array in vectors if array is not None]
+        entry.call(
+            kernel, self.stream, *weights, normed, "row", 1, work=Work(activations=8 * columns, shape=f"{columns}")
+        )
+        down, up = (self.weights.added(f"{name}.{part}", getattr(head, part)) for part in ("down", "up"))
+        inner = self.program.workspace("exit_inner", 4 * padded(down.rows))
+        self.linear(entry, self.quantize(entry, normed, self.stride, down, "exit_input", single=True), down, inner, 1)
+        codes = self.quantize(entry, inner, padded(down.rows), up, "exit_inner_input", single=True)
+        self.linear(entry, codes, up, normed, 1, residual=normed)
+        lm_head = self.lm_head()
+        self.logits_of(entry, self.quantize(entry, normed, self.stride, lm_head, "exit_output", single=True), lm_head)
+
+        fill = self.program.entry(f"fill_{head.layer}", "n", "position")
+        for number, (layer, _) in enumerate(self.network.layers[head.layer :], start=head.layer):
+            qkv = self.matrix(layer.qkv)
+            source = self.input(fill, layer.norm, qkv, "attention_input")
+            self.keys_and_values(fill, number, layer, source, qkv)
 
     def decode(self) -> None:
         entry = self.program.entry("decode", "position")
@@ -556,5 +613,7 @@ def lower_decoder(compressed: CompressedModel) -> Program:
     lowering = _Lowering(compressed)
     lowering.prefill()
     lowering.head()
+    for head in lowering.exits:
+        lowering.exit(head)
     lowering.decode()
     return lowering.program

@@ -165,6 +165,12 @@ class WeightStore:
         zeros = add(f"{tensor.name}#zeros", in_turns(tensor.zeros))
         return Matrix(rows, tensor.columns, tensor.bits, (codes, scales, zeros), tensor.span)
 
+    def added(self, name: str, matrix: PackedTensor | npt.NDArray[np.float32]) -> Matrix:
+        """A matrix that is no initializer."""
+        if isinstance(matrix, PackedTensor):
+            return self.packed(matrix)
+        return self._floats(name, matrix, False)
+
     def _floats(self, name: str, array: npt.NDArray[np.float32], gated: bool) -> Matrix:
         rows, columns = array.shape
         if gated:

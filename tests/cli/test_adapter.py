@@ -36,6 +36,17 @@ def test_it_is_made_and_used(edgec: Edgec, base: Path, working_folder: Path) -> 
     assert "adapter" in edgec("inspect", base).stdout
 
 
+def test_its_loss_is_measured(edgec: Edgec, base: Path, tiny_llama: Path, working_folder: Path) -> None:
+    """Against the float model into which the same adapter was merged."""
+    write_adapter(working_folder / "pirate", SHAPES)
+    assert edgec("adapter", "pirate", "--base", base, "-q").code == 0
+    (working_folder / "text.txt").write_text("Once upon a time there was a pirate. " * 8)
+    ask = ("eval", base, tiny_llama, "--text", "text.txt", "--tokens", "64", "--json")
+    both = ("--adapter", "pirate.lora", "--lora", "pirate")
+    losses = [json.loads(edgec(*ask, *more).stdout)["kl_mean"] for more in (both, both[:2], both[2:])]
+    assert losses[0] < 0.2 * min(losses[1:])
+
+
 def test_what_is_wrong_is_said(
     edgec: Edgec, base: Path, tiny_bundle: Path, tiny_llama: Path, working_folder: Path
 ) -> None:

@@ -43,6 +43,8 @@ Advance = Callable[[int], None]
 @click.option("--images", type=click.Path(path_type=Path), help="For vision models: pictures, with `index.csv`.")
 @click.option("--max-loss", type=float, metavar="X", help="Fail (exit code 8) if more than this is lost.")
 @click.option("--task", help="What MODEL is for, when it goes through Optimum.")
+@click.option("--lora", type=click.Path(path_type=Path), metavar="DIR", help="An adapter to merge into MODEL.")
+@loading.adapter_option
 @click.option("--report", "page", type=click.Path(path_type=Path), help="Write the numbers as a page (HTML), too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
 @loading.engine_options
@@ -56,6 +58,8 @@ def command(
     images: Path | None,
     max_loss: float | None,
     task: str | None,
+    lora: Path | None,
+    adapter: Path | None,
     page: Path | None,
     as_json: bool,
     variant: str | None,
@@ -74,8 +78,9 @@ def command(
         raise OutputError(f"`{page}` cannot be written, the folder does not exist")  # now, not after minutes of work
     with (
         loading.load(bundle, variant=variant, threads=threads, quiet=as_json) as compiled,
-        _reference(model, task, compiled.manifest.context_length) as float_model,
+        _reference(model, task, compiled.manifest.context_length, lora) as float_model,
     ):
+        loading.use_adapter(compiled, adapter)
         kind = compiled.manifest.model.kind
         task_type = (compiled.manifest.task or {}).get("type")
         if kind == "decoder":
@@ -119,7 +124,7 @@ def _needed(path: Path | None, option: str) -> Path:
 
 @contextmanager
 def _reference(
-    source: str | None, task: str | None, context: int
+    source: str | None, task: str | None, context: int, lora: Path | None
 ) -> Iterator[ReferenceDecoder | ReferenceGraph | None]:
     """The float model, with the rotations of the bundle's context."""
     if source is None:
@@ -128,7 +133,7 @@ def _reference(
     from edgec.eval import open_reference
     from edgec.frontend import load
 
-    model = open_reference(load(source, task=task).for_context(context))
+    model = open_reference(load(source, task=task, lora=lora).for_context(context))
     with model:
         yield model
 

@@ -76,8 +76,10 @@ def test_small_models_keep_8_bits() -> None:
 def test_encoder() -> None:
     plan = make_plan(encoder(), load("phone-8gb"))
     bits = bits_of(plan)
-    assert (bits["word"], bits["position"], bits["token_type"]) == (4, 8, 32)
-    assert (bits["layer.0.up"], bits["layer.0.bias"]) == (4, 32)
+    assert (bits["word"], bits["position"], bits["token_type"]) == (7, 8, 32)
+    assert (bits["layer.0.up"], bits["layer.0.bias"]) == (7, 32)
+    sizes = {tensor.name: tensor.group_size for tensor in plan.tensors}
+    assert (sizes["word"], sizes["layer.0.up"], sizes["layer.0.down"]) == (32, 384, 512)
     assert plan.kv is None and plan.context_length == plan.prefill_chunk == 0
     assert plan.dims == {"batch_size": 1, "sequence_length": 128}
     assert plan.prediction.decode_tokens_per_second == 0
@@ -95,6 +97,8 @@ def test_convolutional_network() -> None:
         "pointwise": 7,
         "classifier": 7,
     }
+    sizes = {tensor.name: tensor.group_size for tensor in plan.tensors}
+    assert (sizes["pointwise"], sizes["classifier"]) == (64, 64)
     assert plan.dims == {"N": 1, "height": 192, "width": 224}
 
 

@@ -5,6 +5,7 @@ The numbers behind the rules are in docs/decisions/0004-bits-per-tensor.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -38,16 +39,18 @@ def tensor_plans(
     allocated: Mapping[str, Choice] | None = None,
     compact: bool = False,
     group_size: int | None = None,
+    roomy: bool = False,
 ) -> tuple[TensorPlan, ...]:
     """A plan for every float initializer, in the graph's order; `bits`, `quantizer` and `group_size` override the rules
     for matrices.
 
     `calibrated` says whether there will be calibration data; `allocated` has the bits that a target allows, `compact`
-    saves bits of scales, zero points and convolutions' floats as well.
+    saves bits of scales, zero points and convolutions' floats as well, `roomy` gives a graph 7 bits where 4 would do.
     """
     uses = weight_uses(model.model)
-    rules = _Rules(model, uses)
-    packed = _Packer(quantizer, calibrated, compact and allocated is not None, group_size)
+    rules = _Rules(model, uses, roomy)
+    whole = GROUP if allocated is not None else None  # what is allocated counts bytes of groups of 32
+    packed = _Packer(rules, quantizer, calibrated, compact and allocated is not None, group_size or whole)
     plans = []
     for name, value in model.model.graph.initializers.items():
         tensor = value.const_value
@@ -92,7 +95,8 @@ def quantizable(model: ModelIR) -> tuple[str, ...]:
 class _Rules:
     """Bits of a matrix by what it is used for, in this model."""
 
-    def __init__(self, model: ModelIR, uses: Mapping[str, WeightUse]) -> None:
+    def __init__(self, model: ModelIR, uses: Mapping[str, WeightUse], roomy: bool) -> None:
+        self.graph, self.roomy = model.decoder is None, roomy
         self.vocabulary = model.decoder.vocabulary if model.decoder else None
         self.convolutional = _is_convolutional(uses)
         self.writes = any(part.follows is not None for part in model.parts.values())
@@ -114,10 +118,24 @@ class _Rules:
         if self.vocabulary is not None and use.rows != self.vocabulary and "embedding" in use.roles:
             return 8, "learned positions: a small table, added to every token"
         if "embedding" not in use.roles:
+            if self.roomy:
+                return 7, "linear layer: 7 bits multiply as fast as 4, and the download has room for them"
             return 4, "linear layer: groups of 32 with their own scale and zero point keep 4 bits accurate"
         if use.elements <= SMALL_TABLE:
             return 8, "small embedding table: 8 bits cost next to nothing"
+        if self.roomy:
+            return 7, "embedding: all layers build on it, and the download has room for 7 bits"
         return 4, "embedding: read one row at a time, 4 bits cost little"
+
+    def group_size(self, use: WeightUse, bits: int) -> int:
+        """Columns that share a scale. Its activations do, too, which costs more than it costs the weights, and coarse
+        weights need groups of 32 themselves (docs/decisions/0023-spans.md).
+        """
+        if not self.graph or bits != 7 or not use.uses_per_run:
+            return GROUP
+        if "conv" in use.roles:  # whole groups of a pixel's channels are quantized where they lie
+            return 64 if use.shape[1] % 64 == 0 or math.prod(use.shape[2:]) == 1 else GROUP
+        return 64 if self.convolutional else 512
 
 
 def _is_convolutional(uses: Mapping[str, WeightUse]) -> bool:
@@ -135,6 +153,7 @@ def _float(name: str, reason: str) -> TensorPlan:
 class _Packer:
     """The plan of a quantized matrix."""
 
+    rules: _Rules
     quantizer: QuantizerName | None  # asked for
     calibrated: bool
     compact: bool
@@ -142,7 +161,7 @@ class _Packer:
 
     def __call__(self, use: WeightUse, bits: int, reason: str) -> TensorPlan:
         scheme: Literal["asymmetric", "compact"] = "compact" if self.compact else "asymmetric"
-        size = min(self.group_size or GROUP, whole_row(use))
+        size = min(self.group_size or self.rules.group_size(use, bits), whole_row(use))
         return TensorPlan(use.name, bits, size, scheme, reason, _quantizer(use, self.quantizer, self.calibrated))
 
 

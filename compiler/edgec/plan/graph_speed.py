@@ -29,23 +29,24 @@ def run_seconds(
     model: ModelIR, tensors: Sequence[TensorPlan], dims: Mapping[str, int], profile: Profile, threads: int
 ) -> float:
     """With every dimension at its bound. Nodes of unknown shape do not count."""
-    bits = {tensor.name: tensor.bits for tensor in tensors}
-    works = [node_work(node, bits, dims) for node in model.model.graph]
+    planned = {tensor.name: tensor for tensor in tensors}
+    works = [node_work(node, planned, dims) for node in model.model.graph]
     return sum(roofline.seconds(profile, work.bytes, work.operations, threads) for work in works) / _REACHED
 
 
-def node_work(node: onnx_ir.Node, bits: Mapping[str, int], dims: Mapping[str, int]) -> roofline.Work:
+def node_work(node: onnx_ir.Node, planned: Mapping[str, TensorPlan], dims: Mapping[str, int]) -> roofline.Work:
     """Bytes and 8-bit operations of one node."""
     made = sum(_elements(value, dims) for value in node.outputs)
     read = sum(_elements(value, dims) for value in node.inputs if value is not None and value.const_value is None)
     moved = 4 * (made + read)
-    weight = next((value.name for value in node.inputs if value is not None and value.name in bits), None)
-    width = bits.get(weight or "", 32)
+    found = (planned.get(value.name or "") for value in node.inputs if value is not None)
+    weight = next((tensor for tensor in found if tensor is not None), None)
+    width = 32 if weight is None else weight.bits
     macs = multiply_adds(node, dims)
     if macs:
         read_once = moved + _weight_bytes(node, width)
-        if width < 32:
-            return roofline.matrix_work(read_once, macs, width)
+        if weight is not None and weight.quantized:
+            return roofline.matrix_work(read_once, macs, width, weight.group_size)
         return roofline.Work(read_once, 2.0 * macs * _FLOAT_PENALTY)
     if node.op_type in _FREE:
         return roofline.Work(0, 0.0)

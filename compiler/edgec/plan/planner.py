@@ -41,6 +41,7 @@ SELF_CALIBRATED = (
     256 << 20
 )  # weights; a larger decoder does not calibrate itself unless asked: half a second per million
 _QUANTIZED_BEFORE = ("gguf",)  # formats whose weights may lie on a grid already, which compact scales would miss
+_ROOM = 4  # weights of a graph that take this part of the download, or less, need not be as small as they can be
 PREFILL_CHUNK = 128  # tokens; weights are read once per chunk
 
 
@@ -111,7 +112,8 @@ def make_plan(
         floats_only = tensor_plans(model, 32, compact=compact)
         budget = _matrix_budget(model, target, losses, uses, floats_only)
         allocated = allocate(model.facts.name, uses, losses, budget, compact=compact)
-    tensors = tensor_plans(model, bits, quantizer, calibrated, allocated, compact, group_size)
+    roomy = model.decoder is None and _has_room(model, profile)
+    tensors = tensor_plans(model, bits, quantizer, calibrated, allocated, compact, group_size, roomy)
     floats = not any(tensor.quantized for tensor in tensors)
     dims, reasons = ({}, notes) if model.decoder else bounds(model, max_dims)
     if model.decoder and max_dims:
@@ -146,6 +148,12 @@ def _check_choices(
         )
     if longest < BLOCK_TOKENS:
         raise UsageError(f"`{model.facts.name}` has a context of {longest} tokens, the least is {BLOCK_TOKENS}")
+
+
+def _has_room(model: ModelIR, profile: Profile) -> bool:
+    """Whether 7 bits for all matrices are a small part of what may be downloaded."""
+    elements = sum(use.elements for use in weight_uses(model.model).values())
+    return elements * 7 / 8 <= float(query(profile, "budget.download").value) / _ROOM
 
 
 def _check_group_size(model: ModelIR, size: int | None) -> None:
@@ -400,7 +408,7 @@ class _Planner:
                 continue
             group_size = tensor.group_size or GROUP
             size = memory.matrix_bytes(use, tensor.bits, stored=False, group_size=group_size)
-            work = roofline.matrix_work(size, use.elements, tensor.bits)
+            work = roofline.matrix_work(size, use.elements, tensor.bits, group_size)
             if use.layout == "ekn":
                 experts.append(work)
             else:

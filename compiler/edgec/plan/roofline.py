@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgec.ir.compressed import GROUP
 from edgec.profiles import Profile, query
 
 REACHED = 0.75
 VALUE_OPERATIONS = 330.0  # 8-bit operations that take as long as making one value
 LAYER_OPERATIONS = 4e5  # as starting the kernels of a layer
 CALL_OPERATIONS = 2e6  # as calling the module
+_SCALING = 0.32  # what the scales of groups of 32 cost, as a part of their dot products
 _FLOAT_PENALTY = 8  # float32 multiply-adds against 8-bit dot products
 
 
@@ -27,9 +29,11 @@ class Work:
     operations: float  # in 8-bit operations; a multiply-add is two
 
 
-def matrix_work(resident_bytes: int, elements: int, bits: int) -> Work:
-    """The matrix-vector product with one matrix."""
-    factor = {8: 2, 32: _FLOAT_PENALTY}.get(bits, 1)  # 8-bit codes are two dots
+def matrix_work(resident_bytes: int, elements: int, bits: int, group_size: int = GROUP) -> Work:
+    """The matrix-vector product with one matrix, in which `group_size` columns share a scale."""
+    factor: float = {8: 2, 32: _FLOAT_PENALTY}.get(bits, 1)  # 8-bit codes are two dots
+    if bits < 8:
+        factor *= (1 + _SCALING * GROUP / group_size) / (1 + _SCALING)
     return Work(resident_bytes, 2.0 * elements * factor)
 
 

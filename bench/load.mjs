@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { inPage, launch } from "../runtime_wasm/tools/browsers.mjs";
 import { TestServer } from "../runtime_wasm/tools/server.mjs";
 import { checkBrowser, listed, run, wholeNumber } from "./lib/command.mjs";
+import { GrowthWatch } from "./lib/processes.mjs";
 import { median } from "./lib/statistics.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -24,6 +25,8 @@ const OPTIONS = {
 const AGAIN = 3;
 const MOST_AFTER_LAST_BYTE = 100; // ms
 const LEAST_RATIO = 10;
+/** Milliseconds after which an empty tab has the memory that it keeps. */
+const SETTLES = 1000;
 
 /** Runs in the page: milliseconds from the start to a model that is ready, to its first token, to the end of `dispose` after that. */
 async function loadAndAnswer(edgec, { threads }) {
@@ -50,9 +53,12 @@ async function turn(server, { browser, threads }) {
     for (let load = 0; load < 1 + AGAIN; load++) {
       const page = await running.newPage();
       await page.goto(`${server.origin}/`);
+      await new Promise((resolve) => setTimeout(resolve, SETTLES));
+      const memory = new GrowthWatch(running.process().pid);
       const { value, error } = await inPage(page, loadAndAnswer, { threads });
+      const grown = memory.end();
       if (error) throw new Error(error.message);
-      loads.push({ ...value, lastByte: lastByteAt(server) - value.startedAt });
+      loads.push({ ...value, grown, lastByte: lastByteAt(server) - value.startedAt });
       await page.close();
     }
     return { version: await running.version(), loads };
@@ -92,6 +98,8 @@ function conclude({ browser, threads, turns }) {
     tokenAfterLastByte: middle(firsts, ({ firstToken, lastByte }) => firstToken - lastByte),
     dispose: middle(firsts, ({ dispose }) => dispose),
     downloadedBytes: firsts[0].downloadedBytes,
+    memoryBytes: firsts[0].memoryBytes,
+    peakBytes: firsts.every(({ grown }) => grown) ? middle(firsts, ({ grown }) => grown.peak) : null,
   };
   const second = {
     seconds: middle(again, ({ firstToken }) => firstToken) / 1000,
@@ -99,11 +107,14 @@ function conclude({ browser, threads, turns }) {
     cache: again[0].cache,
     cachedBytes: Math.min(...again.map(({ cachedBytes }) => cachedBytes)),
     downloadedBytes: Math.max(...again.map(({ downloadedBytes }) => downloadedBytes)),
+    peakBytes: again.every(({ grown }) => grown) ? middle(again, ({ grown }) => grown.peak) : null,
   };
   return { browser, version: turns[0].version, threads, first, second, ratio: first.seconds / second.seconds };
 }
 
 const reached = ({ first, ratio }) => first.tokenAfterLastByte <= MOST_AFTER_LAST_BYTE && ratio >= LEAST_RATIO;
+
+const MiB = (bytes) => (bytes / 2 ** 20).toFixed(0);
 
 function describe({ megabits, cases }) {
   const line = ({ version, threads, first, second, ratio }) =>
@@ -114,6 +125,12 @@ function describe({ megabits, cases }) {
       `  second load: ${second.seconds.toFixed(2)} s to the first token; ${(second.cachedBytes / 1e6).toFixed(1)} MB from ${second.cache}, ` +
         `${(second.downloadedBytes / 1e6).toFixed(1)} MB downloaded`,
       `  second load ${ratio.toFixed(1)}x faster (at least ${LEAST_RATIO})`,
+      ...(first.peakBytes === null || second.peakBytes === null
+        ? []
+        : [
+            `  memory     : ${MiB(first.memoryBytes)} MiB of WebAssembly; the tab grows by at most ${MiB(first.peakBytes)} MiB in the first load and by ` +
+              `${MiB(second.peakBytes)} in the second`,
+          ]),
     ].join("\n");
   return cases.map(line).join("\n");
 }

@@ -46,6 +46,45 @@ export function largestPeakBytes(root) {
   return Math.max(...peaks);
 }
 
+/** Memory of each process of the tree that no file backs, in bytes: what it has for itself, without the browser's program. */
+export function ownBytes(root) {
+  const sizes = new Map();
+  for (const pid of available ? descendants(root) : []) {
+    const status = readOr(`/proc/${pid}/status`, "");
+    const kilobytes = ["RssAnon", "RssShmem"].map((name) => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(status)?.[1] ?? 0));
+    sizes.set(pid, 1024 * (kilobytes[0] + kilobytes[1]));
+  }
+  return sizes;
+}
+
+/** Looks at the tree again and again: by how much the process that grows most, in a browser the tab's, grows from now on. */
+export class GrowthWatch {
+  #root;
+  #before;
+  #most = new Map();
+  #timer;
+
+  constructor(root, milliseconds = 20) {
+    this.#root = root;
+    this.#before = ownBytes(root);
+    this.#timer = setInterval(() => this.#look(), milliseconds);
+  }
+
+  #look() {
+    const now = new Map([...ownBytes(this.#root)].map(([pid, bytes]) => [pid, bytes - (this.#before.get(pid) ?? 0)]));
+    for (const [pid, bytes] of now) this.#most.set(pid, Math.max(bytes, this.#most.get(pid) ?? 0));
+    return now;
+  }
+
+  /** @returns {{peak: number, now: number} | null} bytes; null where the system does not tell */
+  end() {
+    clearInterval(this.#timer);
+    const now = this.#look();
+    const [tab, peak] = [...this.#most].reduce((a, b) => (b[1] > a[1] ? b : a), [0, 0]);
+    return available ? { peak, now: now.get(tab) ?? 0 } : null;
+  }
+}
+
 /**
  * Raises the priority of every thread of the tree, so that a busy machine disturbs less. Needs the right to do so.
  * @param {number} niceness -20 to 19

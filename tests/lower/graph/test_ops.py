@@ -415,3 +415,22 @@ def test_gathers() -> None:
         "places": RANDOM.integers(-5, 5, (2, 3, 6)),
     }
     check(make_model(nodes, inputs, outputs), [feed], tolerance=0.0)
+
+
+@pytest.mark.parametrize("function", ["Log", "Softplus", "Acosh"])
+def test_logarithm_on_one_side_of_a_choice(function: str) -> None:
+    """As MPNet and T5 put distances into buckets: TVM lost track of the bounds of a variable in it."""
+    nodes = [
+        oh.make_node("Abs", ["x"], ["distance"]),
+        oh.make_node("Less", ["distance", "eight"], ["near"]),
+        oh.make_node("Cast", ["distance"], ["floats"], to=onnx.TensorProto.FLOAT),
+        oh.make_node("Add", ["floats", "shift"], ["shifted"]),
+        oh.make_node(function, ["shifted"], ["curved"]),
+        oh.make_node("Mul", ["curved", "scale"], ["scaled"]),
+        oh.make_node("Cast", ["scaled"], ["bucket"], to=onnx.TensorProto.INT64),
+        oh.make_node("Min", ["bucket", "top"], ["kept"]),
+        oh.make_node("Where", ["near", "distance", "kept"], ["out"]),
+    ]
+    weights = {"eight": np.int64(8), "top": np.int64(15), "shift": np.float32(1.25), "scale": np.float32(4.3)}
+    model = make_model(nodes, {"x": ("i", (5, 7))}, {"out": "i"}, weights)
+    check(model, [{"x": np.arange(-17, 18).reshape(5, 7)}])

@@ -21,6 +21,8 @@ const SOMETIMES = {
   "src/session/embedding.ts": "embeddings, when needed",
   "src/session/pictures.ts": "pictures, when needed",
   "src/session/sounds.ts": "sounds, when needed",
+  "src/session/text_tasks.ts": "labels of texts, when needed",
+  "src/session/segmentation.ts": "segments of pictures, when needed",
 };
 const CHAT = ["src/text/chat.ts", "src/text/tokenizer.ts"];
 

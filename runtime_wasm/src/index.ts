@@ -68,9 +68,12 @@ export type {
   EmbeddingTask,
   ImageSpec,
   OcrTask,
+  SegmentationTask,
   SimilarityTask,
   SpeechDetectionTask,
   Task,
+  TextClassificationTask,
+  TokenClassificationTask,
   TranscriptionTask,
 } from "./bundle/task.js";
 export type { CacheKind } from "./load/cache.js";
@@ -79,10 +82,12 @@ export type { LoadPhase, LoadProgress } from "./load/files.js";
 export type { BundleSource, FileContent } from "./load/source.js";
 export type { Generation, GenerationOptions } from "./session/generation.js";
 export type { Tensor, TensorData, TensorInput } from "./session/graph.js";
+export type { PictureSegment, Segmentation } from "./session/segmentation.js";
 export type { SelfTest, SelfTestDifference } from "./session/selftest.js";
 export type { TextLine } from "./session/ocr.js";
 export type { Segment, Transcription } from "./session/speech.js";
 export type { SpeechSegment } from "./session/speech_detection.js";
+export type { Entity, Ranked } from "./session/text_tasks.js";
 export type { ModelInfo, Stats } from "./session/session.js";
 export type { ChatMessage } from "./text/chat.js";
 export type { SamplingOptions } from "./text/sampler.js";

@@ -2,13 +2,24 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import { ChatTemplate } from "../src/text/chat.js";
+import { around, encodePair } from "../src/text/pairs.js";
+import { placesOf } from "../src/text/places.js";
 import { StopStrings, TextStream } from "../src/text/stream.js";
 import { Tokenizer } from "../src/text/tokenizer.js";
 import { FIXTURES, readJson } from "./helpers.js";
 
 interface Cases {
   tokenizer: unknown;
-  cases: { text: string; raw: number[]; plain: number[]; decoded: string }[];
+  cases: {
+    text: string;
+    raw: number[];
+    plain: number[];
+    decoded: string;
+    /** In characters. */
+    places: [number, number][];
+    /** With the text before it. */
+    pairs: { length: number; ids: number[]; types: number[] }[];
+  }[];
 }
 
 const all = readJson<Record<string, Cases>>(join(FIXTURES, "tokenizers.json"));
@@ -24,6 +35,20 @@ for (const [name, { cases }] of Object.entries(all)) {
     }
   });
 
+  test(`${name}: pairs and places as in Python`, () => {
+    const tokenizer = make(name);
+    cases.forEach(({ text, plain, places, pairs }, index) => {
+      for (const { length, ids, types } of pairs) {
+        const pair = encodePair(tokenizer, text, cases.at(index - 1)!.text, length);
+        assert.deepEqual(pair, { ids, types }, `${length} of ${JSON.stringify(text)}`);
+      }
+      const starts = [0];
+      for (const char of text) starts.push(starts.at(-1)! + char.length);
+      const wanted = places.map(([start, end]) => ({ start: starts[start], end: starts[end] }));
+      assert.deepEqual(placesOf(text, plain, tokenizer), wanted, JSON.stringify(text));
+    });
+  });
+
   test(`${name}: pieces add up to the whole text`, () => {
     const tokenizer = make(name);
     for (const { raw, decoded } of cases) {
@@ -37,6 +62,24 @@ for (const [name, { cases }] of Object.entries(all)) {
     }
   });
 }
+
+test("pairs by the templates of BERT and RoBERTa", () => {
+  const [cls, sep] = [2, 3];
+  const [a, b] = ["the", "dog"].map((text) => make("word-piece").encodePlain(text));
+  const pair = (type: string) => {
+    const processor = { type: "Sequence", processors: [{ type: "ByteLevel" }, { type, cls: ["[CLS]", cls], sep: ["[SEP]", sep] }] };
+    const json = { ...(all["word-piece"].tokenizer as object), post_processor: processor };
+    const tokenizer = new Tokenizer(new TextEncoder().encode(JSON.stringify(json)));
+    assert.deepEqual(around(tokenizer), { before: [cls], after: [sep] });
+    return encodePair(tokenizer, "the", "dog", 40);
+  };
+  const bert = pair("BertProcessing");
+  assert.deepEqual(bert.ids, [cls, ...a, sep, ...b, sep]);
+  assert.deepEqual(bert.types, [...Array(a.length + 2).fill(0), ...Array(b.length + 1).fill(1)]);
+  const roberta = pair("RobertaProcessing");
+  assert.deepEqual(roberta.ids, [cls, ...a, sep, sep, ...b, sep]);
+  assert.ok(roberta.types.every((type) => type === 0));
+});
 
 test("ids that the vocabulary lacks have no text", () => {
   assert.equal(make("byte-level").decode([100_000]), "");

@@ -3,7 +3,8 @@
 /**
  * Jobs: a text (answered as a chat, or continued where there is no chat template), or an object with one of
  *   prompt: text or ids · messages: [...] · inputs: {name: {shape, dtype, data}} (data in base64) · texts: [...] ·
- *   classify / detect / ocr: {width, height, data} (RGB or RGBA bytes in base64) · similarity: {texts, images}
+ *   classify / detect / segment / ocr: {width, height, data} (RGB or RGBA bytes in base64) · similarity: {texts, images} ·
+ *   pairs: [a text or two, ...] (classified) · rerank: {query, documents} · tokens: [texts]
  * `inputs` may come with `graph`, the name of one of several, `classify` with `labels`,
  * and, for the first two, options of `generate`. `adapter` (base64 of a file, or null for none) is for this job and those after it.
  * Each is run `repeat` times; times are those of the last.
@@ -63,6 +64,21 @@ export async function runJob(model, job, options, keepOutputs) {
       logits: plain(await model.similarity(texts, pictures)),
       seconds: seconds(),
     };
+  }
+  if (job.pairs) {
+    const classes = [];
+    for (const pair of job.pairs) classes.push(await model.classify(pair));
+    return { classes, seconds: seconds() };
+  }
+  if (job.rerank) return { ranked: await model.rerank(job.rerank.query, job.rerank.documents), seconds: seconds() };
+  if (job.tokens) {
+    const entities = [];
+    for (const text of job.tokens) entities.push(await model.tokens(text));
+    return { entities, seconds: seconds() };
+  }
+  if (job.segment) {
+    const { classes, segments } = await model.segment(toImage(job.segment));
+    return { classes: toBase64(new Uint8Array(classes.buffer)), segments, seconds: seconds() };
   }
   if (job.classify)
     return { labels: await model.classify(toImage(job.classify), { labels: job.labels }), seconds: seconds() };

@@ -753,6 +753,35 @@ for _case, _name, _value, _why in [
         put("task", value={**SIMILARITY, _name: _value}),
     )
 
+_LABELLED: dict[str, dict[str, Any]] = {
+    "text-classification": {"labels": ["no", "yes"], "scores": "softmax", "max_length": 8},
+    "token-classification": {"labels": None, "max_length": 8},
+    "semantic-segmentation": {"image": IMAGE, "labels": ["road"]},
+}
+for _case, _kind, _changed, _why in [
+    ("text", "text-classification", {}, None),
+    ("text-scores-missing", "text-classification", {"scores": None}, "softmax, sigmoid or logits"),
+    ("text-scores-unknown", "text-classification", {"scores": "probabilities"}, "softmax, sigmoid or logits"),
+    ("text-label-number", "text-classification", {"labels": [1]}, "labels are texts"),
+    ("text-length-zero", "text-classification", {"max_length": 0}, "no room for a text"),
+    ("tokens", "token-classification", {}, None),
+    ("tokens-length-text", "token-classification", {"max_length": "8"}, "an integer"),
+    ("segments", "semantic-segmentation", {}, None),
+    (
+        "segments-crop",
+        "semantic-segmentation",
+        {"image": {**IMAGE, "fit": "crop", "crop": 1}},
+        "pixels without a class",
+    ),
+    ("segments-label-object", "semantic-segmentation", {"labels": {}}, "a list"),
+]:
+    field(
+        f"{'task' if _why else 'sound'}-labelled-{_case}",
+        "manifest-invalid" if _why else None,
+        _why or "labels of texts and pixels",
+        put("task", value={"type": _kind, **_LABELLED[_kind], **_changed}),
+    )
+
 _COLORS = {"channels": "RGB", "mean": [0, 0, 0], "std": [1, 1, 1]}
 _DETECT = {**_COLORS, "longest": 64, "threshold": 0.3, "box_threshold": 0.5, "unclip": 1.5, "shortest": 3}
 _RECOGNIZE = {**_COLORS, "height": 32, "least_width": 8, "characters": ["", "a"]}

@@ -20,6 +20,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 import edgec
 from edgec.bundle import Bundle
 from edgec.run.tasks.audio import read_audio
+from edgec.run.tasks.places import places_of
+from edgec.run.tokenizer import Tokenizer as TextIds
 from tests.run.fake_module import SAMPLE_RATE, write_fake_bundle
 from tests.run.tasks.waves import WAVES, wav_bytes
 
@@ -101,14 +103,22 @@ def word_piece() -> Tokenizer:
 
 
 def tokenizer_cases(tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """Ids and text of each text, places (in characters) of its ids, and the pairs with the text before it."""
     cases = []
-    for text in TEXTS:
+    ours = TextIds(tokenizer.to_str().encode())
+    for index, text in enumerate(TEXTS):
         tokenizer.encode_special_tokens = False
         raw = tokenizer.encode(text).ids
         tokenizer.encode_special_tokens = True
         plain = tokenizer.encode(text, add_special_tokens=False).ids
         decoded = tokenizer.decode(raw, skip_special_tokens=True)
-        cases.append({"text": text, "raw": raw, "plain": plain, "decoded": decoded})
+        places = [[place.start, place.end] for place in places_of(text, [ours.surface(id) for id in plain])]
+        pairs = []
+        for length in (9, 30, 500):
+            pair = ours.encode_pair(text, TEXTS[index - 1], length)
+            pairs.append({"length": length, "ids": list(pair.ids), "types": list(pair.types)})
+        case = {"text": text, "raw": raw, "plain": plain, "decoded": decoded, "places": places, "pairs": pairs}
+        cases.append(case)
     return cases
 
 

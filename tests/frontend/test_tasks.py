@@ -137,11 +137,59 @@ class TestImages:
         assert self.describe(tmp_path, **settings) == {"type": "tensors"}
 
 
-def test_text_classification(tmp_path: Path) -> None:
-    write(tmp_path, {"tokenizer_config.json": {"model_max_length": 128}})
-    config = {"id2label": {"0": "bad", "1": "good"}, "max_position_embeddings": 512}
-    described = describe_task(tmp_path, config, "text-classification")
-    assert described == {"type": "text-classification", "labels": ["bad", "good"], "max_length": 128}
+class TestLabels:
+    """Texts, tokens and pixels."""
+
+    @pytest.mark.parametrize(
+        ("config", "scores"),
+        [
+            ({"id2label": {"0": "bad", "1": "good"}}, "softmax"),
+            ({"id2label": {"0": "LABEL_0"}}, "sigmoid"),
+            ({"num_labels": 1}, "sigmoid"),
+            ({}, "softmax"),
+            ({"id2label": {"0": "a", "1": "b"}, "problem_type": "multi_label_classification"}, "sigmoid"),
+            ({"num_labels": 1, "problem_type": "regression"}, "logits"),
+            ({"num_labels": 1, "sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}, "logits"),
+            ({"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"}}, "sigmoid"),
+        ],
+    )
+    def test_scores_of_texts(self, config: dict[str, Any], scores: str, tmp_path: Path) -> None:
+        assert describe_task(tmp_path, config, "text-classification")["scores"] == scores
+
+    def test_unknown_activation(self, tmp_path: Path) -> None:
+        config = {"sentence_transformers": {"activation_fn": "my.module.Squash"}}
+        with pytest.raises(UnsupportedError, match=r"my\.module\.Squash"):
+            describe_task(tmp_path, config, "text-classification")
+
+    def test_texts(self, tmp_path: Path) -> None:
+        write(tmp_path, {"tokenizer_config.json": {"model_max_length": 128}})
+        config = {"id2label": {"0": "bad", "1": "good"}, "max_position_embeddings": 512}
+        described = {"labels": ["bad", "good"], "max_length": 128}
+        found = describe_task(tmp_path, config, "text-classification")
+        assert found == {"type": "text-classification", "scores": "softmax", **described}
+        found = describe_task(tmp_path, config, "token-classification")
+        assert found == {"type": "token-classification", **described}
+
+    def test_positions_that_begin_after_the_padding(self, tmp_path: Path) -> None:
+        config = {"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}
+        assert describe_task(tmp_path, config, "text-classification")["max_length"] == 512
+        assert describe_task(tmp_path, {**config, "model_type": "bert"}, "token-classification")["max_length"] == 514
+
+    def test_pixels(self, tmp_path: Path) -> None:
+        write(tmp_path, {"preprocessor_config.json": {"size": {"height": 96, "width": 128}}})
+        found = describe_task(tmp_path, {"id2label": {"0": "road", "1": "sky"}}, "semantic-segmentation")
+        assert (found["type"], found["labels"], found["image"]["fit"]) == (
+            "semantic-segmentation",
+            ["road", "sky"],
+            "stretch",
+        )
+
+    def test_pixels_that_would_be_cut_off(self, tmp_path: Path) -> None:
+        write(
+            tmp_path,
+            {"preprocessor_config.json": {"size": {"shortest_edge": 96}, "crop_size": 64, "do_center_crop": True}},
+        )
+        assert describe_task(tmp_path, {}, "semantic-segmentation") == {"type": "tensors"}
 
 
 def test_task_written_by_hand(tmp_path: Path) -> None:

@@ -23,6 +23,18 @@ def check_task(node: Node) -> None:
         if not node["labels"].is_null():
             node["labels"].strings()
         node["scores"].choice(["logits", "probabilities"])
+    elif kind in ("text-classification", "token-classification"):
+        if not node["labels"].is_null():
+            node["labels"].strings()
+        if kind == "text-classification":
+            node["scores"].choice(["softmax", "sigmoid", "logits"])
+        node["max_length"].integer(1)
+    elif kind == "semantic-segmentation":
+        _check_image(node["image"])
+        if node["image"]["fit"].string() == "crop":
+            raise node["image"]["fit"].fail("is `crop`, but every pixel needs a class")
+        if not node["labels"].is_null():
+            node["labels"].strings()
     elif kind == "object-detection":
         _check_image(node["image"])
         node["labels"].strings()

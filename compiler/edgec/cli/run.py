@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgec.cli import loading, searching
+from edgec.cli import labelling, loading, searching
 from edgec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,12 @@ Examples:
   edgec run clip.edgec --search photos "a dog on the beach"
   edgec run clip.edgec --search holiday.mp4 "a dog on the beach" --every 0.5
   edgec run ppocr.edgec --image page.png
+  edgec run segformer.edgec --image street.jpg -o overlay.png
   edgec run minilm.edgec "a cat" "a kitten" "the stock market"
+  edgec run sentiment.edgec "What a wonderful film!"
+  edgec run nli.edgec --pair "A man eats." "Somebody eats."
+  edgec run reranker.edgec --query "What do cats eat?" "Cats eat mice." "Cars burn petrol."
+  edgec run ner.edgec "Ada Lovelace was born in London."
   edgec run moonshine.edgec --audio speech.wav
   edgec run model.edgec --input image=image.npy --output result.npz
 """
@@ -40,6 +45,8 @@ Examples:
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @click.option("--raw", is_flag=True, help="Continue the text as it is, without the chat template.")
 @click.option("--system", metavar="TEXT", help="How the model should behave.")
+@click.option("--pair", is_flag=True, help="The two TEXTs are one input: premise and hypothesis, question and answer.")
+@click.option("--query", metavar="TEXT", help="Order the TEXTs by how well they answer this one.")
 @click.option("--image", "images", multiple=True, type=click.Path(path_type=Path), help="A picture (JPEG, PNG, WebP).")
 @click.option(
     "--search",
@@ -60,7 +67,13 @@ Examples:
 @click.option("--graph", metavar="NAME", help="With --input: which one of several graphs.")
 @click.option("--audio", "sounds", multiple=True, type=click.Path(path_type=Path), help="A sound (WAV).")
 @click.option("--input", "inputs", multiple=True, metavar="NAME=FILE.npy", help="An input tensor.")
-@click.option("--output", "-o", type=click.Path(path_type=Path), metavar="FILE.npz", help="Write output tensors there.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write output tensors (.npz), or the picture with its segments (.png), there.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--hash-logits", is_flag=True, help="With --json: a hash of all logits, the same in every runtime.")
 @click.option("--quiet", "-q", is_flag=True, help="Print the result alone.")
@@ -72,6 +85,8 @@ def command(
     texts: tuple[str, ...],
     raw: bool,
     system: str | None,
+    pair: bool,
+    query: str | None,
     images: tuple[Path, ...],
     search: Path | None,
     every: float,
@@ -91,27 +106,39 @@ def command(
 ) -> None:
     """Ask BUNDLE once, in Python, with the same WebAssembly that browsers run.
 
-    A language model answers TEXT (or standard input), an encoder compares TEXTs, a vision model looks at --image, a
-    model of both tells which TEXT fits an --image, or what in a folder or video fits a TEXT. A speech model writes
-    down --audio, or says where somebody speaks in it. Every other graph takes tensors with --input.
+    A language model answers TEXT (or standard input), an encoder compares TEXTs, or labels them, finds names in them
+    or orders them by a --query, as it was trained. A vision model looks at --image, a model of both tells which TEXT
+    fits an --image, or what in a folder or video fits a TEXT. A speech model writes down --audio, or says where
+    somebody speaks in it. Every other graph takes tensors with --input.
     """
     with loading.load(bundle, variant=variant, threads=threads, quiet=quiet or as_json) as model:
         loading.use_adapter(model, adapter)
+        kind = (model.manifest.task or {}).get("type")
         if model.manifest.model.kind == "decoder":
-            if images or sounds or inputs or search:
-                hint = "leave out `--image`, `--search`, `--audio` and `--input`"
+            if images or sounds or inputs or search or query:
+                hint = "leave out `--image`, `--search`, `--audio`, `--query` and `--input`"
                 raise UsageError("a language model takes a text", hint=hint)
             prompt = " ".join(texts) if texts else _standard_input()
             answer(model, prompt, raw, system, loading.given(options), as_json, hash_logits, quiet)
+        elif pair and kind != "text-classification":
+            raise UsageError("`--pair` is for models that classify texts", hint="leave it out")
+        elif query is not None:
+            labelling.rerank(model, query, texts, as_json=as_json)
         elif search:
             kept = not no_cache
             searching.search(model, search, texts, top=top, every=every, use_cache=kept, as_json=as_json, quiet=quiet)
+        elif images and kind == "semantic-segmentation":
+            labelling.segment(model, images, output, as_json=as_json)
         elif images:
             _look(model, images, texts, as_json)
-        elif sounds and (model.manifest.task or {}).get("type") == "speech-detection":
+        elif sounds and kind == "speech-detection":
             _find_speech(model, sounds, as_json)
         elif sounds:
             _listen(model, sounds, as_json, quiet)
+        elif texts and kind == "text-classification":
+            labelling.classify(model, texts, pair=pair, as_json=as_json)
+        elif texts and kind == "token-classification":
+            labelling.find(model, texts, as_json=as_json)
         elif texts:
             _compare(model, texts, as_json)
         else:

@@ -21,11 +21,18 @@ ARCHITECTURE_TASKS = {
     "ForMaskedImageModeling": "masked-im",
     "ForObjectDetection": "object-detection",
     "ForSemanticSegmentation": "semantic-segmentation",
+    "ForDepthEstimation": "depth-estimation",
     "ForAudioClassification": "audio-classification",
     "ForMultipleChoice": "multiple-choice",
     "ForZeroShotImageClassification": "zero-shot-image-classification",
     "Model": "feature-extraction",
 }
+_ACTIVATIONS = {"Sigmoid": "sigmoid", "Identity": "logits", "Softmax": "softmax"}
+# The first position is the one after the padding's id.
+_POSITIONS_AFTER_PADDING = (
+    *("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "data2vec-text", "mpnet"),
+    *("ibert", "esm", "longformer", "xmod", "lilt", "layoutlmv3"),
+)
 _INTERPOLATION = {2: "bilinear", 3: "bicubic"}
 _MODULE_KINDS = ("Transformer", "Pooling", "Normalize")
 
@@ -70,7 +77,15 @@ def describe_task(folder: Path, config: Mapping[str, Any], task: str) -> dict[st
             else {"type": "tensors"}
         )
     if task in ("text-classification", "token-classification"):
-        return {"type": task, "labels": _labels(config), "max_length": _max_length(folder, config)}
+        described = {"type": task, "labels": _labels(config), "max_length": _max_length(folder, config)}
+        return described | ({"scores": _scores(config)} if task == "text-classification" else {})
+    if task == "semantic-segmentation":
+        image = _image(folder)
+        return (
+            {"type": task, "image": image, "labels": _labels(config)}
+            if image and image["fit"] != "crop"  # what is cut off would have no class
+            else {"type": "tensors"}
+        )
     if task == "object-detection":
         return {"type": "tensors"}  # Hugging Face detectors have no decoder of boxes here
     return {"type": task}
@@ -116,9 +131,34 @@ def _embedding(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _scores(config: Mapping[str, Any]) -> str:
+    """What makes scores of logits: as sentence-transformers wrote it down, or as `transformers` decides."""
+    own = config.get("sentence_transformers")
+    named = (own.get("activation_fn") if isinstance(own, dict) else None) or config.get(
+        "sbert_ce_default_activation_function"
+    )
+    if isinstance(named, str):
+        kind = named.rsplit(".", 1)[-1]
+        if kind not in _ACTIVATIONS:
+            raise UnsupportedError(
+                f"`config.json` asks for the activation function `{named}`",
+                hint=f"supported are {', '.join(_ACTIVATIONS)}",
+            )
+        return _ACTIVATIONS[kind]
+    problem = config.get("problem_type")
+    if problem == "regression":
+        return "logits"
+    labels = config.get("id2label")
+    count = len(labels) if isinstance(labels, dict) else config.get("num_labels", 2)
+    return "sigmoid" if problem == "multi_label_classification" or count == 1 else "softmax"
+
+
 def _max_length(folder: Path, config: Mapping[str, Any]) -> int:
     """The shortest of what the files say, in tokens."""
-    limits = [config.get("max_position_embeddings")]
+    positions, padding = config.get("max_position_embeddings"), config.get("pad_token_id", 1)
+    if type(positions) is int and type(padding) is int and config.get("model_type") in _POSITIONS_AFTER_PADDING:
+        positions -= padding + 1
+    limits = [positions]
     for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
         if (folder / name).is_file():
             limits.append(read_json(folder / name).get(key))

@@ -22,13 +22,16 @@ from edgec.run.golden import SelfTest, self_test
 from edgec.run.graph import Arrays, Graph, open_graph
 from edgec.run.sampler import Sampling
 from edgec.run.search import Match, index_folder
-from edgec.run.tasks import embedding, ocr, similarity
+from edgec.run.tasks import embedding, ocr, segmentation, similarity, text_classification, token_classification
 from edgec.run.tasks.audio import read_audio
 from edgec.run.tasks.classification import Classification, classifications
 from edgec.run.tasks.detection import Detection, detections
 from edgec.run.tasks.images import image_output
 from edgec.run.tasks.ocr import TextLine
+from edgec.run.tasks.segmentation import Segmentation
 from edgec.run.tasks.speech_detection import SpeechSegment, detect_speech
+from edgec.run.tasks.text_classification import Ranked, TextClassifier
+from edgec.run.tasks.token_classification import Entity
 from edgec.run.tasks.transcription import Transcription
 from edgec.run.tokenizer import Tokenizer
 
@@ -230,17 +233,37 @@ class Model:
         index = index_folder(self, folder, every=every, cache=cache)
         return index.search(self.embed_text(text), top_k=top_k, each_frame=Path(folder).is_file())
 
-    def classify(self, image: Any, *, labels: Sequence[str] | None = None, top_k: int = 5) -> list[Classification]:
-        """The best classes of a picture: a path, a Pillow image or uint8 [height, width, 3].
+    def classify(self, what: Any, *, labels: Sequence[str] | None = None, top_k: int = 5) -> list[Classification]:
+        """The best classes of a picture (a path, a Pillow image or uint8 [height, width, 3]), or of a text.
 
-        A model of texts and images chooses among `labels`, which are any texts; other models know their own.
+        A text may be a pair: what follows from what (premise, hypothesis), a question and an answer. A model of texts
+        and images chooses among `labels`, which are any texts; other models know their own.
         """
         if labels is not None:
             task = self._require_task(similarity.TASK)
-            return similarity.choose(task, labels, self.similarity(labels, [image]), top_k)
+            return similarity.choose(task, labels, self.similarity(labels, [what]), top_k)
+        if (self.manifest.task or {}).get("type") == text_classification.TASK:
+            return self._text_classifier().classify(what, top_k)
         task = self._require_task("image-classification")
-        output, _ = image_output(self, task["image"], image)
+        output, _ = image_output(self, task["image"], what)
         return classifications(output, task, top_k)
+
+    def rerank(self, query: str, documents: Sequence[str]) -> list[Ranked]:
+        """Documents by how well they answer a query, the best first. Raises `UnsupportedError` for several classes."""
+        return self._text_classifier().rerank(query, _listed(documents))
+
+    def _text_classifier(self) -> TextClassifier:
+        task = self._require_task(text_classification.TASK)
+        return TextClassifier(self, self._require_tokenizer(), task, self._padding())
+
+    def tokens(self, text: str) -> list[Entity]:
+        """Names and other stretches of a text that the model marks; places count characters."""
+        task = self._require_task(token_classification.TASK)
+        return token_classification.entities(self, self._require_tokenizer(), task, text, pad_token_id=self._padding())
+
+    def segment(self, image: Any) -> Segmentation:
+        """What every pixel of a picture (a path, a Pillow image or uint8 [height, width, 3]) shows."""
+        return segmentation.segment(self, self._require_task(segmentation.TASK), image)
 
     def detect(self, image: Any) -> list[Detection]:
         """The objects in a picture: a path, a Pillow image or uint8 [height, width, 3]."""

@@ -5,18 +5,26 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import tokenizers
 
 from edgec.bundle import Bundle
-from edgec.errors import BundleError
+from edgec.errors import BundleError, UnsupportedError
 from edgec.run.chat import GUARD, special_pattern
+from edgec.run.tasks.places import Surface, fold
 
 CONTEXT_IDS = 5  # ids before a piece that it is decoded with
 _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 _SPACE = "[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"  # what \\s is for the tokenizers
 _LEFT, _RIGHT = re.compile(f"^{_SPACE}+"), re.compile(f"{_SPACE}+$")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    ids: Sequence[int]
+    types: Sequence[int]  # which text of a pair a token is of
 
 
 class Tokenizer:
@@ -37,7 +45,13 @@ class Tokenizer:
         self._controls = {token.content: token for _, token in sorted(added.items()) if token.special}
         self.control_tokens = {token.content: id for id, token in sorted(added.items()) if token.special}
         self._pattern = special_pattern(self.control_tokens)
-        self._joins_bytes = _has(definition.get("decoder"), lambda part: part.get("type") == "ByteFallback")
+        decoder, model = definition.get("decoder"), definition["model"]
+        self._joins_bytes = _has(decoder, lambda part: part.get("type") == "ByteFallback")
+        self._bytes = byte_letters() if _has(decoder, lambda part: part.get("type") == "ByteLevel") else None
+        self._continues = model.get("continuing_subword_prefix") if model["type"] == "WordPiece" else None
+        self._ends = model.get("end_of_word_suffix") or ""
+        unknown = model.get("unk_token")
+        self._unknown = model["vocab"][model["unk_id"]][0] if model.get("unk_id") is not None else unknown
 
     @classmethod
     def of(cls, bundle: Bundle) -> Tokenizer | None:
@@ -59,6 +73,37 @@ class Tokenizer:
         if max_length is not None:
             self._plain.no_truncation()
         return ids
+
+    def encode_pair(self, first: str, second: str | None, max_length: int) -> Encoded:
+        """One text or two as text, with the tokenizer's own template; the longer text loses its last ids first."""
+        room = max_length - self._plain.num_special_tokens_to_add(second is not None)
+        if room < (1 if second is None else 2):
+            raise UnsupportedError(f"the model holds {max_length} tokens, the tokenizer's own leave no room for a text")
+        self._plain.enable_truncation(max_length)
+        encoded = self._plain.encode(well_formed(first), None if second is None else well_formed(second))
+        self._plain.no_truncation()
+        return Encoded(encoded.ids, encoded.type_ids)
+
+    def around(self) -> tuple[list[int], list[int]]:
+        """The ids that the tokenizer's template puts before and after a text."""
+        encoded = self._plain.encode("a")
+        own = [index for index, special in enumerate(encoded.special_tokens_mask) if not special] or [len(encoded.ids)]
+        return encoded.ids[: own[0]], encoded.ids[own[-1] + 1 :]
+
+    def surface(self, id: int) -> Surface:
+        """What an id of a text looks like in it (docs/tasks.md, "Places of tokens")."""
+        token = self.token(id) or ""
+        if self._bytes is not None and all(char in self._bytes for char in token):
+            return Surface("".join(self._bytes[char] for char in token), exact=True)
+        if self._bytes is not None:
+            return Surface(token.encode().decode("latin-1"), exact=True)
+        if token == self._unknown:
+            return Surface(None)
+        if self._joins_bytes and _BYTE.fullmatch(token):
+            return Surface(None, byte=int(token[3:5], 16))
+        if self._continues is not None:
+            return Surface(fold(token.removeprefix(self._continues)), not token.startswith(self._continues))
+        return Surface(fold(token.removesuffix(self._ends)), token.startswith("▁"))
 
     def encode_rendered(self, text: str) -> list[int]:
         """A rendered chat: special tokens count, except where `GUARD` is in them; none are added."""
@@ -101,6 +146,13 @@ class Tokenizer:
     def may_change(self, id: int) -> bool:
         """Whether the text of ids that end with `id` may change when more come: a byte may spoil those before it."""
         return self._joins_bytes and _BYTE.fullmatch(self.token(id) or "") is not None
+
+
+def byte_letters() -> dict[str, str]:
+    """Of the characters that byte-level vocabularies are written in, the character with the byte's number."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    other = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): chr(byte) for byte in plain} | {chr(0x100 + i): chr(byte) for i, byte in enumerate(other)}
 
 
 def _read(tokenizer_json: bytes) -> tokenizers.Tokenizer:

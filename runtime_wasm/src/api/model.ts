@@ -3,10 +3,12 @@
 import { EdgecError } from "../errors.js";
 import type { GenerationOptions, Generation } from "../session/generation.js";
 import type { Tensor, TensorInput } from "../session/graph.js";
+import type { Segmentation } from "../session/segmentation.js";
 import type { SelfTest } from "../session/selftest.js";
 import type { TextLine } from "../session/ocr.js";
 import type { ModelInfo, Prompt, Stats } from "../session/session.js";
 import type { Transcription } from "../session/speech.js";
+import type { Entity, Ranked } from "../session/text_tasks.js";
 import type { SpeechSegment } from "../session/speech_detection.js";
 import type { AudioInput, RawAudio } from "../audio/samples.js";
 import type { ChatMessage } from "../text/chat.js";
@@ -96,12 +98,32 @@ export class Model {
     return (await this.backend.call("similarity", args, { signal })) as Float32Array[];
   }
 
-  /** The best `topK` (5) labels for an image. Models of texts and images choose among `labels`, which are any texts. */
+  /**
+   * The best `topK` (5) classes of an image, or, where the model is for texts, of a text or of a pair of texts (premise and
+   * hypothesis, question and answer). Models of texts and images choose among `labels`, which are any texts.
+   */
   async classify(
-    image: ImageSource,
+    what: ImageSource | string | readonly [string, string],
     { topK = 5, labels, signal }: Abortable & { topK?: number; labels?: readonly string[] } = {},
   ): Promise<Classification[]> {
-    return (await this.backend.call("classify", [await portable(image), topK, labels], { signal })) as Classification[];
+    const ofTexts = this.info.task?.type === "text-classification";
+    const sent = ofTexts ? what : await portable(what as ImageSource);
+    return (await this.backend.call("classify", [sent, topK, labels], { signal })) as Classification[];
+  }
+
+  /** Documents by how well they answer a query, the best first. */
+  async rerank(query: string, documents: readonly string[], { signal }: Abortable = {}): Promise<Ranked[]> {
+    return (await this.backend.call("rerank", [query, documents], { signal })) as Ranked[];
+  }
+
+  /** Names and other stretches of a text that the model marks. */
+  async tokens(text: string, { signal }: Abortable = {}): Promise<Entity[]> {
+    return (await this.backend.call("tokens", [text], { signal })) as Entity[];
+  }
+
+  /** What every pixel of an image shows. */
+  async segment(image: ImageSource, { signal }: Abortable = {}): Promise<Segmentation> {
+    return (await this.backend.call("segment", [await portable(image)], { signal })) as Segmentation;
   }
 
   /** The objects in an image; the thresholds are the bundle's where they are left out. */

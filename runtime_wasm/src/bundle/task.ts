@@ -37,6 +37,25 @@ export interface ClassificationTask {
   scores: "logits" | "probabilities";
 }
 
+export interface TextClassificationTask {
+  type: "text-classification";
+  labels: string[] | null;
+  scores: "softmax" | "sigmoid" | "logits";
+  max_length: number;
+}
+
+export interface TokenClassificationTask {
+  type: "token-classification";
+  labels: string[] | null;
+  max_length: number;
+}
+
+export interface SegmentationTask {
+  type: "semantic-segmentation";
+  image: ImageSpec;
+  labels: string[] | null;
+}
+
 export interface DetectionTask {
   type: "object-detection";
   image: ImageSpec;
@@ -97,6 +116,9 @@ export interface SpeechDetectionTask {
 export type KnownTask =
   | EmbeddingTask
   | ClassificationTask
+  | TextClassificationTask
+  | TokenClassificationTask
+  | SegmentationTask
   | DetectionTask
   | SimilarityTask
   | OcrTask
@@ -117,6 +139,19 @@ export function parseTask(field: Field): Task | null {
       checkImage(field.at("image"));
       if (!field.at("labels").isNull) field.at("labels").strings();
       field.at("scores").choice(["logits", "probabilities"]);
+      break;
+    case "text-classification":
+    case "token-classification":
+      if (field.at("type").string() === "text-classification")
+        field.at("scores").choice(["softmax", "sigmoid", "logits"]);
+      if (!field.at("labels").isNull) field.at("labels").strings();
+      field.at("max_length").integer(1);
+      break;
+    case "semantic-segmentation":
+      checkImage(field.at("image"));
+      if (field.at("image").at("fit").string() === "crop")
+        throw field.at("image").at("fit").fail("is `crop`, but every pixel needs a class");
+      if (!field.at("labels").isNull) field.at("labels").strings();
       break;
     case "object-detection":
       checkImage(field.at("image"));

@@ -1,29 +1,18 @@
 /** Texts to vectors with an encoder graph, see docs/tasks.md. */
 
 import type { EmbeddingTask } from "../bundle/task.js";
-import type { Slot } from "../bundle/manifest.js";
 import { EdgecError } from "../errors.js";
 import type { Tokenizer } from "../text/tokenizer.js";
-import { type Graph, type Tensor, runGraph } from "./graph.js";
+import type { Graph, Tensor } from "./graph.js";
+import { textLength, textOutputs } from "./texts.js";
 
 /** What the task says about texts; `pooling` is for graphs that give a state per token. */
 export type TextSettings = Pick<EmbeddingTask, "normalize" | "max_length"> & Partial<Pick<EmbeddingTask, "pooling">>;
 
 export function embedText(graph: Graph, tokenizer: Tokenizer, task: TextSettings, text: string): Float32Array {
-  const ids = graph.inputs.find((slot) => slot.name === "input_ids");
-  if (!ids || ids.shape.length !== 2)
-    throw new EdgecError("unsupported", "the model has no input `input_ids` of two dimensions");
-  const length = ids.shape[1];
-  const bound = typeof length === "number" ? length : (graph.dims[length] ?? Infinity);
-  const tokens = truncated(tokenizer, text, Math.min(task.max_length, bound));
-  const padded = typeof length === "number" ? length : tokens.length;
-  const inputs = Object.fromEntries(
-    graph.inputs.map((slot) => [
-      slot.name,
-      { data: inputValues(slot, tokens, padded, graph.engine.manifest.tokenizer?.pad_token_id ?? 0), shape: [1, padded] },
-    ]),
-  );
-  return pool(Object.values(runGraph(graph, inputs)), tokens.length, task);
+  const { fixed, limit } = textLength(graph, task.max_length);
+  const ids = truncated(tokenizer, text, limit);
+  return pool(textOutputs(graph, { ids, types: [] }, fixed), ids.length, task);
 }
 
 /** The ids with the tokenizer's special tokens; too long a text loses its end, not the special tokens. */
@@ -44,18 +33,6 @@ function suffixLength(ids: number[], own: number[]): number {
     if (own.every((id, i) => ids[start + i] === id)) return suffix;
   }
   return 0;
-}
-
-function inputValues(slot: Slot, tokens: number[], length: number, pad: number): number[] {
-  const values: Record<string, (i: number) => number> = {
-    input_ids: (i) => tokens[i] ?? pad,
-    attention_mask: (i) => Number(i < tokens.length),
-    token_type_ids: () => 0,
-  };
-  const value = values[slot.name];
-  if (!value)
-    throw new EdgecError("unsupported", `the model has the input \`${slot.name}\`, which is not known for embeddings`);
-  return Array.from({ length }, (_, i) => value(i));
 }
 
 function pool(outputs: Tensor[], tokens: number, task: TextSettings): Float32Array {

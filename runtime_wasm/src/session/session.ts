@@ -19,7 +19,9 @@ import { type Generation, type GenerationOptions, type PieceData, generate } fro
 import { type Graph, type Tensor, type TensorInput, openGraph, runGraph } from "./graph.js";
 import type { TextLine } from "./ocr.js";
 import { type SelfTest, selfTest } from "./selftest.js";
+import type { Segmentation } from "./segmentation.js";
 import type { TaskCode, TaskType } from "./tasks.js";
+import type { Entity, Ranked } from "./text_tasks.js";
 
 export interface SessionOptions extends LoaderOptions {
   contextLength?: number;
@@ -213,14 +215,19 @@ export class Session {
     return vectors;
   }
 
-  /** `labels` are for models of texts and images, which choose among any texts. */
+  /** An image, or a text or a pair of texts. `labels` are for models of texts and images, which choose among any texts. */
   classify(
-    image: ImageInput,
+    what: ImageInput | string | readonly [string, string],
     topK: number,
     labels: readonly string[] | undefined,
     signal?: AbortSignal,
   ): Promise<Classification[]> {
     return this.exclusive(signal, async () => {
+      if (!labels && this.manifest.task?.type === "text-classification") {
+        const { task, code } = this.requireTask("text-classification");
+        return code.classifyText(this.graph(), this.requireTokenizer(), task, what, topK);
+      }
+      const image = what as ImageInput;
       if (labels) {
         const { task, code } = this.requireTask("text-image-similarity");
         const rows = code.compare(task, this.textVectors(labels, signal), await this.imageVectors([image], signal));
@@ -228,6 +235,27 @@ export class Session {
       }
       const { task, code } = this.requireTask("image-classification");
       return code.classifyImage(this.graph(), task, image, topK, signal);
+    });
+  }
+
+  rerank(query: string, documents: readonly string[], signal?: AbortSignal): Promise<Ranked[]> {
+    return this.exclusive(signal, async () => {
+      const { task, code } = this.requireTask("text-classification");
+      return code.rankDocuments(this.graph(), this.requireTokenizer(), task, query, documents, signal);
+    });
+  }
+
+  tokens(text: string, signal?: AbortSignal): Promise<Entity[]> {
+    return this.exclusive(signal, async () => {
+      const { task, code } = this.requireTask("token-classification");
+      return code.findEntities(this.graph(), this.requireTokenizer(), task, text, signal);
+    });
+  }
+
+  segment(image: ImageInput, signal?: AbortSignal): Promise<Segmentation> {
+    return this.exclusive(signal, async () => {
+      const { task, code } = this.requireTask("semantic-segmentation");
+      return code.segmentImage(this.graph(), task, image, signal);
     });
   }
 
@@ -410,7 +438,7 @@ export class Session {
     this.requireGraph();
     const task = this.manifest.task;
     if (task?.type !== type) {
-      throw new EdgecError("unsupported", `\`${this.manifest.model.name}\` is no model for ${type.replace("-", " ")}`, {
+      throw new EdgecError("unsupported", `\`${this.manifest.model.name}\` is no model for ${type.replaceAll("-", " ")}`, {
         hint: "use `run` for tensors",
       });
     }

@@ -9,6 +9,9 @@ export type TaskType = KnownTask["type"];
 
 const CODE = {
   embedding: () => import("./embedding.js"),
+  "text-classification": () => import("./text_tasks.js"),
+  "token-classification": () => import("./text_tasks.js"),
+  "semantic-segmentation": () => import("./segmentation.js"),
   "image-classification": () => import("./pictures.js"),
   "object-detection": () => import("./pictures.js"),
   "text-image-similarity": () => import("./pictures.js"),

@@ -30,16 +30,24 @@ export async function detectObjects(
   return detections(output, task, placement, picture);
 }
 
-/** The graph's first floating-point output for an image, and where that lies in the input. */
-export function imageOutput(graph: Graph, spec: ImageSpec, image: Pixels): { output: Float32Array; placement: Placement } {
+/** The graph's first floating-point output for an image, of a rank if that is given, and where the image lies in the input. */
+export function imageOutput(
+  graph: Graph,
+  spec: ImageSpec,
+  image: Pixels,
+  rank?: number,
+): { output: Float32Array; shape: number[]; placement: Placement } {
   const [slot, ...others] = graph.inputs;
   if (!slot || others.length > 0) throw new EdgecError("unsupported", "the model does not have exactly one input");
   const { pixels, placement } = fitImage(image, spec);
   const data = toTensor(pixels, spec, slot.dtype === "uint8");
   const { width, height } = spec;
-  const shape = spec.layout === "NCHW" ? [1, 3, height, width] : [1, height, width, 3];
-  const outputs = runGraph(graph, { [slot.name]: { data, shape } });
-  const output = Object.values(outputs).find((tensor) => tensor.data instanceof Float32Array);
-  if (!output) throw new EdgecError("unsupported", "the model has no floating-point output");
-  return { output: output.data as Float32Array, placement };
+  const wanted = spec.layout === "NCHW" ? [1, 3, height, width] : [1, height, width, 3];
+  const outputs = runGraph(graph, { [slot.name]: { data, shape: wanted } });
+  const output = Object.values(outputs).find(
+    (tensor) => tensor.data instanceof Float32Array && (rank === undefined || tensor.shape.length === rank),
+  );
+  if (!output)
+    throw new EdgecError("unsupported", `the model has no floating-point output${rank ? ` of ${rank} dimensions` : ""}`);
+  return { output: output.data as Float32Array, shape: output.shape, placement };
 }

@@ -23,6 +23,7 @@ type Merge = string | [string, string];
 interface Definition {
   added_tokens?: AddedToken[];
   decoder?: Decoder;
+  post_processor?: unknown;
   model: {
     type: string;
     vocab: Record<string, number> | [string, number][];
@@ -30,7 +31,19 @@ interface Definition {
     unk_token?: string | null;
     merges?: Merge[];
     ignore_merges?: boolean;
+    continuing_subword_prefix?: string | null;
+    end_of_word_suffix?: string | null;
   };
+}
+
+/** What tells pairs of texts and the letters of tokens (`pairs.ts`, `surfaces.ts`). */
+export interface TokenizerParts {
+  processor: unknown;
+  bytes: boolean;
+  kind: string;
+  unknown: string | null;
+  continues: string | null;
+  ends: string;
 }
 
 interface Decoder {
@@ -53,6 +66,7 @@ export class Tokenizer {
   /** Makes no control token out of text. */
   private readonly plainModel: Model;
   private readonly joinsBytes: boolean;
+  readonly parts: TokenizerParts;
 
   constructor(json: Uint8Array) {
     try {
@@ -62,6 +76,7 @@ export class Tokenizer {
       const plain = plainDefinition(parsed);
       this.plainModel = plain ? modelOf(plain, plain.model.type === "Unigram" ? this.library : library(plain)) : this.model;
       this.joinsBytes = has(parsed.decoder, "ByteFallback");
+      this.parts = partsOf(parsed);
       for (const part of [this.library.normalizer, this.library.pre_tokenizer, this.library.decoder]) repair(part);
     } catch (cause) {
       throw new EdgecError("tokenizer", `\`tokenizer.json\` cannot be used: ${(cause as Error).message}`, {
@@ -185,6 +200,18 @@ export class Tokenizer {
   mayChange(id: number): boolean {
     return this.joinsBytes && isByte(this.token(id) ?? "");
   }
+}
+
+function partsOf({ post_processor: processor, decoder, model }: Definition): TokenizerParts {
+  const { type: kind, vocab, unk_id, unk_token, continuing_subword_prefix, end_of_word_suffix } = model;
+  return {
+    processor,
+    bytes: has(decoder, "ByteLevel"),
+    kind,
+    unknown: Array.isArray(vocab) && typeof unk_id === "number" ? vocab[unk_id][0] : (unk_token ?? null),
+    continues: kind === "WordPiece" ? (continuing_subword_prefix ?? null) : null,
+    ends: end_of_word_suffix ?? "",
+  };
 }
 
 function noToken(): EdgecError {

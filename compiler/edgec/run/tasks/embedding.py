@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgec.bundle.manifest import Slot
-from edgec.errors import UnsupportedError
 from edgec.run.tasks.runner import FLOATS, GraphRunner, first_float_output
-from edgec.run.tokenizer import Tokenizer
+from edgec.run.tasks.texts import text_length, text_outputs
+from edgec.run.tokenizer import Encoded, Tokenizer
 
 
 def embed(
@@ -26,35 +25,10 @@ def embed(
 def _embed(
     runner: GraphRunner, tokenizer: Tokenizer, task: Mapping[str, Any], text: str, pad_token_id: int
 ) -> npt.NDArray[np.float32]:
-    fixed, limit = _length(runner, int(task["max_length"]))
+    fixed, limit = text_length(runner, int(task["max_length"]))
     ids = tokenizer.encode_plain(text, add_special_tokens=True, max_length=limit)
-    length = fixed or len(ids)
-    inputs = {slot.name: _input(slot, ids, length, pad_token_id) for slot in runner.inputs}
-    outputs = runner.run(inputs)
+    outputs = text_outputs(runner, Encoded(ids, [0] * len(ids)), fixed, pad_token_id)
     return _pool(outputs, len(ids), task)
-
-
-def _length(runner: GraphRunner, max_length: int) -> tuple[int | None, int]:
-    """The graph's own sequence length, if it is fixed, and the most ids that fit."""
-    slot = next((slot for slot in runner.inputs if slot.name == "input_ids"), None)
-    if slot is None or len(slot.shape) != 2:
-        raise UnsupportedError("the model has no input `input_ids` of two dimensions")
-    length = slot.shape[1]
-    if isinstance(length, int):
-        return length, min(length, max_length)
-    return None, min(runner.dims.get(length, max_length), max_length)
-
-
-def _input(slot: Slot, ids: Sequence[int], length: int, pad_token_id: int) -> npt.NDArray[Any]:
-    padding = length - len(ids)
-    rows = {
-        "input_ids": [*ids, *[pad_token_id] * padding],
-        "attention_mask": [1] * len(ids) + [0] * padding,
-        "token_type_ids": [0] * length,
-    }
-    if slot.name not in rows:
-        raise UnsupportedError(f"the model has the input `{slot.name}`, which is not known for embeddings")
-    return np.array([rows[slot.name]], slot.dtype)
 
 
 def _pool(outputs: Mapping[str, npt.NDArray[Any]], count: int, task: Mapping[str, Any]) -> npt.NDArray[np.float32]:

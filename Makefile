@@ -13,7 +13,7 @@ SERVE  ?= $(if $(filter true 1,$(CI)),0,$(shell test -t 1 && echo 1 || echo 0))
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 STEP = @printf '\033[1;36m▸\033[0m %s\n'
 
-.PHONY: help setup browsers runtime check format test test-all families conformance bench bench-shapes bench-graphs bench-load demo search clean
+.PHONY: help setup browsers runtime check format test test-all families encoders conformance bench bench-shapes bench-graphs bench-load demo search clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -115,6 +115,9 @@ test-all: browsers check ## Everything that CI runs: lint, types, all tests, rea
 
 families: $(VENV)/.dev ## Measure every decoder family again and write docs/families.md
 	@$(BIN)/python -m tests.lower.families_page
+
+encoders: $(VENV)/.dev ## Measure every encoder and vision model again and write docs/encoders.md
+	@$(BIN)/python -m tests.conformance.encoders_page
 
 conformance: setup browsers $(BUILD)/smollm2.edgec/manifest.json ## 20 prompts x 64 tokens, the same bits on every engine, variant and thread count
 	@EDGEC_CONFORMANCE=full EDGEC_SMOLLM2_BUNDLE=$(CURDIR)/$(BUILD)/smollm2.edgec \

@@ -1,6 +1,6 @@
 """Random valid graphs: compiled and run in wasm, they give what onnxruntime gives.
 
-    python -m tests.conformance.random_graphs COUNT [FIRST]   prints every seed that differs
+    python -m tests.conformance.random_graphs COUNT [FIRST]   prints every seed that differs, of all operators
 
 A seed gives the same graph on every machine. Operators that jump (Round, comparisons of computed numbers) are left out:
 two right answers may then differ by a whole step.
@@ -9,7 +9,7 @@ two right answers may then differ by a whole step.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ import onnx.numpy_helper as onh
 
 from edgec.ir.model import ModelIR
 from edgec.passes import simplify
+from tests.conformance import random_ops
 from tests.lower.graph.harness import Arrays, WasmGraph, assert_close, lowered
 from tests.passes.graphs import graph_model, run
 
@@ -43,6 +44,7 @@ class Graph:
     values: list[Value] = field(default_factory=list)
     inputs: list[Value] = field(default_factory=list)
     weights: Arrays = field(default_factory=dict)
+    given: Arrays = field(default_factory=dict)  # inputs of integers, with what they are
 
     def pick(self, rank: int | None = None) -> Value:
         """A value so far, or a new input where none has the rank."""
@@ -76,12 +78,31 @@ class Graph:
         rank = len(value.shape)
         return int(self.random.integers(-rank, rank))
 
-    def add(self, op_type: str, inputs: list[str], shape: tuple[int, ...], outputs: int = 1, **attributes: Any) -> None:
-        if np.prod(shape) > _MOST_ELEMENTS:
-            return
+    def integer_input(self, array: npt.NDArray[Any]) -> str:
+        name = f"in{len(self.given)}_{array.dtype}"
+        self.given[name] = array
+        return name
+
+    def node(self, op_type: str, inputs: list[str], **attributes: Any) -> str:
+        """A step on the way to a value."""
+        return self.nodes_of(op_type, inputs, 1, **attributes)[0]
+
+    def nodes_of(self, op_type: str, inputs: list[str], outputs: int, **attributes: Any) -> list[str]:
         names = [f"v{len(self.nodes)}_{i}" for i in range(outputs)]
         self.nodes.append(oh.make_node(op_type, inputs, names, **attributes))
-        self.values.append(Value(names[0], tuple(int(size) for size in shape)))
+        return names
+
+    def add(self, op_type: str, inputs: list[str], shape: tuple[int, ...], outputs: int = 1, **attributes: Any) -> None:
+        """A value; of several outputs the first."""
+        if np.prod(shape) <= _MOST_ELEMENTS:
+            name, *_ = self.nodes_of(op_type, inputs, outputs, **attributes)
+            self.values.append(Value(name, tuple(int(size) for size in shape)))
+
+    def add_all(self, op_type: str, inputs: list[str], shapes: list[tuple[int, ...]], **attributes: Any) -> None:
+        """A value for each output."""
+        if max(np.prod(shape) for shape in shapes) <= _MOST_ELEMENTS:
+            names = self.nodes_of(op_type, inputs, len(shapes), **attributes)
+            self.values += [Value(name, shape) for name, shape in zip(names, shapes, strict=True)]
 
 
 Maker = Callable[[Graph], None]
@@ -245,31 +266,51 @@ MAKERS: tuple[Maker, ...] = (
     *(_unary, _binary, _reduce, _transpose, _reshape, _slice, _concat, _pad, _matmul, _conv, _pool),
     *(_normal, _gather, _where, _resize, _trilu),
 )
+WIDER: tuple[Maker, ...] = (*MAKERS, *random_ops.MAKERS)
 
 
-def random_graph(seed: int) -> tuple[ModelIR, Arrays]:
-    """A graph of up to 14 nodes, and inputs for it. Every value that nothing reads is an output."""
+def random_graph(seed: int, makers: Sequence[Maker] = MAKERS) -> tuple[ModelIR, Arrays]:
+    """A graph of up to 14 steps, and inputs for it. Every value that nothing reads is an output."""
     g = Graph(np.random.default_rng(seed))
     g.input(g.shape(int(g.random.integers(1, 5))))
     for _ in range(int(g.random.integers(3, 15))):
-        MAKERS[int(g.random.integers(len(MAKERS)))](g)
+        makers[int(g.random.integers(len(makers)))](g)
+    _drop_unused(g)
     read = {name for node in g.nodes for name in node.input}
     results = [value for value in g.values if value.name not in read and value not in g.inputs]
     graph = oh.make_graph(
         g.nodes,
         f"seed {seed}",
-        [oh.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, value.shape) for value in g.inputs],
+        [
+            *(oh.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, value.shape) for value in g.inputs),
+            *(
+                oh.make_tensor_value_info(name, oh.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+                for name, array in g.given.items()
+            ),
+        ],
         [oh.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, value.shape) for value in results],
         [onh.from_array(array, name) for name, array in g.weights.items()],
     )
     model = graph_model(oh.make_model(graph, opset_imports=[oh.make_opsetid("", 23)], ir_version=10))
     feed = {value.name: g.random.normal(0, 1, value.shape).astype(np.float32) for value in g.inputs}
-    return model, feed
+    return model, feed | g.given
 
 
-def check_seed(seed: int) -> None:
+def _drop_unused(g: Graph) -> None:
+    """Steps that a maker gave up on lead nowhere."""
+    values = {value.name for value in g.values}
+    while True:
+        read = {name for node in g.nodes for name in node.input}
+        kept = [node for node in g.nodes if any(name in read or name in values for name in node.output)]
+        if len(kept) == len(g.nodes):
+            break
+        g.nodes = kept
+    g.given = {name: array for name, array in g.given.items() if name in read}
+
+
+def check_seed(seed: int, makers: Sequence[Maker] = MAKERS) -> None:
     """Raises `AssertionError` where wasm and onnxruntime differ."""
-    model, feed = random_graph(seed)
+    model, feed = random_graph(seed, makers)
     if not model.model.graph.outputs:
         return
     module = lowered(simplify(model), variants=["simd128"])
@@ -281,7 +322,7 @@ def main() -> int:
     failed = []
     for seed in range(first, first + count):
         try:
-            check_seed(seed)
+            check_seed(seed, WIDER)
         except Exception as error:  # noqa: BLE001  # each seed is judged
             failed.append(seed)
             print(f"seed {seed}: {type(error).__name__}: {' '.join(str(error).split())[:200]}", flush=True)

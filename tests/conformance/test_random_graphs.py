@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conformance.random_graphs import check_seed
+from tests.conformance.random_graphs import WIDER, check_seed
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -18,3 +18,9 @@ def test_many(first: int) -> None:
     for seed in range(first, first + 40):
         print(f"seed {seed}")
         check_seed(seed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_wider(seed: int) -> None:
+    """Recurrent, quantized, integer and transposed operators among them, attention and norms as exports write them."""
+    check_seed(seed, WIDER)

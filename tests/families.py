@@ -139,6 +139,21 @@ CASES: Mapping[str, FamilyCase] = {
     "falcon-sequential": FamilyCase(
         "Falcon", "sequential branches, biases", {**_FALCON, "multi_query": False, "parallel_attn": False, "bias": True}
     ),
+    "arcee": FamilyCase("Arcee", "squared ReLU without a gate", {"bos_token_id": 1, "eos_token_id": 2}),
+    "ernie4-5": FamilyCase(
+        "Ernie4_5", "interleaved rotation, biases everywhere", {"head_dim": 16, "use_bias": True}
+    ),
+    "seed-oss": FamilyCase(
+        "SeedOss", "biases of q, k, v, and of the MLP", {"head_dim": 16, "mlp_bias": True, "pad_token_id": 0}
+    ),
+    "helium": FamilyCase(
+        "Helium", "interleaved rotation, biases", {"head_dim": 8, "mlp_bias": True, "attention_bias": True}
+    ),
+    "glm": FamilyCase(
+        "Glm",
+        "half of a head rotates interleaved, joined gate-up",
+        {"head_dim": 16, "pad_token_id": 0, "eos_token_id": 1},
+    ),
     "mixtral": FamilyCase(
         "Mixtral", "two of five experts for each token", {"num_local_experts": 5, "num_experts_per_tok": 2}
     ),

@@ -176,6 +176,8 @@ def _slim(work: Work) -> None:
         plan=options.plan.slim if options.plan is not None else None,
         calibration=options.calibration,
         write=lambda: _own_texts(work),
+        store=work.cache,
+        source_key=_source_key(work, work.model) if work.cache else "",
         progress=work.advance("slim"),
     )
     work.model = work.slimmed.model
@@ -190,7 +192,8 @@ def _own_texts(work: Work) -> list[str] | None:
     if work.texts is None:
         from edgec.slim import own_texts
 
-        work.texts = own_texts(model)
+        key = _source_key(work, model) if work.cache else ""
+        work.texts = own_texts(model, store=work.cache, source_key=key, progress=work.advance("slim"))
     return work.texts
 
 
@@ -222,8 +225,9 @@ def _choose(work: Work) -> None:
         target = Target(options.target_bytes, options.target_bpw)
     elif work.slim_plan is not None and work.slim_plan.weight_bytes:
         target = Target(weight_bytes=work.slim_plan.weight_bytes)
-    if target is not None:
-        losses = _losses(work, work.model)
+    if target is not None:  # a mix was searched with its bits
+        searched = work.slimmed.losses if work.slimmed is not None else None
+        losses = searched if searched is not None else _losses(work, work.model)
     work.plan = _made(work, work.model, target, losses)
 
 
@@ -247,7 +251,7 @@ def _made(work: Work, model: ModelIR, target: Target | None, losses: Mapping[str
         target=target,
         losses=losses,
         adapter_rank=options.adapter_rank,
-        compact=work.slim_plan is None and not options.heal_steps and not options.heal_minutes,
+        compact=True if work.slimmed is not None and work.slimmed.losses is not None else None,
     )
     notes = () if model.facts.note is None else (model.facts.note,)
     plan = dataclasses.replace(plan, slim=work.slim_plan, reasons=(*notes, *plan.reasons))
@@ -412,7 +416,11 @@ def _training_texts(work: Work, model: ModelIR) -> list[str] | None:
         return None
     if calibration is not None:
         return parted(read_texts(model, calibration), model)[0]
-    return parted(own_texts(model, tokens=TRAINING_TOKENS), model)[0] if model.decoder is not None else None
+    if model.decoder is None:
+        return None
+    key = _source_key(work, model) if work.cache else ""
+    texts = own_texts(model, tokens=TRAINING_TOKENS, store=work.cache, source_key=key, progress=work.advance("heal"))
+    return parted(texts, model)[0]
 
 
 def _training_samples(work: Work, model: ModelIR) -> list[Sample]:
@@ -440,6 +448,19 @@ def _compress(work: Work) -> None:
     )
     work.samples = None
     work.compressed.verify()
+    if work.slimmed is not None and work.slimmed.judge is not None:
+        _judge(work, work.compressed, work.slimmed.judge)
+
+
+def _judge(work: Work, compressed: CompressedModel, judge: Callable[[ModelIR], float]) -> None:
+    """What the slimmed model loses as it is packed now, beside what was measured while its mix was searched."""
+    from edgec.compress import dequantized_model
+
+    assert compressed.plan.slim is not None
+    loss = round(judge(dequantized_model(compressed)), 6)
+    slim = dataclasses.replace(compressed.plan.slim, loss=loss)
+    work.plan = dataclasses.replace(compressed.plan, slim=slim)
+    work.compressed = dataclasses.replace(compressed, plan=work.plan)
 
 
 def _exits(work: Work) -> None:

@@ -67,7 +67,7 @@ def with_structure(model: ModelIR) -> ModelIR:
 def test_each_quantizer_is_better_than_the_one_before(llama: ModelIR) -> None:
     model = with_structure(llama)
     samples = generated_samples(model)
-    heldout = generated_windows(model, 16, 96, [0])[len(samples) :]
+    heldout = list(generated_windows(model, range(len(samples), 16), 96, [0]))
     lost = {}
     for quantizer in ("rtn", "irtn", "gptq"):
         chosen = plan(model, None if quantizer == "gptq" else quantizer, 4)

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir
 
 from edgec.compress.calibration.feeds import decoder_feeds
 from edgec.compress.calibration.samples import Sample
 from edgec.compress.calibration.session import Session
 from edgec.compress.finite import check_all_finite
+from edgec.compress.prune.blocks import blocks
 from edgec.compress.quantize import QUANTIZERS
 from edgec.errors import ModelError
 from edgec.ir.model import ModelIR
@@ -25,7 +27,7 @@ from edgec.ir.weight_use import WeightUse, weight_uses
 
 _SAMPLES = 2
 _PICTURES = 16  # for a classifier, which predicts only once in each
-_OPERATIONS = 4e12  # of all runs together: about a minute on two cores
+OPERATIONS = 4e12  # of all runs together: about half a minute on two cores, as half of each run is not repeated
 _FEWEST_TOKENS = 32  # of a sample
 Outputs = list[npt.NDArray[Any]]
 
@@ -35,25 +37,34 @@ def sensitivities(
     names: Sequence[str],
     samples: Sequence[Sample],
     *,
+    operations: float = OPERATIONS,
     store: Store | None = None,
     source_key: str = "",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, float]:
     """The loss of each matrix in `names` at `PROBE_BITS`, on the first samples.
 
-    Losses that `store` has are not measured again; `source_key` tells the model from all others.
+    A matrix is changed in the block where it lies, and only what follows is computed again. For language models all
+    runs together take about `operations` multiplications and additions. Losses that `store` has are not measured
+    again; `source_key` tells the model from all others.
     The whole model is held as float. Raises `ModelError` where the output is not finite.
     """
     uses = weight_uses(model.model)
-    few = _few(model, len(names), samples)
+    few = _few(model, len(names), samples, operations)
     base = key_of("loss", source_key, PROBE_BITS, few)
     losses = {name: loss for name in names if (loss := _kept(store, key_of(base, name))) is not None}
     if len(losses) == len(names):
         return losses
     kept = ["logits"] if model.kind == "decoder" else [str(value.name) for value in model.model.graph.outputs]
     # Small matrices are constants of the session otherwise.
-    session = Session(model, list(model.model.graph), kept, few[0], {}, fed=names)
-    references = [list(session(sample).values()) for sample in few]
+    graph = model.model.graph
+    cuts = _cuts(graph, kept, [block.start for block in blocks(model)], names)
+    watched = {name for name in cuts.values() if name is not None}
+    session = Session(model, list(graph), [*kept, *watched], few[0], {}, fed=names)
+    runs = [session(sample) for sample in few]
+    references = [[found[name] for name in kept] for found in runs]
+    known = [{**sample, **{name: found[name] for name in watched}} for sample, found in zip(few, runs, strict=True)]
+    reached: str | None = None
     if not all(np.isfinite(array).all() for outputs in references for array in outputs):
         check_all_finite(model)
         raise ModelError(f"`{model.facts.name}` computes values that are not finite on the calibration data")
@@ -63,7 +74,10 @@ def sensitivities(
         if progress is not None:
             progress(name, number, len(names))
         changed = {name: _quantized(model, uses[name])}
-        outputs = [list(session(sample, changed).values()) for sample in few]
+        if cuts[name] != reached:
+            reached = cuts[name]
+            session = Session(model, _after(graph, kept, reached), kept, known[0], {}, fed=names)
+        outputs = [[found[label] for label in kept] for found in (session(sample, changed) for sample in known)]
         measure = divergence if model.kind == "decoder" or classifies(model) else relative_error
         losses[name] = float(np.mean([measure(a, b) for a, b in zip(references, outputs, strict=True)]))
         if not np.isfinite(losses[name]):
@@ -85,12 +99,35 @@ def _kept(store: Store | None, key: str) -> float | None:
     return float(arrays["loss"][0])
 
 
-def _few(model: ModelIR, runs: int, samples: Sequence[Sample]) -> list[Sample]:
-    """The first samples, those of large language models cut so that `runs` runs take a minute."""
+def _cuts(
+    graph: onnx_ir.Graph, kept: Sequence[str], starts: Sequence[onnx_ir.Value], names: Sequence[str]
+) -> dict[str, str | None]:
+    """For each matrix the last of `starts` after which alone it is used, None where that is the whole graph."""
+    found: dict[str, str | None] = dict.fromkeys(names)
+    for start in starts:
+        after = set(_after(graph, kept, start.name))
+        for name in names:
+            if all(node in after for node, _ in graph.initializers[name].uses()):
+                found[name] = start.name
+    return found
+
+
+def _after(graph: onnx_ir.Graph, kept: Sequence[str], start: str | None) -> list[onnx_ir.Node]:
+    """The nodes that give `kept` from the value `start`, and from inputs of the graph, in order."""
+    wanted, nodes = set(kept), []
+    for node in reversed(list(graph)):
+        if any(output.name in wanted and output.name != start for output in node.outputs):
+            nodes.append(node)
+            wanted.update(value.name for value in node.inputs if value is not None and value.name is not None)
+    return nodes[::-1]
+
+
+def _few(model: ModelIR, runs: int, samples: Sequence[Sample], operations: float) -> list[Sample]:
+    """The first samples, those of large language models cut so that `runs` runs take so many operations."""
     few = list(samples[: _PICTURES if classifies(model) else _SAMPLES])
     if model.kind != "decoder":
         return few
-    tokens = int(_OPERATIONS / (2 * model.facts.parameters * max(runs, 1) * len(few)))
+    tokens = int(operations / (2 * model.facts.parameters * max(runs, 1) * len(few)))
     return [decoder_feeds(model, sample["input_ids"][0, : max(tokens, _FEWEST_TOKENS)].tolist()) for sample in few]
 
 
@@ -128,4 +165,4 @@ def relative_error(expected: Outputs, got: Outputs) -> float:
     return error / power if power else 0.0
 
 
-__all__ = ["classifies", "divergence", "relative_error", "sensitivities"]
+__all__ = ["OPERATIONS", "classifies", "divergence", "relative_error", "sensitivities"]

@@ -9,7 +9,7 @@ import onnx_ir
 import torch
 
 from edgec.errors import UnsupportedError
-from edgec.heal.ops import OPERATORS, Tensor
+from edgec.heal.ops import OPERATORS, Tensor, half_product
 from edgec.ir.model import ModelIR
 
 
@@ -44,11 +44,15 @@ class TorchGraph:
             trained = array.dtype.is_floating_point and array.numel() > 1 and not _is_angle(value)
             (self.parameters if trained else self._constants)[name] = array.float() if trained else array
 
-    def __call__(self, weights: Mapping[str, Tensor], feeds: Mapping[str, Any]) -> dict[str, Tensor]:
+    def __call__(
+        self, weights: Mapping[str, Tensor], feeds: Mapping[str, Any], *, half: bool = False
+    ) -> dict[str, Tensor]:
+        """`half` multiplies matrices in bfloat16."""
+        operators = {**OPERATORS, "MatMul": half_product} if half else OPERATORS
         values: dict[str, Tensor] = {**self._constants, **weights, **feeds}
         for node in self._nodes:
             inputs = [None if value is None else values.get(str(value.name)) for value in node.inputs]
-            result = OPERATORS[node.op_type](node, inputs)
+            result = operators[node.op_type](node, inputs)
             for output, tensor in zip(node.outputs, result if isinstance(result, list) else [result], strict=False):
                 values[str(output.name)] = tensor
         return {name: values[name] for name in self._wanted}

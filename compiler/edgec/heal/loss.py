@@ -2,7 +2,8 @@
 
 Decoders are held to the distribution of the next token (Hinton et al. 2015, "Distilling the Knowledge in a Neural
 Network"), embeddings to their direction, other graphs to their outputs. All of them are also held to
-the stream between the blocks that both models have (Jiao et al. 2020, "TinyBERT"), where both read the same tokens.
+the stream between the blocks that both models have (Jiao et al. 2020, "TinyBERT"): token by token where both read
+the same ones, else to its mean over each text.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ _STREAM = 0.1  # weight of what is between the blocks
 class Distance:
     """`distance(student's values, teacher's values, batch)`: (to be minimised, what is reported)."""
 
-    def __init__(self, student: ModelIR, hints: Sequence[str], kept: Sequence[int] | None) -> None:
-        self._kept = None if kept is None else torch.tensor(list(kept))
-        self._hints = hints
+    def __init__(self, student: ModelIR, hints: Sequence[str], *, same_tokens: bool = True) -> None:
+        self._hints, self._same_tokens = hints, same_tokens
         self.decoder = student.decoder is not None
         self.pooling = pooling_of(student)
         outputs = [
@@ -39,18 +39,21 @@ class Distance:
     def __call__(
         self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], batch: Batch
     ) -> tuple[Tensor, Tensor]:
-        weights = batch.weights
         reported = self._outputs(student, teacher, batch)
         if not self._hints:
             return reported, reported
-        stream = sum(_relative(student[name], teacher[name], weights) for name in self._hints)
+        stream = sum(self._hint(student[name], teacher[name], batch) for name in self._hints)
         return reported + _STREAM / len(self._hints) * stream, reported
+
+    def _hint(self, value: Tensor, expected: Tensor, batch: Batch) -> Tensor:
+        if self._same_tokens:
+            return _relative(value, expected, batch.weights)
+        return _relative(_mean(value, batch.weights), _mean(expected, batch.teacher_weights), torch.ones(()))
 
     def _outputs(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], batch: Batch) -> Tensor:
         weights = batch.weights
         if self.decoder:
-            expected = teacher["logits"] if self._kept is None else teacher["logits"].index_select(-1, self._kept)
-            p, q = torch.log_softmax(expected, -1), torch.log_softmax(student["logits"], -1)
+            p, q = torch.log_softmax(teacher["logits"], -1), torch.log_softmax(student["logits"], -1)
             return ((p.exp() * (p - q)).sum(-1) * weights).sum() / weights.sum()
         if self.pooling is not None:
             name = self.outputs[0]
@@ -62,7 +65,12 @@ class Distance:
         """One vector per text."""
         if states.dim() == 2:
             return states
-        return states[:, 0] if self.pooling == "cls" else (states * weights[..., None]).sum(1)
+        return states[:, 0] if self.pooling == "cls" else _mean(states, weights)
+
+
+def _mean(states: Tensor, weights: Tensor) -> Tensor:
+    """Over the tokens of each text, `[texts, tokens, ...]` to `[texts, ...]`."""
+    return (states * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)
 
 
 def pooling_of(model: ModelIR) -> str | None:

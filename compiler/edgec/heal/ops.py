@@ -193,6 +193,16 @@ def _attention(node: onnx_ir.Node, inputs: Inputs) -> Tensor:
     return attended.transpose(1, 2).reshape(*attended.shape[:1], attended.shape[2], -1) if flat else attended
 
 
+def half_product(node: onnx_ir.Node, inputs: Inputs) -> Tensor:
+    """A matrix product of bfloat16, its sums in float32, forwards and backwards."""
+    return torch.matmul(inputs[0].bfloat16(), inputs[1].bfloat16()).float()
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this processor does so faster than float32."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 OPERATORS: Mapping[str, Operator] = {
     "Add": _plain(torch.add),
     "Attention": _attention,
@@ -237,4 +247,4 @@ OPERATORS: Mapping[str, Operator] = {
     "Where": _plain(torch.where),
 }
 
-__all__ = ["OPERATORS", "Tensor", "dtype_of"]
+__all__ = ["OPERATORS", "Tensor", "dtype_of", "half_product", "multiplies_bfloat16"]

@@ -2,7 +2,7 @@
 
 Codes, steps and zero points are learned together (Esser et al. 2020, "Learned Step Size Quantization";
 Bhalgat et al. 2020, "LSQ+", for the zero point). What the forward pass multiplies with is bit for bit what the packed
-tensor will mean: steps are rounded to float16 scales, zero points to integers.
+tensor will mean: steps are rounded to scales as they are stored (`Grid`), zero points to integers.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from edgec.heal.ops import Tensor
 from edgec.ir.weight_use import WeightUse
 
 _LEAST_SCALE = 6.2e-5  # the smallest normal float16
+_LARGEST_SCALE, _LARGEST_COMPACT_SCALE = 65504.0, 1.9375
 
 
 class _Round(torch.autograd.Function):  # type: ignore[misc]
@@ -87,11 +88,12 @@ class QuantizedWeight:
     def _stored(self) -> tuple[Tensor, Tensor]:
         divisor = float(self.grid.step_divisor)
         steps = self.log_steps.exp()
-        scales = (steps.detach() * divisor).clamp_(_LEAST_SCALE, 65504).to(torch.float16).to(torch.float32)
-        stored_steps = _Storable.apply(steps, scales / divisor)
+        largest = _LARGEST_COMPACT_SCALE if self.grid.compact else _LARGEST_SCALE
+        wanted = np.clip(steps.detach().numpy(), _LEAST_SCALE / divisor, largest / divisor)
+        scales = torch.from_numpy(self.grid.storable_scales(wanted))
+        zeros = torch.from_numpy(self.grid.storable_zeros(self.centers.detach().numpy()))
         fraction = float(self.grid.zero_divisor)
-        zeros = (self.centers.detach() * fraction).round_().clamp_(0, 255)
-        return stored_steps, _Storable.apply(self.centers, zeros / fraction)
+        return _Storable.apply(steps, scales / divisor), _Storable.apply(self.centers, zeros / fraction)
 
     def rows(self) -> QuantizedRows:
         """The codes as they are stored."""

@@ -1,6 +1,7 @@
 """Healing: the slimmed model learns from the original, with its weights rounded as they will be stored.
 
-Steps are deterministic: one thread, a seed, and batches that depend on nothing but the step's number. A
+Steps are deterministic: one thread, a seed, and batches that depend on nothing but the step's number. Matrices are
+multiplied in bfloat16 where the processor does that faster; what is reported is measured in float32. A
 time budget is turned into a number of steps when the first ones have been timed; that number is
 reported, and gives the same weights when asked for (`steps`).
 """
@@ -24,17 +25,18 @@ import torch
 
 from edgec.compress import Sample
 from edgec.compress.prune.blocks import blocks
+from edgec.compress.prune.vocabulary import prune_vocabulary
 from edgec.compress.quantize import QUANTIZERS, QuantizedRows
 from edgec.errors import UnsupportedError, UsageError
 from edgec.heal import checkpoint
 from edgec.heal.batches import Batches
 from edgec.heal.graph import TorchGraph
 from edgec.heal.loss import Distance, pooling_of
-from edgec.heal.ops import Tensor
+from edgec.heal.ops import Tensor, multiplies_bfloat16
 from edgec.heal.quantized import QuantizedWeight
 from edgec.ir.model import ModelIR
 from edgec.ir.plan import Plan
-from edgec.ir.weight_use import WeightUse, mark_grid, weight_uses
+from edgec.ir.weight_use import mark_grid, weight_uses
 
 SEED = 20200709
 _TIMED = 3  # steps by which a time budget becomes a number of steps
@@ -97,9 +99,12 @@ class _Training:
         self.model = student
         shared = {str(block.end.name) for block in blocks(teacher)}
         hints = [str(block.end.name) for block in blocks(student) if str(block.end.name) in shared]
+        self.fingerprint = _fingerprint(teacher, student, plan, [*samples, *(originals or ())])
         if kept is None or pooling_of(student) is None:
             originals = None  # tokens are compared one by one, so both read the student's
-        self.distance = Distance(student, hints if originals is None else [], kept)
+        if student.decoder is not None and kept is not None:
+            teacher, kept = prune_vocabulary(teacher, kept, student.tokenizer), None  # no others are compared
+        self.distance = Distance(student, hints, same_tokens=originals is None)
         self.teacher = TorchGraph(teacher, self.distance.wanted)
         self.student = TorchGraph(student, self.distance.wanted)
         self.batches = Batches(student, samples, kept, SEED, originals)
@@ -112,7 +117,7 @@ class _Training:
         self.student.parameters.clear()  # those that are trained stand for them
         self.trained = dict(self._trained())
         self.moments = {name: (torch.zeros_like(t), torch.zeros_like(t)) for name, (t, _) in self.trained.items()}
-        self.fingerprint = _fingerprint(teacher, student, plan, [*samples, *(originals or ())])
+        self.half = multiplies_bfloat16()
 
     def _trained(self) -> Iterator[tuple[str, tuple[Tensor, float]]]:
         """(tensor, highest rate) by name."""
@@ -172,8 +177,8 @@ class _Training:
     def _gradients(self, number: int) -> None:
         batch = self.batches[_CHECKED + number]
         with torch.no_grad():
-            expected = self.teacher(self.teacher.parameters, batch.teacher)
-        loss, _ = self.distance(self.student(self._weights(), batch.student), expected, batch)
+            expected = self.teacher(self.teacher.parameters, batch.teacher, half=self.half)
+        loss, _ = self.distance(self.student(self._weights(), batch.student, half=self.half), expected, batch)
         loss.backward()
 
     def _adam(self, step: int, share: float) -> None:
@@ -251,13 +256,10 @@ def _quantized(model: ModelIR, plan: Plan, parameters: Mapping[str, Tensor]) -> 
         use = uses[tensor.name]
         if use.layout not in ("kn", "nk"):
             raise UnsupportedError(f"`{use.name}` is neither a linear layer nor a table, it cannot be healed")
-        matrix = np.ascontiguousarray(_matrix(use, parameters[tensor.name].detach().numpy()))
-        found[tensor.name] = QuantizedWeight.start(use, matrix, QUANTIZERS["rtn"](tensor.bits, None).quantize(matrix))
+        matrix = np.ascontiguousarray(use.to_matrix(parameters[tensor.name].detach().numpy()))
+        quantizer = QUANTIZERS["rtn"](tensor.bits, None, compact=tensor.scheme == "compact")
+        found[tensor.name] = QuantizedWeight.start(use, matrix, quantizer.quantize(matrix))
     return found
-
-
-def _matrix(use: WeightUse, array: Any) -> Any:
-    return use.to_matrix(array)
 
 
 def _schedule(done: int, total: int) -> float:
@@ -274,7 +276,7 @@ def _fingerprint(teacher: ModelIR, student: ModelIR, plan: Plan, samples: Sequen
         digest.update(model.facts.source_sha256.encode())
         shapes = {name: list(v.shape or ()) for name, v in model.model.graph.initializers.items()}
         digest.update(json.dumps(shapes, default=str).encode())
-    digest.update(json.dumps([[t.name, t.bits] for t in plan.tensors]).encode())
+    digest.update(json.dumps([[t.name, t.bits, t.scheme] for t in plan.tensors]).encode())
     for sample in samples:
         for name, array in sample.items():
             digest.update(name.encode() + np.ascontiguousarray(array).tobytes())

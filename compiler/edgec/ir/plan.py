@@ -91,6 +91,17 @@ class SlimTrial:
 
 
 @dataclass(frozen=True)
+class QuantizedAlone:
+    """The whole model with fewer bits and nothing else, in the bytes that slimming had, or in the fewest it can have.
+
+    What slimming is to be compared with.
+    """
+
+    weight_bytes: int  # as stored
+    loss: float  # as that of trials
+
+
+@dataclass(frozen=True)
 class SlimPlan:
     """What was taken away before bits were given to what is left."""
 
@@ -102,6 +113,8 @@ class SlimPlan:
     weight_bytes: int  # budget of all weights as stored, 0 where there was none
     reason: str
     trials: tuple[SlimTrial, ...] = ()  # the best first
+    alone: QuantizedAlone | None = None
+    loss: float | None = None  # of the model as packed, healed if it was, on the same data as that of trials
 
 
 @dataclass(frozen=True)
@@ -323,6 +336,7 @@ __all__ = [
     "KVPlan",
     "Plan",
     "Prediction",
+    "QuantizedAlone",
     "QuantizerName",
     "SlimPlan",
     "SlimTrial",

@@ -57,6 +57,11 @@ def allocate(
     return {name: Choice(WEIGHT_BITS[at], _reason(losses[name], WEIGHT_BITS[at], total)) for name, at in chosen.items()}
 
 
+def expected_loss(losses: Mapping[str, float], choices: Mapping[str, Choice]) -> float:
+    """What all tensors lose together."""
+    return sum(_loss(losses[name], choice.bits) for name, choice in choices.items())
+
+
 def _step(
     use: WeightUse, loss: float, at: int, order: int, name: str, compact: bool
 ) -> tuple[float, int, str, int, int]:
@@ -82,4 +87,4 @@ def _reason(loss: float, bits: int, total: float) -> str:
     return f"loses {here:.2g} at {bits} bits, {share:.1f}% of what all lose, alone {loss:.2g} at {PROBE_BITS} bits"
 
 
-__all__ = ["Choice", "allocate"]
+__all__ = ["Choice", "allocate", "expected_loss"]

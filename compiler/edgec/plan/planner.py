@@ -77,7 +77,7 @@ def make_plan(
     calibration: Literal["given", "own", "none"] = "none",
     target: Target | None = None,
     losses: Mapping[str, float] | None = None,
-    compact: bool = True,
+    compact: bool | None = None,
     group_size: int | None = None,
     adapter_rank: int | None = None,
 ) -> Plan:
@@ -90,8 +90,8 @@ def make_plan(
     keeps everything float. `quantizer` overrides the choice for all quantized matrices; `calibration`
     says where data for it come from: the user, the model itself, or nowhere. `target` bounds the
     weights, whose bits are then allocated by `losses` (of every `quantizable` matrix, see
-    `edgec.compress.sensitivities`). With `compact`, scales and the like may take fewer bits under a target; what is
-    slimmed or healed has whole ones. `adapter_rank` makes room for adapters of up to that rank.
+    `edgec.compress.sensitivities`). Under a target scales and the like are `compact`, unless the weights may have been
+    quantized before. `adapter_rank` makes room for adapters of up to that rank.
 
     Raises `UsageError` for choices that make no sense and `DoesNotFitError`, with the numbers
     and the nearest thing that would fit.
@@ -103,7 +103,8 @@ def make_plan(
     if precision == "float32":
         bits, kv_bits = 32, 32
     allocated = None
-    compact = compact and target is not None and model.facts.source_format not in _QUANTIZED_BEFORE
+    if compact is None:
+        compact = target is not None and model.facts.source_format not in _QUANTIZED_BEFORE
     if target is not None:
         if bits is not None:
             raise UsageError("a target and a number of bits exclude each other", hint="leave one of them out")

@@ -14,7 +14,7 @@ def slimming_lines(plan: Plan) -> list[str]:
     """One sentence for each thing that was done; none for a whole model."""
     lines = []
     if plan.slim is not None:
-        lines += [plan.slim.reason, *_taken(plan.slim)]
+        lines += [plan.slim.reason, *_taken(plan.slim), *_compared(plan.slim, plan.heal is not None)]
     if plan.heal is not None:
         heal = plan.heal
         lines.append(f"healed in {heal.steps:,} steps: the loss went from {heal.before:.4g} to {heal.after:.4g}")
@@ -32,6 +32,21 @@ def _taken(slim: SlimPlan) -> list[str]:
         lines.append(f"{100 * slim.mlp_share:g}% of the features inside MLPs stay, those that bring most to the output")
     if slim.head_groups:
         lines.append(f"{slim.head_groups} groups of attention heads stay")
+    return lines
+
+
+def _compared(slim: SlimPlan, healed: bool) -> list[str]:
+    """Beside quantization alone, on the same texts."""
+    lines = []
+    if slim.loss is not None:
+        state = "healed and packed" if healed else "packed"
+        lines.append(f"slimmed, {state}: {slim.weight_bytes / 1e6:,.2f} MB at most, it loses {slim.loss:.3g}")
+    if slim.alone is not None:
+        size, loss = f"{slim.alone.weight_bytes / 1e6:,.2f} MB", f"it loses {slim.alone.loss:.3g}"
+        if slim.alone.weight_bytes <= slim.weight_bytes:
+            lines.append(f"quantization alone: {size}, {loss}")
+        else:
+            lines.append(f"quantization alone cannot be this small: at the least it takes {size}, and {loss}")
     return lines
 
 

@@ -15,21 +15,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from edgec.compress import Sample
 from edgec.compress.calibration.feeds import decoder_feeds
 from edgec.compress.calibration.samples import whole_samples
 from edgec.compress.calibration.session import Session
-from edgec.compress.calibration.sites import schedule
-from edgec.compress.calibration.walk import Walk
-from edgec.compress.quantize import QUANTIZERS, InputStatistics
+from edgec.compress.quantize import Grid
+from edgec.compress.quantize.rtn import importance, quantized_by_groups
+from edgec.compress.quantize.search import RangeSearch
 from edgec.ir.model import ModelIR
 from edgec.ir.weight_use import WeightUse, weight_uses
 from edgec.slim.mix import Slimmed
 
 Array = npt.NDArray[Any]
-_STATISTICS = 4  # samples from which mean squares are taken
+_WIDER = (0.0, 0.75, 1.5)  # levels over which a group's range is spread, more than there are
 
 
 class Judge:
@@ -41,7 +40,7 @@ class Judge:
         fed = self.samples(model)
         self._tokens = sum(sample["input_ids"].size for sample in fed) if model.decoder is not None else 0
         self._expected = self._outputs(model, fed, {})
-        self._known: tuple[int, ...] | None = None  # the tokens for which `_expected` holds
+        self._seen: dict[tuple[int, ...], list[Array]] = {}  # what the whole model gives to some tokens alone
 
     def samples(self, model: ModelIR) -> list[Sample]:
         """The texts in the model's own ids."""
@@ -54,9 +53,12 @@ class Judge:
     def loss(self, slimmed: Slimmed, changed: Mapping[str, Array]) -> float:
         """Of a model with the weights `changed`."""
         model, fed = slimmed.model, self.samples(slimmed.model)
-        if model.decoder is not None and slimmed.kept != self._known:
-            self._expected, self._known = self._seen_through(fed, slimmed.kept), slimmed.kept
-        pairs = list(zip(self._expected, self._outputs(model, fed, changed), strict=True))
+        expected = self._expected
+        if model.decoder is not None and slimmed.kept is not None:
+            if slimmed.kept not in self._seen:
+                self._seen[slimmed.kept] = self._seen_through(fed, slimmed.kept)
+            expected = self._seen[slimmed.kept]
+        pairs = list(zip(expected, self._outputs(model, fed, changed), strict=True))
         if model.decoder is not None:
             return sum(_divergence(expected, found) for expected, found in pairs) / self._tokens
         if self._pooling is not None:
@@ -64,10 +66,8 @@ class Judge:
         power = sum(float(np.square(a).sum()) for a in self._expected)
         return sum(float(np.square(a - b).sum()) for a, b in pairs) / power
 
-    def _seen_through(self, fed: Sequence[Sample], kept: Sequence[int] | None) -> list[Array]:
+    def _seen_through(self, fed: Sequence[Sample], kept: Sequence[int]) -> list[Array]:
         """What the whole model gives to the tokens `kept`, on texts in the ids of those."""
-        if kept is None:
-            return self._outputs(self._model, self.samples(self._model), {})
         ids = np.asarray(kept, np.int64)
         translated = [decoder_feeds(self._model, ids[sample["input_ids"][0]].tolist()) for sample in fed]
         return [np.ascontiguousarray(found[:, ids]) for found in self._outputs(self._model, translated, {})]
@@ -99,7 +99,7 @@ def _divergence(expected: Array, found: Array) -> float:
 
 
 class Rounder:
-    """Rounds matrices for the inputs that they meet in the float model.
+    """Rounds matrices for the inputs that they meet in the float model, in a hurry: a few ranges for each group.
 
     What was rounded once is kept, up to 1 GiB: of the models that one `Slimmer` makes, matrices of the same name and
     shape are the same.
@@ -107,41 +107,39 @@ class Rounder:
 
     def __init__(self) -> None:
         self._done: dict[tuple[str, tuple[int, ...], int], Array] = {}
-        self._power: dict[tuple[str, int], InputStatistics] = {}
         self._left = 1 << 30
 
-    def __call__(self, model: ModelIR, bits: Mapping[str, int], samples: Sequence[Sample]) -> dict[str, Array]:
-        """The matrices in `bits`; `samples` are in the model's own ids."""
+    def __call__(self, model: ModelIR, bits: Mapping[str, int], powers: Mapping[str, Array]) -> dict[str, Array]:
+        """The matrices in `bits`; `powers` has mean squares of what those of this model are multiplied with."""
         uses = weight_uses(model.model)
-        with threadpool_limits(1, "blas"):
-            self._measure(model, [uses[name] for name in bits if uses[name].uses_per_run], samples)
-            return {name: self._rounded(model, uses[name], count) for name, count in bits.items()}
+        return {name: self._rounded(model, uses[name], count, powers.get(name)) for name, count in bits.items()}
 
-    def _measure(self, model: ModelIR, uses: Sequence[WeightUse], samples: Sequence[Sample]) -> None:
-        """Mean squares of the inputs that are not known yet."""
-        missing = [use.name for use in uses if (use.name, use.columns) not in self._power]
-        if not missing:
-            return
-        plan = schedule(model.model.graph, {use.name: use for use in uses}, missing)
-        for wave, statistics in Walk(model, plan, samples[:_STATISTICS]):
-            for name in wave.weights:
-                self._power[name, statistics[name].power.size] = statistics[name]
-
-    def _rounded(self, model: ModelIR, use: WeightUse, bits: int) -> Array:
+    def _rounded(self, model: ModelIR, use: WeightUse, bits: int, power: Array | None) -> Array:
         key = (use.name, use.shape, bits)
         if key in self._done:
             return self._done[key]
         value = model.model.graph.initializers[use.name].const_value
         assert value is not None
         array = value.numpy()
-        power = self._power.get((use.name, use.columns))
-        quantizer = QUANTIZERS["rtn" if power is None else "irtn"](bits, power)
-        values = quantizer.quantize(np.ascontiguousarray(use.to_matrix(array), np.float32)).values()
+        matrix = np.ascontiguousarray(use.to_matrix(array), np.float32)
+        columns = None if power is None else importance(power)
+        values = quantized_by_groups(matrix, Grid(bits, compact=True), _few_ranges, columns).values()
         result = use.from_matrix(values).astype(array.dtype, copy=False)
         if result.nbytes <= self._left:
             self._left -= result.nbytes
             self._done[key] = result
         return result
+
+
+def _few_ranges(weights: Array, grid: Grid, importance: Array | None) -> RangeSearch:
+    low = np.minimum(weights.min(axis=0), np.float32(0))
+    high = np.maximum(weights.max(axis=0), np.float32(0))
+    search = RangeSearch(weights, grid, importance)
+    for more in _WIDER:
+        search.offer_range(low, high, grid.storable_scales((high - low) / (grid.levels + np.float32(more))), 0.5)
+    for _ in range(2):
+        search.offer_refit()
+    return search
 
 
 __all__ = ["Judge", "Rounder"]

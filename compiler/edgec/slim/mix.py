@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edgec.compress import Sample
-from edgec.compress.calibration.samples import whole_samples
 from edgec.compress.prune.blocks import blocks
-from edgec.compress.prune.depth import block_influence, remove_blocks
+from edgec.compress.prune.depth import remove_blocks
+from edgec.compress.prune.importance import Importance
 from edgec.compress.prune.token_choice import Vocabulary, most_useful_ids, smallest_vocabulary
 from edgec.compress.prune.tokenizer import prune_tokenizer
 from edgec.compress.prune.vocabulary import prune_vocabulary, vocabulary_size
-from edgec.compress.prune.width import Scores, attentions, feature_scores, fewer_heads, mlps, narrow_mlps
+from edgec.compress.prune.width import (
+    Scores,
+    attentions,
+    feature_scores,
+    fewer_heads,
+    kept_features,
+    kept_groups,
+    mlps,
+    narrow_mlps,
+)
 from edgec.ir.model import ModelIR, TokenizerAssets
-from edgec.slim.texts import some
 
 
 @dataclass(frozen=True, order=True)
@@ -30,38 +37,33 @@ class Mix:
 
 @dataclass(frozen=True)
 class Slimmed:
-    """`kept` has the original id of each token, None when all are there."""
+    """`kept` has the original id of each token, None when all are there.
+
+    After a search, `losses` are those of the whole model's matrices, by which bits are allocated, and `judge` tells
+    what any model with these tokens loses, on texts that nothing was chosen by.
+    """
 
     model: ModelIR
     kept: tuple[int, ...] | None = None
+    losses: Mapping[str, float] | None = None
+    judge: Callable[[ModelIR], float] | None = None
 
 
 @dataclass
 class Slimmer:
-    """Makes mixes of one model; what it measures on `samples` (of the whole model) is measured once."""
+    """Makes mixes of one model, by what is important in it."""
 
     model: ModelIR
-    samples: Sequence[Sample]
+    importance: Importance
     texts: Sequence[str] = ()  # where the model reads text: by their tokens the vocabulary is chosen
-    _influence: list[float] = field(default_factory=list)
     _scores: tuple[list[Scores], list[Scores]] | None = None
     _kept: dict[int, tuple[int, ...]] = field(default_factory=dict)
     _tokenizers: dict[tuple[int, ...], TokenizerAssets] = field(default_factory=dict)
     _structures: dict[tuple[float, int, tuple[int, ...]], ModelIR] = field(default_factory=dict)
 
-    def samples_of(self, model: ModelIR) -> Sequence[Sample]:
-        """Those of a slimmed model, in its own ids."""
-        return whole_samples(model, some(self.texts)) if self.texts else self.samples
-
-    def influence(self) -> list[float]:
-        """Of each block, see `edgec.compress.prune.depth`."""
-        if not self._influence:
-            self._influence = block_influence(self.model, self.samples)
-        return self._influence
-
     def removed(self, count: int) -> list[int]:
         """The numbers of the `count` blocks of least influence; the first and the last one always stay."""
-        influence = self.influence()
+        influence = self.importance.influence
         order = sorted(range(1, len(influence) - 1), key=lambda number: (influence[number], number))
         return sorted(order[:count])
 
@@ -92,15 +94,34 @@ class Slimmer:
         if key not in self._structures:
             model = self.model
             if mix.mlp_share < 1 or mix.head_groups:
-                if self._scores is None:
-                    self._scores = feature_scores(model, self.samples)
-                features, groups = self._scores
+                features, groups = self.scores()
                 if mix.mlp_share < 1:
                     model = narrow_mlps(model, features, mix.mlp_share)
                 if mix.head_groups:
                     model = fewer_heads(model, groups, mix.head_groups)
             self._structures[key] = remove_blocks(model, gone) if gone else model
         return self._structures[key]
+
+    def scores(self) -> tuple[list[Scores], list[Scores]]:
+        """Of features and of groups of heads, see `edgec.compress.prune.width`."""
+        if self._scores is None:
+            self._scores = feature_scores(self.model, self.importance.powers)
+        return self._scores
+
+    def powers(self, mix: Mix) -> dict[str, Scores]:
+        """Mean squares of what the matrices of this mix are multiplied with."""
+        found = dict(self.importance.powers)
+        features, groups = self.scores() if mix.mlp_share < 1 or mix.head_groups else ([], [])
+        if mix.mlp_share < 1:
+            for mlp, score in zip(mlps(self.model), features, strict=True):
+                name = str(mlp.down.name)
+                found[name] = found[name][kept_features(score, mix.mlp_share)]
+        if mix.head_groups:
+            for heads, score in zip(attentions(self.model), groups, strict=True):
+                name = str(heads.output.name)
+                kept = kept_groups(score, mix.head_groups)
+                found[name] = found[name].reshape(heads.kv_heads, -1)[kept].reshape(-1)
+        return found
 
 
 @dataclass(frozen=True)

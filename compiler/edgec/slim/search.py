@@ -1,31 +1,37 @@
 """The mix that loses least in a number of bytes.
 
-Every mix leaves a number of bytes for the matrices that stay; bits are allocated to them as for any target,
-and the loss of the result is measured. From several starting points the search goes to the best neighbour
-(one part of the mix a level more or less) until none is better.
+Every mix leaves a number of bytes for the matrices that stay; bits are allocated to them as for any target. What is
+lost is predicted for all mixes: by each part of a mix alone, measured, and by the bits of each matrix. The most
+promising mixes are measured, and from the best of them the search goes to the best neighbour (one part of the mix a
+level more or less) until none is better. What was measured is kept in the store, for the next search.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edgec.compress import Sample, sensitivities
+import numpy as np
+
 from edgec.compress.prune.vocabulary import vocabulary_matrices
 from edgec.errors import DoesNotFitError
 from edgec.ir.model import ModelIR
 from edgec.ir.plan import WEIGHT_BITS, SlimTrial
+from edgec.ir.store import Store, key_of
 from edgec.ir.weight_use import WeightUse, weight_uses
 from edgec.plan import allocate, quantizable
+from edgec.plan.allocate import expected_loss
 from edgec.plan.memory import float_bytes, matrix_bytes
 from edgec.slim.measure import Judge, Rounder
 from edgec.slim.mix import Levels, Mix, Slimmed, Slimmer
 
 _MOST_TRIALS = 24
-_FEWEST_TRIALS = 6
+_FEWEST_TRIALS = 5
 _SMALL = 32 << 20  # weights up to which there are the most trials; each one rounds all weights that it has first
+_PROMISING = 1 / 3  # of the trials, measured before neighbours are
 Place = tuple[int, ...]
 Progress = Callable[[str, int, int], None]
 
@@ -41,15 +47,20 @@ def search(
     slimmer: Slimmer,
     levels: Levels,
     judge: Judge,
+    losses: Mapping[str, float],
     budget: int,
     kept: Sequence[int] | None = None,
+    *,
+    store: Store | None = None,
+    key: str = "",
     progress: Progress | None = None,
 ) -> Found:
     """The best of `levels` whose weights take at most `budget` bytes as stored; `kept` are tokens chosen already.
 
-    Raises `DoesNotFitError` when even the smallest mix is too large.
+    `losses` are the whole model's (`edgec.compress.sensitivities`). `key` names all that the arguments before it were
+    made from. Raises `DoesNotFitError` when even the smallest mix is too large.
     """
-    return _Search(slimmer, levels, judge, budget, kept, progress).run()
+    return _Search(slimmer, levels, judge, losses, budget, kept, store, key, progress).run()
 
 
 class _Search:
@@ -58,56 +69,62 @@ class _Search:
         slimmer: Slimmer,
         levels: Levels,
         judge: Judge,
+        losses: Mapping[str, float],
         budget: int,
         kept: Sequence[int] | None,
+        store: Store | None,
+        key: str,
         progress: Progress | None,
     ) -> None:
         self._slimmer, self._levels, self._judge, self._budget, self._kept = slimmer, levels, judge, budget, kept
-        self._progress = progress
+        self._losses, self._store, self._key, self._progress = losses, store, key, progress
         self._round = Rounder()
         self._trials: dict[Place, SlimTrial] = {}
-        model = slimmer.model
-        self._most = max(_FEWEST_TRIALS, min(_MOST_TRIALS, _MOST_TRIALS * _SMALL // max(1, model.facts.parameters)))
-        self._losses = sensitivities(model, quantizable(model), slimmer.samples)
+        parameters = slimmer.model.facts.parameters
+        self._most = max(_FEWEST_TRIALS, min(_MOST_TRIALS, _MOST_TRIALS * _SMALL // max(1, parameters)))
 
     def run(self) -> Found:
         fitting = self._fitting()
-        best: Place | None = None
-        starts = _starts(fitting, self._levels)
-        for start in starts:
-            self._try(start)
-        for start in sorted(starts, key=self._loss):
-            at = start
-            while len(self._trials) < self._most:
-                near = [place for place in _neighbours(at, self._levels) if place in fitting]
-                for place in near:
-                    self._try(place)
-                better = min([at, *near], key=self._loss)
-                if better == at:
-                    break
-                at = better
-            best = at if best is None else min(best, at, key=self._loss)
-        assert best is not None
+        parts = self._parts()
+        expected = {p: lost + sum(part[at] for part, at in zip(parts, p, strict=True)) for p, lost in fitting.items()}
+        promising = sorted(fitting, key=lambda place: (expected[place], place))
+        for place in promising[: max(2, round(_PROMISING * self._most))]:
+            self._try(place)
+        at = min(self._trials, key=self._loss)
+        while len(self._trials) < self._most:
+            near = [place for place in promising if place in _neighbours(at, self._levels)]
+            for place in near:
+                self._try(place)
+            better = min([at, *near], key=self._loss)
+            if better == at:
+                break
+            at = better
         if self._progress is not None:
             self._progress("", self._most, self._most)
-        mix = self._levels.mix(best)
+        mix = self._levels.mix(at)
         trials = tuple(self._trials[place] for place in sorted(self._trials, key=self._loss))
         return Found(mix, self._slimmer.apply(mix, self._kept), trials)
 
     def _loss(self, place: Place) -> tuple[float, Place]:
-        return self._trials[place].loss if place in self._trials else float("inf"), place
+        return self._trials[place].loss if place in self._trials else math.inf, place
 
     def _fitting(self) -> dict[Place, float]:
-        """Bits per weight that each mix leaves room for, at least the fewest that there are."""
+        """What the bits of each mix lose that fits, as far as the losses of single matrices tell."""
         found: dict[Place, float] = {}
         smallest: int | None = None
-        for place in itertools.product(*(range(count) for count in self._levels.counts)):
+        places = list(itertools.product(*(range(count) for count in self._levels.counts)))
+        for number, place in enumerate(places):
+            if self._progress is not None and number % 16 == 0:
+                self._progress("mixes that fit", number, len(places))
             mix = self._levels.mix(place)
             tokens = mix.vocabulary if self._kept is None else len(self._kept)
-            least, elements = _least_bytes(self._slimmer.structure(mix), tokens)
+            uses, floats = _matrices(self._slimmer.structure(mix), tokens)
+            least = floats + sum(matrix_bytes(use, WEIGHT_BITS[0], stored=True, compact=True) for use in uses.values())
             smallest = least if smallest is None else min(smallest, least)
             if least <= self._budget:
-                found[place] = 8 * self._budget / elements
+                losses = {name: self._losses[name] for name in uses}
+                choices = allocate("", uses, losses, self._budget - floats, compact=True)
+                found[place] = expected_loss(losses, choices)
         if not found:
             raise DoesNotFitError(
                 f"`{self._slimmer.model.facts.name}` has {(smallest or 0) / 1e6:,.1f} MB of weights at the least, "
@@ -116,38 +133,82 @@ class _Search:
             )
         return found
 
+    def _parts(self) -> list[list[float]]:
+        """For each part of a mix what each of its levels loses alone, nothing rounded."""
+        found = [[0.0] * count for count in self._levels.counts]
+        places = [(axis, level) for axis, count in enumerate(self._levels.counts) for level in range(1, count)]
+        for number, (axis, level) in enumerate(places):
+            at = [0] * len(found)
+            at[axis] = level
+            mix = self._levels.mix(tuple(at))
+            key = key_of("part", self._key, dataclasses.astuple(mix))
+            kept = self._stored(key, 1)
+            if kept is None:
+                if self._progress is not None:
+                    self._progress(f"{_words(mix)} alone", number, len(places))
+                kept = (self._judge.loss(self._slimmer.apply(mix, self._kept), {}),)
+                self._keep(key, kept)
+            found[axis][level] = max(kept[0], found[axis][level - 1])
+        return found
+
     def _try(self, place: Place) -> None:
         if place in self._trials or len(self._trials) >= self._most:
             return
         mix = self._levels.mix(place)
-        if self._progress is not None:
-            self._progress(f"mix {len(self._trials) + 1}", len(self._trials), self._most)
-        slimmed = self._slimmer.apply(mix, self._kept)
-        bits = allocated_bits(slimmed.model, self._losses, self._budget)
-        samples: Sequence[Sample] = self._slimmer.samples_of(slimmed.model)
-        loss = self._judge.loss(slimmed, self._round(slimmed.model, bits, samples))
-        uses = weight_uses(slimmed.model.model)
-        mean = sum(uses[name].elements * count for name, count in bits.items()) / sum(uses[n].elements for n in bits)
+        key = key_of("mix", self._key, self._budget, dataclasses.astuple(mix))
+        kept = self._stored(key, 2)
+        if kept is None:
+            if self._progress is not None:
+                self._progress(_words(mix), len(self._trials), self._most)
+            kept = self._measured(mix)
+            self._keep(key, kept)
+        loss, bits = kept
         self._trials[place] = SlimTrial(
-            mix.vocabulary, mix.removed_blocks, mix.mlp_share, mix.head_groups, round(mean, 3), round(loss, 6)
+            mix.vocabulary, mix.removed_blocks, mix.mlp_share, mix.head_groups, round(bits, 3), round(loss, 6)
         )
 
+    def _measured(self, mix: Mix) -> tuple[float, float]:
+        """(loss, mean bits)."""
+        slimmed = self._slimmer.apply(mix, self._kept)
+        model = slimmed.model
+        uses, floats = _matrices(model, 0)
+        losses = {name: self._losses[name] for name in uses}
+        choices = allocate(model.facts.name, uses, losses, self._budget - floats, compact=True)
+        bits = {name: choice.bits for name, choice in choices.items()}
+        loss = self._judge.loss(slimmed, self._round(model, bits, self._slimmer.powers(mix)))
+        elements = sum(use.elements for use in uses.values())
+        return loss, sum(uses[name].elements * count for name, count in bits.items()) / elements
 
-def allocated_bits(model: ModelIR, losses: Mapping[str, float], budget: int) -> dict[str, int]:
-    """Bits of the matrices of a slimmed model; `losses` are the whole model's."""
-    uses = weight_uses(model.model)
-    names = quantizable(model)
-    choices = allocate(model.facts.name, uses, {n: losses[n] for n in names}, budget - float_bytes(model, names))
-    return {name: choice.bits for name, choice in choices.items()}
+    def _stored(self, key: str, count: int) -> tuple[float, ...] | None:
+        arrays = self._store.load(key) if self._store is not None else None
+        if self._store is None or arrays is None:
+            return None
+        if arrays.keys() != {"found"} or arrays["found"].shape != (count,) or not np.isfinite(arrays["found"]).all():
+            self._store.refuse(key)
+            return None
+        return tuple(arrays["found"].tolist())
+
+    def _keep(self, key: str, found: Sequence[float]) -> None:
+        if self._store is not None and all(map(math.isfinite, found)):
+            self._store.save(key, {"found": np.asarray(found, np.float64)})
 
 
-def _least_bytes(model: ModelIR, tokens: int) -> tuple[int, int]:
-    """(bytes of all weights at the fewest bits, elements of the matrices), if only `tokens` stay (0: all)."""
+def _words(mix: Mix) -> str:
+    parts = [
+        f"{mix.vocabulary:,} tokens" if mix.vocabulary else "",
+        f"{mix.removed_blocks} blocks less" if mix.removed_blocks else "",
+        f"{100 * mix.mlp_share:g}% of the features" if mix.mlp_share < 1 else "",
+        f"{mix.head_groups} groups of heads" if mix.head_groups else "",
+    ]
+    return ", ".join(part for part in parts if part) or "fewer bits alone"
+
+
+def _matrices(model: ModelIR, tokens: int) -> tuple[dict[str, WeightUse], int]:
+    """(the matrices, bytes of everything else as stored), if only `tokens` stay (0: all)."""
     uses, names = weight_uses(model.model), quantizable(model)
     per_token = vocabulary_matrices(model) if tokens else []
     few = {name: _with_tokens(uses[name], tokens) if name in per_token else uses[name] for name in names}
-    least = sum(matrix_bytes(use, WEIGHT_BITS[0], stored=True) for use in few.values())
-    return least + float_bytes(model, names), sum(use.elements for use in few.values())
+    return few, float_bytes(model, names)
 
 
 def _with_tokens(use: WeightUse, tokens: int) -> WeightUse:
@@ -164,20 +225,4 @@ def _neighbours(at: Place, levels: Levels) -> list[Place]:
     return near
 
 
-def _starts(fitting: Mapping[Place, float], levels: Levels) -> list[Place]:
-    """The mixes that take least away of those that fit, and those that leave about 3 and 4 bits."""
-
-    def taken(place: Place) -> float:
-        return sum(index / max(count - 1, 1) for index, count in zip(place, levels.counts, strict=True))
-
-    chosen: list[Place] = []
-    for bits in (2.75, 3.5, 4.5, 5.5):
-        enough = [place for place, left in fitting.items() if left >= bits]
-        if enough:
-            start = min(enough, key=lambda place: (taken(place), place))
-            if start not in chosen:
-                chosen.append(start)
-    return chosen or [min(fitting, key=lambda place: (taken(place), place))]
-
-
-__all__ = ["Found", "allocated_bits", "search"]
+__all__ = ["Found", "search"]

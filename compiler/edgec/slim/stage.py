@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from edgec.compress import Sample, is_archive, read_samples, whole_samples
+import numpy as np
+
+from edgec.compress import Sample, is_archive, read_samples, sensitivities, whole_samples
+from edgec.compress.prune.importance import measure
 from edgec.compress.prune.resize import initializer_elements
 from edgec.compress.prune.vocabulary import kept_ids, prune_vocabulary
 from edgec.errors import UnsupportedError, UsageError
 from edgec.ir.model import ModelIR
 from edgec.ir.plan import SlimPlan
+from edgec.ir.store import Store, key_of
+from edgec.plan import quantizable
+from edgec.slim.alone import quantized_alone
 from edgec.slim.measure import Judge
 from edgec.slim.mix import Mix, Slimmed, Slimmer, levels
 from edgec.slim.search import search
 from edgec.slim.texts import parted, read_texts, some
 
 Progress = Callable[[str, int, int], None]
+_OPERATIONS = 1.2e12  # to measure what the matrices of a language model lose: half a minute
+_TOKENS = 512  # by which blocks and features are judged
 
 
 def slim(
@@ -28,14 +37,17 @@ def slim(
     plan: SlimPlan | None = None,
     calibration: Path | None = None,
     write: Callable[[], Sequence[str] | None] = lambda: None,
+    store: Store | None = None,
+    source_key: str = "",
     progress: Progress | None = None,
 ) -> tuple[Slimmed, SlimPlan]:
     """A smaller model, and what was done.
 
     `fraction` of the bytes that the weights have in float16 are to go: a search finds the mix that loses
-    least. `vocabulary` is a number of tokens, or a text whose tokens stay. `plan` is what was done before, to be done
-    again. `calibration` is a text or an .npz file; without it, `write` gives what a decoder writes itself,
-    where that is needed.
+    least, and quantization alone is measured beside it. `vocabulary` is a number of tokens, or a text whose tokens
+    stay. `plan` is what was done before, to be done again. `calibration` is a text or an .npz file; without it,
+    `write` gives what a decoder writes itself, where that is needed. Whatever was measured is kept in `store`, where
+    `source_key` tells the model from all others, so that a search that was interrupted goes on.
     Raises `UsageError` for data that are missing or do not fit, `UnsupportedError` for models of several parts,
     `DoesNotFitError` where too much was asked for.
     """
@@ -53,14 +65,30 @@ def slim(
         pruned = model if kept is None else prune_vocabulary(model, kept)
         return _checked(Slimmed(pruned, None if kept is None else tuple(kept)), plan)
     learned, judged, samples, judged_samples = _data(model, calibration, write)
-    slimmer = Slimmer(model, samples, learned)
+    few = _enough(samples, model)
+    found_before = measure(model, few, store=store, source_key=source_key, progress=progress)
+    slimmer = Slimmer(model, found_before, learned)
     if plan is not None:
         mix = Mix(plan.vocabulary, len(plan.removed_blocks), plan.mlp_share, plan.head_groups)
         return _checked(slimmer.apply(mix, kept, plan.removed_blocks), plan)
     assert fraction is not None
     budget = int((1 - fraction) * 2 * initializer_elements(model.model.graph))
+    losses = sensitivities(
+        model,
+        quantizable(model),
+        few,
+        operations=_OPERATIONS,
+        store=store,
+        source_key=source_key,
+        progress=lambda item, done, total: progress and progress(item and f"loss of `{item}`", done, total),
+    )
     judge = Judge(model, judged, judged_samples)
-    found = search(slimmer, levels(slimmer, keep_vocabulary=kept is not None), judge, budget, kept, progress)
+    key = key_of("slim", source_key, learned, judged, list(samples), list(judged_samples), kept)
+    choices = levels(slimmer, keep_vocabulary=kept is not None)
+    found = search(slimmer, choices, judge, losses, budget, kept, store=store, key=key, progress=progress)
+    alone = quantized_alone(
+        model, losses, budget, judge, samples, store=store, source_key=source_key, progress=progress
+    )
     done = SlimPlan(
         vocabulary=len(found.slimmed.kept or ()),
         vocabulary_sha256=_sha256(found.slimmed.kept),
@@ -70,8 +98,22 @@ def slim(
         weight_bytes=budget,
         reason=_reason(model, fraction, budget, len(found.trials), found.trials[0].loss),
         trials=found.trials,
+        alone=alone,
     )
-    return found.slimmed, done
+    chosen = found.slimmed
+
+    def judged_loss(other: ModelIR) -> float:
+        return judge.loss(Slimmed(other, chosen.kept), {})
+
+    return dataclasses.replace(chosen, losses=losses, judge=judged_loss), done
+
+
+def _enough(samples: Sequence[Sample], model: ModelIR) -> Sequence[Sample]:
+    """Those of the first some hundred tokens; mean squares hardly need more."""
+    if model.decoder is None:
+        return samples
+    tokens = np.cumsum([sample["input_ids"].size for sample in samples])
+    return samples[: 1 + int(np.searchsorted(tokens, _TOKENS))]
 
 
 def _structural(plan: SlimPlan) -> bool:

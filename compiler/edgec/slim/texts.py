@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -10,13 +10,14 @@ from tokenizers import Tokenizer
 from edgec.compress import generated_samples
 from edgec.errors import UsageError
 from edgec.ir.model import ModelIR
+from edgec.ir.store import Store
 
 PIECE = 640  # characters of a decoder's text, some 150 tokens
 LONGEST = 8 << 20  # characters that are looked at
 TOKENS = 2048  # of a decoder's own text to slim with
 TRAINING_TOKENS = 16384  # to heal with
 _LARGE = 64 << 20  # weights
-_FEW = 6
+_FEW = 4
 _SOME = 16  # pieces from which statistics are taken, or by which a model is judged
 
 
@@ -34,11 +35,19 @@ def read_texts(model: ModelIR, file: Path) -> list[str]:
     return pieces
 
 
-def own_texts(model: ModelIR, *, tokens: int = TOKENS) -> list[str]:
-    """What a decoder with a tokenizer writes."""
+def own_texts(
+    model: ModelIR,
+    *,
+    tokens: int = TOKENS,
+    store: Store | None = None,
+    source_key: str = "",
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[str]:
+    """What a decoder with a tokenizer writes; see `edgec.compress.generated_samples`."""
     assert model.tokenizer is not None
     tokenizer = Tokenizer.from_buffer(model.tokenizer.tokenizer_json)
-    texts = [tokenizer.decode(sample["input_ids"][0].tolist()) for sample in generated_samples(model, tokens=tokens)]
+    samples = generated_samples(model, tokens=tokens, store=store, source_key=source_key, progress=progress)
+    texts = [tokenizer.decode(sample["input_ids"][0].tolist()) for sample in samples]
     return [piece for text in texts for piece in _pieces(model, text)]
 
 

@@ -29,7 +29,7 @@ def ids_of(samples: list) -> list[list[int]]:
 
 def test_enough_rounds_give_what_sampling_one_by_one_gives(llama: ModelIR) -> None:
     """A position's random number is fixed, so Jacobi iteration ends at the sequential sample."""
-    (window,) = generated_windows(llama, 1, 12, [0], rounds=12)
+    (window,) = generated_windows(llama, [0], 12, [0], rounds=12)
     uniform = np.random.default_rng([20221031, 0])
     uniform.integers(0, 288, 11)
     draws = uniform.random(12)

@@ -14,6 +14,7 @@ from edgec.compress import Sample, generated_samples
 from edgec.compress.calibration.feeds import decoder_feeds
 from edgec.compress.prune.blocks import blocks
 from edgec.compress.prune.depth import block_influence, remove_blocks
+from edgec.compress.prune.importance import measure
 from edgec.compress.prune.width import attentions, feature_scores, fewer_heads, mlps, narrow_mlps
 from edgec.frontend import load
 from edgec.ir.model import ModelIR
@@ -110,7 +111,7 @@ def test_blocks_of_an_encoder_give_what_they_take() -> None:
 
 def test_features_that_are_gone_are_those_that_bring_least(decoder: ModelIR) -> None:
     samples = generated_samples(decoder)[:2]
-    features, _ = feature_scores(decoder, samples)
+    features, _ = feature_scores(decoder, measure(decoder, samples).powers)
     found = mlps(decoder)
     assert len(found) == 4
     pruned = narrow_mlps(decoder, features, 0.5)
@@ -125,10 +126,10 @@ def test_features_that_are_gone_are_those_that_bring_least(decoder: ModelIR) -> 
 
 def test_scores_are_powers_times_norms() -> None:
     model, samples = encoders.encoder(), encoders.samples()
-    features, heads = feature_scores(model, samples)
+    features, heads = feature_scores(model, measure(model, samples).powers)
     down = model.model.graph.initializers["layers.1.down.weight"].const_value.numpy()
     active = np.concatenate([run(model, sample, "layers.1.active")[0][0] for sample in samples]).astype(np.float64)
-    expected = np.sqrt(np.square(active).sum(axis=0)) * np.linalg.norm(down.astype(np.float64), axis=1)
+    expected = np.sqrt(np.square(active).mean(axis=0)) * np.linalg.norm(down.astype(np.float64), axis=1)
     np.testing.assert_allclose(features[1], expected, rtol=1e-5)
     assert [len(score) for score in heads] == [encoders.HEADS] * encoders.LAYERS
 
@@ -136,7 +137,7 @@ def test_scores_are_powers_times_norms() -> None:
 @pytest.mark.parametrize("count", [1, 3])
 def test_an_encoder_with_fewer_heads(count: int) -> None:
     model, samples = encoders.encoder(), encoders.samples()
-    _, heads = feature_scores(model, samples)
+    _, heads = feature_scores(model, measure(model, samples).powers)
     pruned = fewer_heads(model, heads, count)
     zeros: dict[str, np.ndarray | slice] = {}
     width = encoders.HIDDEN // encoders.HEADS
@@ -152,7 +153,7 @@ def test_an_encoder_with_fewer_heads(count: int) -> None:
 def test_groups_of_heads_share_keys(tmp_path: Path) -> None:
     save_reference(tmp_path, "llama", num_attention_heads=6, num_key_value_heads=3, head_dim=16)
     model = simplify(load(str(tmp_path)))
-    _, groups = feature_scores(model, generated_samples(model)[:1])
+    _, groups = feature_scores(model, measure(model, generated_samples(model)[:1]).powers)
     pruned = fewer_heads(model, groups, 2)
     pruned.verify()
     match_decoder(pruned)
@@ -167,7 +168,7 @@ def test_groups_of_heads_share_keys(tmp_path: Path) -> None:
 
 def test_everything_together_keeps_the_contracts(decoder: ModelIR) -> None:
     samples = generated_samples(decoder)[:1]
-    features, groups = feature_scores(decoder, samples)
+    features, groups = feature_scores(decoder, measure(decoder, samples).powers)
     pruned = narrow_mlps(decoder, features, 0.75)
     if groups and len(groups[0]) > 1:
         pruned = fewer_heads(pruned, groups, len(groups[0]) - 1)

@@ -11,6 +11,8 @@ for statistics.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -25,14 +27,13 @@ _SEED = 20221031
 
 
 def generated_windows(
-    model: ModelIR, windows: int, tokens: int, prefix: list[int], *, rounds: int = _ROUNDS
-) -> list[list[int]]:
-    """`windows` lists of `tokens` ids, each starting with `prefix`; the same for the same model."""
+    model: ModelIR, windows: Iterable[int], tokens: int, prefix: list[int], *, rounds: int = _ROUNDS
+) -> Iterator[list[int]]:
+    """Lists of `tokens` ids for the numbers `windows`, each starting with `prefix`; the same for the same model."""
     assert model.decoder is not None
     session = Session(model, list(model.model.graph), ["logits"], decoder_feeds(model, prefix), {})
     vocabulary = model.decoder.vocabulary
-    result = []
-    for number in range(windows):
+    for number in windows:
         random = np.random.default_rng([_SEED, number])
         ids = np.concatenate([prefix, random.integers(0, vocabulary, tokens - len(prefix))]).astype(np.int64)
         uniform = random.random(tokens)
@@ -45,8 +46,7 @@ def generated_windows(
                     hint="check the checkpoint for damage, or compile with `--quantizer rtn`",
                 )
             ids[1:] = np.where(np.arange(1, tokens) < len(prefix), ids[1:], _sample(logits[:-1], uniform[1:]))
-        result.append([int(i) for i in ids])
-    return result
+        yield [int(i) for i in ids]
 
 
 def _sample(logits: npt.NDArray[np.float32], uniform: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

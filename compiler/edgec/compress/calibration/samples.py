@@ -7,7 +7,7 @@ input name, the samples along their first axis. All of it is deterministic.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +32,45 @@ Sample = dict[str, npt.NDArray[Any]]
 
 
 def generated_samples(
-    model: ModelIR, *, tokens: int = TOKENS, store: Store | None = None, source_key: str = ""
+    model: ModelIR,
+    *,
+    tokens: int = TOKENS,
+    store: Store | None = None,
+    source_key: str = "",
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Sample]:
     """Text that the decoder `model` writes itself; more of it begins with less of it.
 
-    What `store` has of it is taken from there; `source_key` tells the model from all others.
+    Windows that `store` has are taken from there; `source_key` tells the model from all others.
     """
     assert model.decoder is not None
     window = min(WINDOW, model.decoder.context_length)
     count, prefix = -(-tokens // window), _prefix(model)
-    key = key_of("text", source_key, count, window, prefix)
+    keys = [key_of("text", source_key, number, window, prefix) for number in range(count)]
+    found: dict[int, list[int]] = {}
+    for number, key in enumerate(keys):
+        ids = _kept_window(store, key, window)
+        if ids is not None:
+            found[number] = ids
+    missing = [number for number in range(count) if number not in found]
+    windows = generated_windows(model, missing, window, prefix) if missing else iter(())
+    for done, number in enumerate(missing):
+        if progress is not None:
+            progress("text that the model writes", done, len(missing))
+        found[number] = next(windows)
+        if store is not None:
+            store.save(keys[number], {"ids": np.asarray(found[number], np.int64)})
+    return [decoder_feeds(model, found[number]) for number in range(count)]
+
+
+def _kept_window(store: Store | None, key: str, window: int) -> list[int] | None:
     kept = store.load(key) if store is not None else None
-    if store is not None and kept is not None:
-        if kept.keys() == {"ids"} and kept["ids"].shape == (count, window):
-            return [decoder_feeds(model, ids) for ids in kept["ids"].tolist()]
-        store.refuse(key)
-    windows = generated_windows(model, count, window, prefix)
-    if store is not None:
-        store.save(key, {"ids": np.asarray(windows, np.int64)})
-    return [decoder_feeds(model, ids) for ids in windows]
+    if store is None or kept is None:
+        return None
+    if kept.keys() == {"ids"} and kept["ids"].shape == (window,):
+        return [int(i) for i in kept["ids"]]
+    store.refuse(key)
+    return None
 
 
 def read_samples(model: ModelIR, file: Path) -> list[Sample]:

@@ -8,15 +8,13 @@ Models" (Wanda), summed over a structure as in An et al. 2023, "Fluctuation-base
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from edgec.compress.calibration.samples import Sample
-from edgec.compress.calibration.session import Session
 from edgec.compress.prune.resize import initializer_elements, take
 from edgec.ir.compressed import GROUP
 from edgec.ir.model import ModelIR
@@ -79,26 +77,31 @@ def attentions(model: ModelIR) -> list[Heads]:
     return found
 
 
-def feature_scores(model: ModelIR, samples: Sequence[Sample]) -> tuple[list[Scores], list[Scores]]:
-    """What each feature of each MLP, and each group of heads of each attention, brings to the output."""
-    found, heads = mlps(model), attentions(model)
-    pairs = [(str(mlp.inner.name), mlp.down) for mlp in found] + [
-        (str(h.node.outputs[0].name), h.output) for h in heads
-    ]
-    session = Session(model, list(model.model.graph), {name for name, _ in pairs}, samples[0], {})
-    power: dict[str, Scores] = {}
-    for sample in samples:
-        for name, value in session(sample).items():
-            rows = value.reshape(-1, value.shape[-1])
-            power[name] = power.get(name, 0) + np.einsum("nk,nk->k", rows, rows, dtype=np.float64)
-    scores = []
-    for name, matrix in pairs:
-        assert matrix.const_value is not None
-        norms = np.square(matrix.const_value.numpy(), dtype=np.float64).sum(axis=1)
-        scores.append(np.sqrt(power[name] * norms))
-    of_heads = zip(scores[len(found) :], heads, strict=True)
-    grouped = [np.sqrt(np.square(s).reshape(h.kv_heads, -1).sum(axis=1)) for s, h in of_heads]
-    return scores[: len(found)], grouped
+def feature_scores(model: ModelIR, powers: Mapping[str, Scores]) -> tuple[list[Scores], list[Scores]]:
+    """What each feature of each MLP, and each group of heads of each attention, brings to the output.
+
+    `powers` has mean squares of what each matrix is multiplied with (`edgec.compress.prune.importance`).
+    """
+    heads = attentions(model)
+    of_heads = [_brought(h.output, powers).reshape(h.kv_heads, -1) for h in heads]
+    return [_brought(mlp.down, powers) for mlp in mlps(model)], [np.sqrt(np.square(s).sum(axis=1)) for s in of_heads]
+
+
+def _brought(matrix: onnx_ir.Value, powers: Mapping[str, Scores]) -> Scores:
+    assert matrix.const_value is not None
+    norms = np.square(matrix.const_value.numpy(), dtype=np.float64).sum(axis=1)
+    return np.asarray(np.sqrt(powers[str(matrix.name)] * norms))
+
+
+def kept_features(score: Scores, share: float) -> npt.NDArray[np.int64]:
+    """The features of an MLP that stay, in order: a multiple of 32, those of the highest scores."""
+    count = min(score.size, max(GROUP, round(share * score.size / GROUP) * GROUP))
+    return np.sort(np.argsort(-score, kind="stable")[:count])
+
+
+def kept_groups(score: Scores, count: int) -> npt.NDArray[np.int64]:
+    """The groups of attention heads that stay, in order."""
+    return np.sort(np.argsort(-score, kind="stable")[:count])
 
 
 def narrow_mlps(model: ModelIR, scores: Sequence[Scores], share: float) -> ModelIR:
@@ -108,9 +111,9 @@ def narrow_mlps(model: ModelIR, scores: Sequence[Scores], share: float) -> Model
     before = initializer_elements(graph)
     widths = []
     for mlp, score in zip(mlps(result), scores, strict=True):
-        count = min(mlp.features, max(GROUP, round(share * mlp.features / GROUP) * GROUP))
-        _narrow(graph, mlp, np.sort(np.argsort(-score, kind="stable")[:count]))
-        widths.append(count)
+        kept = kept_features(score, share)
+        _narrow(graph, mlp, kept)
+        widths.append(len(kept))
     decoder = result.decoder
     if decoder is not None and widths:
         decoder = dataclasses.replace(decoder, intermediate=max(widths))
@@ -124,7 +127,7 @@ def fewer_heads(model: ModelIR, scores: Sequence[Scores], count: int) -> ModelIR
     before = initializer_elements(graph)
     found = attentions(result)
     for heads, score in zip(found, scores, strict=True):
-        _keep_heads(graph, heads, np.sort(np.argsort(-score, kind="stable")[:count]))
+        _keep_heads(graph, heads, kept_groups(score, count))
     decoder = result.decoder
     if decoder is not None and found:
         shared = decoder.heads // decoder.kv_heads
@@ -323,4 +326,14 @@ def _keep_heads(graph: onnx_ir.Graph, found: Heads, kept: npt.NDArray[np.int64])
     _reshape([found.node.outputs[0]], {found.heads * width: sizes[0]})
 
 
-__all__ = ["Heads", "Mlp", "attentions", "feature_scores", "fewer_heads", "mlps", "narrow_mlps"]
+__all__ = [
+    "Heads",
+    "Mlp",
+    "attentions",
+    "feature_scores",
+    "fewer_heads",
+    "kept_features",
+    "kept_groups",
+    "mlps",
+    "narrow_mlps",
+]

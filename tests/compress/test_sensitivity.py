@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir
 import pytest
 
-from edgec.compress import generated_samples, sensitivities
+from edgec.compress import generated_samples, sensitivities, sensitivity
+from edgec.compress.calibration.session import Session
 from edgec.compress.quantize import QUANTIZERS
 from edgec.errors import ModelError
 from edgec.eval import ReferenceDecoder
@@ -41,6 +42,20 @@ def test_divergence_of_a_language_model(tiny_llama: Path) -> None:
             pairs = zip(ours.logits(ids), theirs.logits(ids), strict=True)
             expected += [kl_divergence(log_softmax(a), log_softmax(b)) for a, b in pairs]
     assert losses[name] == pytest.approx(np.mean(expected), rel=1e-3)
+
+
+def test_only_what_follows_a_block_is_computed_again(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = simplify(load(str(tiny_llama)))
+    samples, names = generated_samples(model), quantizable(model)
+    lengths: list[int] = []
+    monkeypatch.setattr(
+        sensitivity, "Session", lambda *given, **more: lengths.append(len(given[1])) or Session(*given, **more)
+    )
+    losses = sensitivities(model, names, samples)
+    assert len(lengths) == 3 and lengths[2] < lengths[1] < lengths[0]  # the whole, and from each of two layers on
+    monkeypatch.setattr(sensitivity, "blocks", lambda model: [])
+    whole = sensitivities(model, names, samples)
+    assert losses == pytest.approx(whole, rel=1e-3)
 
 
 def test_relative_error_of_a_graph() -> None:

@@ -11,12 +11,14 @@ from edgec.heal.quantized import QuantizedWeight
 from edgec.ir.weight_use import WeightUse
 
 
-def weight(bits: int, layout: str = "kn", rows: int = 13, columns: int = 70) -> tuple[QuantizedWeight, np.ndarray]:
+def weight(
+    bits: int, layout: str = "kn", rows: int = 13, columns: int = 70, *, compact: bool = False
+) -> tuple[QuantizedWeight, np.ndarray]:
     rng = np.random.default_rng(bits)
     matrix = rng.standard_normal((rows, columns)).astype(np.float32)
     shape = (columns, rows) if layout == "kn" else (rows, columns)
     use = WeightUse("w", shape, layout, frozenset({"linear"}), 1)  # type: ignore[arg-type]
-    return QuantizedWeight.start(use, matrix, QUANTIZERS["rtn"](bits, None).quantize(matrix)), matrix
+    return QuantizedWeight.start(use, matrix, QUANTIZERS["rtn"](bits, None, compact=compact).quantize(matrix)), matrix
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
@@ -34,6 +36,19 @@ def test_the_forward_pass_is_what_will_be_stored(bits: int, layout: str) -> None
     stored = stored.T if layout == "kn" else stored
     np.testing.assert_array_equal(trained.array().detach().numpy(), stored)
     assert np.isfinite(stored).all()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 5])
+def test_compact_scales_stay_compact(bits: int) -> None:
+    trained, _ = weight(bits, compact=True)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for tensor, width in ((trained.latent, 0.5), (trained.log_steps, 9.0), (trained.centers, 3.0)):
+            tensor.add_(width * torch.randn(tensor.shape, generator=generator))
+    rows = trained.rows()
+    np.testing.assert_array_equal(trained.array().detach().numpy().T, rows.values())
+    assert not np.any(rows.scales.view(np.uint16) & np.uint16(~0x3FC0 & 0xFFFF))
+    assert bits > 3 or not np.any(rows.zeros & 15)
 
 
 def test_gradients_are_those_of_the_papers() -> None:

@@ -17,9 +17,10 @@ from edgec.errors import DoesNotFitError, UnsupportedError, UsageError
 from edgec.frontend import load
 from edgec.ir import Plan
 from edgec.passes import simplify
-from edgec.pipeline import CompileOptions, run_stages
+from edgec.pipeline import CompileOptions, StageRecord, run_stages
 from edgec.plan.memory import weight_bytes
 from edgec.report import from_manifest, render
+from edgec.report.slimming import slimming_lines
 from edgec.slim import Slimmed, slim
 from edgec.slim.measure import Judge
 from edgec.slim.texts import parted
@@ -97,6 +98,54 @@ def test_a_whole_model_loses_nothing(folder: Path) -> None:
     pruned = judge.loss(Slimmed(prune_vocabulary(model, kept), kept), {})
     assert pruned > 0.1  # more tokens, and what the whole model gives to those that are gone
     assert judge.loss(Slimmed(model), {}) == pytest.approx(0, abs=1e-6)
+
+
+def test_an_interrupted_search_goes_on(
+    folder: Path, options: CompileOptions, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupting:
+        """Ends the process, as it were, when the third mix begins."""
+
+        mixes = 0
+
+        def started(self, stage: str) -> None: ...
+
+        def advanced(self, stage: str, item: str, done: int, total: int) -> None:
+            self.mixes += stage == "slim" and "of the features" in item and "alone" not in item
+            if self.mixes == 3:
+                raise KeyboardInterrupt
+
+        def finished(self, record: StageRecord) -> None: ...
+
+    judged: list[Slimmed] = []
+    measured = Judge.loss
+    monkeypatch.setattr(Judge, "loss", lambda *given: judged.append(given[1]) or measured(*given))
+    cached = dataclasses.replace(options, stop_after="plan", cache=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(folder, "phone-8gb", options=cached, progress=Interrupting())
+    before = len(judged)
+    assert before > 2  # parts alone, and two mixes
+    assert run_stages(folder, "phone-8gb", options=cached).plan == plan
+    whole = len(judged) - before
+    assert plan.slim is not None and whole <= len(plan.slim.trials) - 2 + 1  # and quantization alone
+    judged.clear()
+    assert run_stages(folder, "phone-8gb", options=cached).plan == plan
+    assert len(judged) == 1
+
+
+def test_quantization_alone_stands_beside_it(folder: Path, options: CompileOptions, plan: Plan) -> None:
+    assert plan.slim is not None and plan.slim.alone is not None and plan.slim.loss is None
+    assert plan.slim.alone.weight_bytes <= plan.slim.weight_bytes and plan.slim.alone.loss > 0
+    work = run_stages(folder, "phone-8gb", options=dataclasses.replace(options, stop_after="compress"))
+    assert work.plan is not None and work.plan.slim is not None and work.compressed is not None
+    assert work.plan == work.compressed.plan and work.plan.slim.loss is not None
+    assert work.plan.slim.loss < 2 * work.plan.slim.trials[0].loss  # codes by better quantizers than the search has
+    lines = slimming_lines(work.plan)
+    assert any(line.startswith("slimmed, packed: ") for line in lines)
+    assert any(line.startswith("quantization alone: ") for line in lines)
+    small = dataclasses.replace(work.plan.slim, weight_bytes=work.plan.slim.alone.weight_bytes - 1)
+    lines = slimming_lines(dataclasses.replace(work.plan, slim=small))
+    assert any(line.startswith("quantization alone cannot be this small") for line in lines)
 
 
 def test_graphs_are_slimmed_on_arrays(tmp_path: Path) -> None:

@@ -68,7 +68,8 @@ def sensitivities(
     if not all(np.isfinite(array).all() for outputs in references for array in outputs):
         check_all_finite(model)
         raise ModelError(f"`{model.facts.name}` computes values that are not finite on the calibration data")
-    for number, name in enumerate(names):
+    starts = {name: number for number, name in enumerate(dict.fromkeys(cuts.values()))}
+    for number, name in enumerate(sorted(names, key=lambda name: starts[cuts[name]])):
         if name in losses:
             continue
         if progress is not None:

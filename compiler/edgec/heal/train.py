@@ -257,7 +257,8 @@ def _quantized(model: ModelIR, plan: Plan, parameters: Mapping[str, Tensor]) -> 
         if use.layout not in ("kn", "nk"):
             raise UnsupportedError(f"`{use.name}` is neither a linear layer nor a table, it cannot be healed")
         matrix = np.ascontiguousarray(use.to_matrix(parameters[tensor.name].detach().numpy()))
-        quantizer = QUANTIZERS["rtn"](tensor.bits, None, compact=tensor.scheme == "compact")
+        compact, size = tensor.scheme == "compact", tensor.group_size
+        quantizer = QUANTIZERS["rtn"](tensor.bits, None, compact=compact, group_size=size)
         found[tensor.name] = QuantizedWeight.start(use, matrix, quantizer.quantize(matrix))
     return found
 
@@ -276,7 +277,7 @@ def _fingerprint(teacher: ModelIR, student: ModelIR, plan: Plan, samples: Sequen
         digest.update(model.facts.source_sha256.encode())
         shapes = {name: list(v.shape or ()) for name, v in model.model.graph.initializers.items()}
         digest.update(json.dumps(shapes, default=str).encode())
-    digest.update(json.dumps([[t.name, t.bits, t.scheme] for t in plan.tensors]).encode())
+    digest.update(json.dumps([[t.name, t.bits, t.scheme, t.group_size] for t in plan.tensors]).encode())
     for sample in samples:
         for name, array in sample.items():
             digest.update(name.encode() + np.ascontiguousarray(array).tobytes())

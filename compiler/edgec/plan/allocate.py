@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgec.errors import DoesNotFitError
+from edgec.ir.compressed import GROUP
 from edgec.ir.plan import PROBE_BITS, WEIGHT_BITS
 from edgec.ir.weight_use import WeightUse
 from edgec.plan.memory import matrix_bytes
@@ -28,14 +29,22 @@ class Choice:
 
 
 def allocate(
-    model: str, uses: Mapping[str, WeightUse], losses: Mapping[str, float], budget: int, *, compact: bool = False
+    model: str,
+    uses: Mapping[str, WeightUse],
+    losses: Mapping[str, float],
+    budget: int,
+    *,
+    compact: bool = False,
+    group_size: int = GROUP,
 ) -> dict[str, Choice]:
     """The bits of each tensor in `losses` (its loss at `PROBE_BITS`), together at most `budget` bytes as stored.
 
-    `compact` says which scheme the tensors will have. Raises `DoesNotFitError` when the fewest bits are too many.
+    `compact` says which scheme the tensors will have, `group_size` how many columns share a scale. Raises
+    `DoesNotFitError` when the fewest bits are too many.
     """
     chosen = dict.fromkeys(losses, 0)  # index into WEIGHT_BITS
-    left = budget - sum(matrix_bytes(uses[name], WEIGHT_BITS[0], stored=True, compact=compact) for name in losses)
+    sizes = {name: _sizes(uses[name], compact, group_size) for name in losses}
+    left = budget - sum(size[0] for size in sizes.values())
     if left < 0:
         raise DoesNotFitError(
             f"the matrices of `{model}` take {(budget - left) / 1e6:,.1f} MB at {WEIGHT_BITS[0]} bits, "
@@ -43,7 +52,7 @@ def allocate(
             hint="raise the target, or take a smaller model",
         )
     order = {name: number for number, name in enumerate(losses)}
-    steps = [_step(uses[name], losses[name], 0, order[name], name, compact) for name in losses]
+    steps = [_step(sizes[name], losses[name], 0, order[name], name) for name in losses]
     heapq.heapify(steps)
     while steps:
         _, _, name, size, to = heapq.heappop(steps)
@@ -52,7 +61,7 @@ def allocate(
         left -= size
         chosen[name] = to
         if to + 1 < len(WEIGHT_BITS):
-            heapq.heappush(steps, _step(uses[name], losses[name], to, order[name], name, compact))
+            heapq.heappush(steps, _step(sizes[name], losses[name], to, order[name], name))
     total = sum(_loss(losses[name], WEIGHT_BITS[at]) for name, at in chosen.items())
     return {name: Choice(WEIGHT_BITS[at], _reason(losses[name], WEIGHT_BITS[at], total)) for name, at in chosen.items()}
 
@@ -62,14 +71,16 @@ def expected_loss(losses: Mapping[str, float], choices: Mapping[str, Choice]) ->
     return sum(_loss(losses[name], choice.bits) for name, choice in choices.items())
 
 
-def _step(
-    use: WeightUse, loss: float, at: int, order: int, name: str, compact: bool
-) -> tuple[float, int, str, int, int]:
+def _sizes(use: WeightUse, compact: bool, group_size: int) -> list[int]:
+    """Bytes as stored at each of WEIGHT_BITS."""
+    return [matrix_bytes(use, bits, stored=True, compact=compact, group_size=group_size) for bits in WEIGHT_BITS]
+
+
+def _step(sizes: list[int], loss: float, at: int, order: int, name: str) -> tuple[float, int, str, int, int]:
     """(minus the gain per byte, order for ties, tensor, bytes, index) of the best larger number of bits."""
     best = None
-    before = matrix_bytes(use, WEIGHT_BITS[at], stored=True, compact=compact)
     for to in range(at + 1, len(WEIGHT_BITS)):
-        size = matrix_bytes(use, WEIGHT_BITS[to], stored=True, compact=compact) - before
+        size = sizes[to] - sizes[at]
         gain = (_loss(loss, WEIGHT_BITS[at]) - _loss(loss, WEIGHT_BITS[to])) / size
         if best is None or -gain < best[0]:
             best = (-gain, order, name, size, to)

@@ -112,7 +112,8 @@ def make_plan(
         uses = weight_uses(model.model)
         floats_only = tensor_plans(model, 32, compact=compact)
         budget = _matrix_budget(model, target, losses, uses, floats_only)
-        allocated = allocate(model.facts.name, uses, losses, budget, compact=compact)
+        size = group_size or GROUP
+        allocated = allocate(model.facts.name, uses, losses, budget, compact=compact, group_size=size)
     roomy = model.decoder is None and _has_room(model, profile)
     tensors = tensor_plans(model, bits, quantizer, calibrated, allocated, compact, group_size, roomy)
     floats = not any(tensor.quantized for tensor in tensors)

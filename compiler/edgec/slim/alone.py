@@ -17,6 +17,8 @@ from edgec.plan.memory import float_bytes, weight_bytes
 from edgec.slim.measure import Judge
 from edgec.slim.mix import Slimmed
 
+_GROUP_SIZES = (32, 64, 128)  # columns that share a scale
+
 
 def quantized_alone(
     model: ModelIR,
@@ -30,14 +32,16 @@ def quantized_alone(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> QuantizedAlone:
     """Bits allocated by `losses` for `budget` bytes, codes by the best quantizers, calibrated on `samples`."""
-    uses = weight_uses(model.model)
-    try:
-        matrices = {name: uses[name] for name in losses}
-        left = budget - float_bytes(model, list(losses))
-        choices = allocate(model.facts.name, matrices, losses, left, compact=True)
-    except DoesNotFitError:
-        choices = {name: Choice(WEIGHT_BITS[0], "the fewest bits") for name in losses}
-    tensors = tensor_plans(model, None, None, True, choices, True)
+    uses, left = weight_uses(model.model), budget - float_bytes(model, list(losses))
+    choices, size = {name: Choice(WEIGHT_BITS[0], "the fewest bits") for name in losses}, _GROUP_SIZES[-1]
+    for larger in _GROUP_SIZES:  # where those of 32 do not fit
+        try:
+            choices = allocate(model.facts.name, uses, losses, left, compact=True, group_size=larger)
+        except DoesNotFitError:
+            continue
+        size = larger
+        break
+    tensors = tensor_plans(model, None, None, True, choices, True, size)
     nothing = Prediction(0, 0, 0, 0, 0, 0.0, 0.0)
     plan = Plan(model.facts.name, "", tensors, None, 0, 0, {}, 1, ("simd128",), 8, nothing)
 

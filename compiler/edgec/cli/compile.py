@@ -399,6 +399,12 @@ def _show_result(work: Work, as_json: bool) -> None:
     )
     if work.model is not None and work.model.facts.note is not None:
         out.print(f"  {console.plain(work.model.facts.note)}\n")
+    if work.plan is not None and work.plan.slim is not None:
+        from edgec.report.slimming import slimming_lines
+
+        for line in slimming_lines(work.plan):
+            out.print(f"  [dim]·[/] {console.plain(line)}")
+        out.print()
     if work.options.profile_kernels:
         out.print(f"  [dim]edgec bench --roofline {path}   time its kernels[/]\n")
         return
@@ -423,6 +429,8 @@ def _result(work: Work) -> dict[str, Any]:
         result["cache"] = {**dataclasses.asdict(work.cache.counts), "problem": work.cache.problem}
     if work.plan is not None:
         result["prediction"] = dataclasses.asdict(work.plan.prediction)
+        if work.plan.slim is not None:
+            result["slim"] = dataclasses.asdict(work.plan.slim)
     if work.bundle is not None:
         manifest = work.bundle.manifest
         result |= {

@@ -1,23 +1,16 @@
 // Takes the pictures of docs/screenshots/ from a page with real models.
 //
 //   edgec serve smollm2.edgec minilm.edgec efficientnet.edgec ppocr.edgec moonshine.edgec
-//   node tests/demo/screenshots.mjs chromium|firefox ADDRESS FOLDER [--reading PICTURE] [--speech SOUND]
-//
-// With files only the tools that take them are shown.
+//   node tests/demo/screenshots.mjs chromium|firefox ADDRESS FOLDER chat search images reading=PICTURE speech=SOUND
 
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { launch } from "../../runtime_wasm/tools/browsers.mjs";
 
 const PATIENCE = { timeout: 180_000 };
 const WIDE = { width: 1280, height: 800 };
 const NARROW = { width: 360, height: 740 };
 
-const { positionals, values: files } = parseArgs({
-  allowPositionals: true,
-  options: { reading: { type: "string" }, speech: { type: "string" } },
-});
-const [name, address, folder] = positionals;
+const [name, address, folder, ...tools] = process.argv.slice(2);
 const browser = await launch(name);
 const page = await browser.newPage();
 
@@ -86,70 +79,62 @@ function drop() {
   });
 }
 
-async function open() {
+/** @param {"light" | "dark"} colors of the wide window */
+async function shootBoth(tool, colors) {
+  const other = colors === "light" ? "dark" : "light";
+  await theme(colors);
+  await shoot(`${colors}-${tool}`);
+  await page.setViewport(NARROW);
+  await theme(other);
+  await page.evaluate((end) => scrollTo(0, end ? document.body.scrollHeight : 0), tool === "chat");
+  await shoot(`360-${other}-${tool}`);
+  await page.setViewport(WIDE);
+}
+
+async function giveFile(tool, file, done) {
+  await start(tool);
+  await (await page.$(`#${tool}-drop-file`)).uploadFile(file);
+  const said = (id, text) => document.getElementById(id).textContent.includes(text);
+  await page.waitForFunction(said, PATIENCE, `${tool}-status`, done);
+  await shootBoth(tool, "light");
+}
+
+/** What is to be seen of a tool, in one theme on a wide window and in the other on a narrow one. */
+const SCENES = {
+  async chat() {
+    await theme("light");
+    await start("chat");
+    await page.evaluate(() => (document.getElementById("set-temperature").value = "0"));
+    await ask("What is the capital of France?");
+    await ask("Explain in three short steps how to brew a good cup of tea.");
+    await shootBoth("chat", "light");
+  },
+  async search() {
+    await start("search");
+    await page.waitForFunction(() => / ready/.test(document.getElementById("search-status").textContent), PATIENCE);
+    await page.type("#query", "my gadget will not turn on");
+    await page.waitForSelector("#results li", PATIENCE);
+    await shootBoth("search", "dark");
+  },
+  async images() {
+    await start("images");
+    await page.evaluate(drop);
+    await page.waitForSelector("#classes li", PATIENCE);
+    await shootBoth("images", "light");
+  },
+  reading: (file) => giveFile("reading", file, "looked at it for"),
+  speech: (file) => giveFile("speech", file, "written down in"),
+};
+
+try {
   await page.setViewport(WIDE);
   await page.goto(address);
   await page.waitForSelector(".start .primary");
   await page.waitForFunction(() => document.getElementById("network").textContent.startsWith("Ready"), PATIENCE);
-}
-
-/** A tool at work on a file, in light and wide and in dark and narrow. */
-async function showFile(tool, file, done) {
-  await page.setViewport(WIDE);
-  await start(tool);
-  await (await page.$(`#${tool}-drop-file`)).uploadFile(file);
-  await page.waitForFunction(
-    (id, text) => document.getElementById(id).textContent.includes(text),
-    PATIENCE,
-    `${tool}-status`,
-    done,
-  );
-  await theme("light");
-  await shoot(`light-${tool}`);
-  await page.setViewport(NARROW);
-  await theme("dark");
-  await shoot(`360-dark-${tool}`);
-}
-
-async function showAll() {
-  await theme("light");
-  await shoot("light-start");
-  await start("chat");
-  await page.evaluate(() => (document.getElementById("set-temperature").value = "0"));
-  await ask("What is the capital of France?");
-  await ask("Explain in three short steps how to brew a good cup of tea.");
-  await shoot("light-chat");
-  await theme("dark");
-  await start("search");
-  await page.waitForFunction(() => / ready/.test(document.getElementById("search-status").textContent), PATIENCE);
-  await page.type("#query", "my gadget will not turn on");
-  await page.waitForSelector("#results li", PATIENCE);
-  await shoot("dark-search");
-  await theme("light");
-  await start("images");
-  await page.evaluate(drop);
-  await page.waitForSelector("#classes li", PATIENCE);
-  await shoot("light-images");
-
-  await page.setViewport(NARROW);
-  for (const [tab, colors] of [
-    ["images", "dark"],
-    ["search", "light"],
-    ["device", "light"],
-    ["chat", "dark"],
-  ]) {
-    await page.click(`#tab-${tab}`);
-    await theme(colors);
-    await page.evaluate((end) => scrollTo(0, end ? document.body.scrollHeight : 0), tab === "chat");
-    await shoot(`360-${colors}-${tab}`);
+  for (const argument of tools) {
+    const [tool, file] = argument.split("=");
+    await SCENES[tool](file);
   }
-}
-
-try {
-  await open();
-  if (files.reading) await showFile("reading", files.reading, "looked at it for");
-  if (files.speech) await showFile("speech", files.speech, "written down in");
-  if (!files.reading && !files.speech) await showAll();
 } finally {
   await browser.close();
 }

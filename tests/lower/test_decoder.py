@@ -109,6 +109,19 @@ def test_variants_and_threads_agree_to_the_bit(quantized: Lowered) -> None:
         np.testing.assert_array_equal(quantized.logits(variant=variant, threads=threads), wanted)
 
 
+@pytest.mark.parametrize("quantizer", ["rtn", "hqq"])
+def test_scales_of_64_columns(model: ModelIR, tmp_path: Path, quantizer: Any) -> None:
+    """Whole rows of 64, and one and a half spans in rows of 96."""
+    lowered = Lowered(compressed(model, bits=4, group_size=64, quantizer=quantizer), tmp_path)
+    assert {tensor.spans for tensor in lowered.source.packed.values()} == {1, 2}
+    wanted = reference(dequantized_model(lowered.source))
+    found = lowered.logits()
+    assert np.sqrt(np.square(found - wanted).mean()) < 0.02 * wanted.std()
+    for variant in ("relaxed", "relaxed16"):
+        np.testing.assert_array_equal(lowered.logits(variant=variant), found)
+    np.testing.assert_array_equal(lowered.decoded(), found)
+
+
 def test_same_model_same_modules(quantized: Lowered) -> None:
     assert lower(quantized.source).variants == quantized.module.variants
 

@@ -98,6 +98,34 @@ def test_skip_layer_normalization(more: list[str]) -> None:
         assert np.abs(expected - found).max() <= 1e-5
 
 
+@pytest.mark.parametrize("more", [[], ["bias"]])
+def test_skip_simplified_layer_normalization(more: list[str]) -> None:
+    weights = {"gamma": floats(6), "bias": floats(6)}
+    feed = {"x": floats(2, 4, 6), "skip": floats(2, 4, 6)}
+    node = contrib(
+        "SkipSimplifiedLayerNormalization", ["x", "skip", "gamma", *more], ["y", "", "", "sum"], epsilon=1e-5
+    )
+    source = model([node], feed, ["y", "sum"], {name: weights[name] for name in ("gamma", *more)})
+    result = simplify(source).model
+    assert all(node.domain == "" for node in result.graph)
+    for expected, found in zip(run(source.model, feed), run(result, feed), strict=True):
+        assert np.abs(expected - found).max() <= 1e-5
+
+
+@pytest.mark.parametrize("interleaved", [0, 1])
+@pytest.mark.parametrize("shape", [(2, 4, 24), (2, 3, 4, 8)])
+def test_rotary_embedding(shape: tuple[int, ...], interleaved: int) -> None:
+    tables = {"cos": floats(16, 4), "sin": floats(16, 4)}
+    feed = {"x": floats(*shape), "positions": RNG.integers(0, 16, (2, 4))}
+    heads = {"num_heads": 3} if len(shape) == 3 else {}
+    node = contrib("RotaryEmbedding", ["x", "positions", "cos", "sin"], ["y"], interleaved=interleaved, **heads)
+    source = model([node], feed, ["y"], tables)
+    result = simplify(source).model
+    assert all(node.domain == "" for node in result.graph)
+    for expected, found in zip(run(source.model, feed), run(result, feed), strict=True):
+        assert np.abs(expected - found).max() <= 1e-5
+
+
 def quantized(columns: int, dtype: type, *, per_column: bool) -> Arrays:
     info = np.iinfo(dtype)
     shape = (columns,) if per_column else ()

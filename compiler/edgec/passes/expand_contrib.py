@@ -220,6 +220,27 @@ def _skip_layer_normalization(place: _Place) -> Results:
     return [place.add("LayerNormalization", *scaled, axis=-1, epsilon=epsilon), None, None, total]
 
 
+def _skip_simplified_layer_normalization(place: _Place) -> Results:
+    if any(is_read(value) for value in place.node.outputs[1:3]):
+        return None
+    total = _biased(place, place.add("Add", place.required(0), place.required(1)), place.input(3))
+    epsilon = place.attribute("epsilon", 1e-12)
+    return [place.add("RMSNormalization", total, place.required(2), axis=-1, epsilon=epsilon), None, None, total]
+
+
+def _rotary_embedding(place: _Place) -> Results:
+    """The standard's operator, whose positions are those of each token; not an offset of all of them."""
+    positions = shape_of(place.required(1))
+    if positions is None or len(positions) != 2 or place.attribute("scale", 1.0) != 1:
+        return None
+    if place.flag("is_packed_batching"):
+        return None
+    names = ("interleaved", "num_heads", "rotary_embedding_dim")
+    attributes = {name: place.node.attributes.get_int(name, 0) for name in names}
+    source, cos, sin = (place.required(index) for index in (0, 2, 3))
+    return [place.add("RotaryEmbedding", source, cos, sin, place.required(1), **attributes)]
+
+
 _EXPANSIONS: dict[str, Callable[[_Place], Results]] = {
     "BiasGelu": _bias_gelu,
     "DynamicQuantizeMatMul": _dynamic_quantize_matmul,
@@ -229,7 +250,9 @@ _EXPANSIONS: dict[str, Callable[[_Place], Results]] = {
     "Gelu": _gelu,
     "MatMulIntegerToFloat": _matmul_integer_to_float,
     "QuickGelu": _quick_gelu,
+    "RotaryEmbedding": _rotary_embedding,
     "SkipLayerNormalization": _skip_layer_normalization,
+    "SkipSimplifiedLayerNormalization": _skip_simplified_layer_normalization,
 }
 CONTRIB_OPS = frozenset(f"{DOMAIN}.{name}" for name in _EXPANSIONS)
 

@@ -101,6 +101,7 @@ def test_refused_by_name(contrib: Contrib, named: str, tmp_path: Path) -> None:
         (Contrib(attention={"softcap": 3.0}), {}, "has the soft cap 3"),
         (Contrib(attention={"scale": 0.2}), {}, "scales by 0.2"),
         (Contrib(attention={"rotary_interleaved": 1}), {}, r"computes another `present\.0\.key`"),
+        (Contrib(attention={"num_heads": 3}), {}, r"onnxruntime cannot run `model\.onnx`"),
         (Contrib(), {"hidden_act": "relu"}, r"computes another `present\.1\.key`"),
         (Contrib(), {"rms_norm_eps": 1e-6}, "has the epsilon 1e-05"),
         (Contrib(), {"num_key_value_heads": 4}, "instead of"),

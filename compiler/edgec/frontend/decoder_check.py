@@ -99,7 +99,10 @@ def check_logits(path: Path, ours: ir.Model, spec: DecoderSpec) -> None:
     for past, count in ((0, min(6, facts.context_length)), (max(0, long), 3)):
         feeds = _feeds(session, spec, past, count)
         names = [output.name for output in session.get_outputs()]
-        wanted = dict(zip(names, session.run(None, feeds), strict=True))
+        try:
+            wanted = dict(zip(names, session.run(None, feeds), strict=True))
+        except Exception as failure:  # of a type that onnxruntime does not export
+            raise _cannot_run(path, failure) from failure
         for name, found in _layerwise(ours, spec, feeds, past, count):
             reference = wanted[name].astype(np.float32)
             if name != "logits":
@@ -127,9 +130,16 @@ def _session(path: Path) -> tuple[Any, float]:
     try:
         session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"onnxruntime cannot run `{path.name}` ({reason})", hint="export the model again") from error
+        raise _cannot_run(path, error) from error
     return session, _ROUNDED if rounded else _FLOAT32
+
+
+def _cannot_run(path: Path, error: Exception) -> ModelError:
+    reason = str(error).strip().splitlines()[0]
+    return ModelError(
+        f"onnxruntime cannot run `{path.name}` ({reason}), so it cannot be compared",
+        hint="name another file of the model, or compile its safetensors",
+    )
 
 
 def _options() -> onnxruntime.SessionOptions:

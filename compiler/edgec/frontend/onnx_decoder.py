@@ -52,9 +52,9 @@ def candidates(folder: Path) -> list[Path]:
 
 
 def settings_folder(path: Path) -> Path | None:
-    """The folder with the `config.json` of an ONNX file: its own, or the one above `onnx/`."""
+    """The folder with the `config.json` of an ONNX file: the one above `onnx/`, or its own."""
     own = path.absolute().parent
-    places = [own, own.parent] if own.name == "onnx" else [own]
+    places = [own.parent, own] if own.name == "onnx" else [own]
     return next((place for place in places if (place / "config.json").is_file()), None)
 
 

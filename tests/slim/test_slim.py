@@ -18,6 +18,7 @@ from edgec.frontend import load
 from edgec.ir import Plan
 from edgec.passes import simplify
 from edgec.pipeline import CompileOptions, StageRecord, run_stages
+from edgec.plan import quantizable
 from edgec.plan.memory import weight_bytes
 from edgec.report import from_manifest, render
 from edgec.report.slimming import slimming_lines
@@ -157,6 +158,7 @@ def test_graphs_are_slimmed_on_arrays(tmp_path: Path) -> None:
     assert slimmed.kept is None and done.vocabulary == 0
     assert done.removed_blocks or done.mlp_share < 1 or done.head_groups
     assert slimmed.model.facts.parameters < model.facts.parameters
+    assert slimmed.losses is not None and list(slimmed.losses) == list(quantizable(slimmed.model))
     with pytest.raises(UsageError, match="cannot make its own"):
         slim(model, fraction=0.8)
     parts = dataclasses.replace(model, parts={"all": model.graph_parts()["run"]})

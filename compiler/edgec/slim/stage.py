@@ -105,7 +105,8 @@ def slim(
     def judged_loss(other: ModelIR) -> float:
         return judge.loss(Slimmed(other, chosen.kept), {})
 
-    return dataclasses.replace(chosen, losses=losses, judge=judged_loss), done
+    left = {name: losses[name] for name in quantizable(chosen.model)}  # some went with their blocks
+    return dataclasses.replace(chosen, losses=left, judge=judged_loss), done
 
 
 def _enough(samples: Sequence[Sample], model: ModelIR) -> Sequence[Sample]:

@@ -21,6 +21,7 @@ from edgec import pipeline
 from edgec.cache import Cache
 from edgec.ir.store import Arrays
 from edgec.pipeline import CompileOptions, Work, run_stages
+from edgec.pipeline.work import source_key
 from tests.cli.conftest import command, environment
 from tests.conftest import write_tiny_llama
 
@@ -130,7 +131,7 @@ def test_options_that_may_change_weights_make_their_content_count(tiny_llama: Pa
         keys.append([])
         for value in (0.0, 1.0):
             weight.const_value = onnx_ir.tensor(np.full((64, 64), value, np.float32), name=weight.name)
-            keys[-1].append(pipeline._source_key(work, work.model))
+            keys[-1].append(source_key(work, work.model))
     assert keys[0][0] == keys[0][1] and keys[1][0] != keys[1][1]
 
 

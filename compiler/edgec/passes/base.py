@@ -1,7 +1,7 @@
 """What every pass has: a name, contracts that are checked, and a few ways to rewrite a graph.
 
 A pass is one class with `name` and `rewrite(model) -> bool` (did anything change). `requires` and
-`ensures` are the pre- and postconditions of `onnx_ir.passes`; the runner in `pipeline.py` calls
+`ensures` are the pre- and postconditions of `onnx_ir.passes`; the runner in `passes/pipeline.py` calls
 them, and checks the graph's own invariants (`verify`) after every pass.
 """
 

@@ -1,0 +1,92 @@
+"""What may be chosen of a compilation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from edgec.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from edgec.ir import Plan
+    from edgec.ir.plan import QuantizerName
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """What may be chosen beyond model and profile; None leaves a choice to the planner."""
+
+    bits: int | None = None  # of weights: 2 to 8, or 32 for float
+    context_length: int | None = None  # tokens
+    kv_bits: int | None = None  # 16, or 32 for float
+    max_dims: Mapping[str, int] | None = None  # upper bounds of a graph's symbolic dimensions
+    fixed_inputs: Mapping[str, npt.ArrayLike] | None = None  # values of inputs that become constants
+    precision: Literal["auto", "float32"] = "auto"
+    quantizer: QuantizerName | None = None  # how codes are found
+    group_size: int | None = None  # columns that share a scale
+    target_bytes: int | None = None  # of the download; bits are then allocated by what each matrix loses
+    target_bpw: float | None = None  # the same, in bits per weight, scales and zero points included
+    min_accuracy: float | None = None  # the fewest bytes that keep so much of the float model, up to 1
+    calibration: Path | None = None  # a text, pictures or an .npz file; without it a decoder writes its own text
+    slim: float | None = None  # share of the bytes of float16 weights that are to go
+    keep_vocabulary: int | Path | None = None  # number of tokens, or a text whose tokens stay
+    heal_steps: int | None = None  # training of what was slimmed or rounded, in steps
+    heal_minutes: float | None = None  # or in minutes
+    heal_folder: Path | None = None  # where training is saved, and goes on from
+    lora: Path | None = None  # folder of an adapter of the peft library, added to the weights
+    adapter_rank: int | None = None  # largest rank of adapters that may be swapped at run time; None for no room
+    exits: tuple[int, ...] | None = None  # layers after which a token may leave; empty: the trainer's choice
+    exit_agreement: float = 0.95  # share of the tokens that leave early which the whole model would say too
+    exit_steps: int | None = None  # of training
+    plan: Plan | None = None  # instead of asking the planner
+    task: str | None = None  # Optimum task, for example "feature-extraction"
+    name: str | None = None  # of the model, instead of the source's
+    profile_kernels: bool = False  # modules that tell when each kernel ends, for `edgec bench --roofline`
+    cache: Path | None = None  # folder with finished work of earlier compilations, for the next one
+    force: bool = False  # replace an existing bundle
+    stop_after: str | None = None  # a stage's name
+    dump: Path | None = None  # folder for every stage's result
+
+
+def slims(options: CompileOptions) -> bool:
+    replayed = options.plan is not None and options.plan.slim is not None
+    return options.slim is not None or options.keep_vocabulary is not None or replayed
+
+
+def heals(options: CompileOptions) -> bool:
+    return options.heal_steps is not None or options.heal_minutes is not None
+
+
+def check_options(options: CompileOptions) -> None:
+    """Raises `UsageError` for choices that exclude each other, `MissingDependencyError` where an extra is missing."""
+    _check_healing(options)
+    _check_adapters(options)
+
+
+def _check_healing(options: CompileOptions) -> None:
+    if options.heal_steps is not None and options.heal_minutes is not None:
+        raise UsageError("a number of steps and a number of minutes exclude each other", hint="leave one of them out")
+    if heals(options) and options.min_accuracy is not None:
+        raise UsageError("an accuracy is measured before anything is healed", hint="leave one of both out")
+    if heals(options) or options.exits is not None:
+        from edgec.heal import check_installed
+
+        check_installed()
+
+
+def _check_adapters(options: CompileOptions) -> None:
+    if options.adapter_rank is None:
+        return
+    if options.plan is not None:
+        raise UsageError("the plan says whether there is room for adapters", hint="make the plan with `--adapters`")
+    if slims(options):
+        raise UsageError("an adapter fits a whole model, not a slimmed one", hint="merge it with `--lora`")
+    if options.profile_kernels:
+        raise UsageError("kernels are timed without adapters", hint="leave `--adapters` out")
+
+
+__all__ = ["CompileOptions", "check_options", "heals", "slims"]

@@ -1,0 +1,129 @@
+"""The stage `plan`: the planner is asked, with what it needs to know measured first."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from edgec.errors import UsageError
+from edgec.pipeline.data import calibration_samples
+from edgec.pipeline.work import Work
+
+if TYPE_CHECKING:
+    from edgec.ir import ModelIR, Plan
+    from edgec.plan import Target
+
+
+def plan_for_device(work: Work) -> None:
+    _choose(work)
+    assert work.model is not None and work.plan is not None
+    context = work.plan.context_length
+    work.model, work.whole = work.model.for_context(context), work.whole and work.whole.for_context(context)
+
+
+def _choose(work: Work) -> None:
+    options = work.options
+    if options.plan is not None:
+        work.plan = options.plan
+        return
+    from edgec.plan import Target
+
+    assert work.model is not None
+    target, losses = None, None
+    if options.min_accuracy is not None:
+        _smallest(work, work.model, options.min_accuracy)
+        return
+    if options.target_bytes is not None or options.target_bpw is not None:
+        target = Target(options.target_bytes, options.target_bpw)
+    elif work.slim_plan is not None and work.slim_plan.weight_bytes:
+        target = Target(weight_bytes=work.slim_plan.weight_bytes)
+    if target is not None:  # a mix was searched with its bits
+        searched = work.slimmed.losses if work.slimmed is not None else None
+        losses = searched if searched is not None else _losses(work, work.model)
+    work.plan = _made(work, work.model, target, losses)
+
+
+def _made(work: Work, model: ModelIR, target: Target | None, losses: Mapping[str, float] | None) -> Plan:
+    """The planner's answer."""
+    from edgec import profiles
+    from edgec.plan import make_plan
+
+    options = work.options
+    plan = make_plan(
+        model,
+        profiles.load(work.profile),
+        bits=options.bits,
+        context_length=options.context_length,
+        kv_bits=options.kv_bits,
+        max_dims=options.max_dims,
+        precision=options.precision,
+        quantizer=options.quantizer,
+        group_size=options.group_size,
+        calibration="given" if options.calibration else "own" if model.kind == "decoder" else "none",
+        target=target,
+        losses=losses,
+        adapter_rank=options.adapter_rank,
+        compact=True if work.slimmed is not None and work.slimmed.losses is not None else None,
+    )
+    notes = () if model.facts.note is None else (model.facts.note,)
+    plan = dataclasses.replace(plan, slim=work.slim_plan, reasons=(*notes, *plan.reasons))
+    return _with_real_memory(model, plan) if model.kind == "graph" else plan
+
+
+def _smallest(work: Work, model: ModelIR, wanted: float) -> None:
+    """Plans are compressed and judged until the smallest one that is accurate enough is found."""
+    from edgec.compress import Agreement, compress
+    from edgec.ir.plan import AccuracyPlan
+    from edgec.plan import Target, smallest, weight_bytes
+
+    losses = _losses(work, model)
+    assert work.judged is not None
+    agreement = Agreement(model, work.judged)
+    key = work.key(model)
+
+    def make(bits: float) -> tuple[Plan, int]:
+        plan = _made(work, model, Target(bits_per_weight=bits), losses)
+        return plan, weight_bytes(model, plan.tensors, stored=True)
+
+    def judge(plan: Plan) -> float:
+        return agreement(compress(model, plan, samples=work.samples, store=work.cache, source_key=key))
+
+    found = smallest(model.facts.name, wanted, make, judge, work.advance("plan"))
+    accuracy = AccuracyPlan(agreement.measure, wanted, found.reached, len(work.judged), found.trials)
+    work.plan = dataclasses.replace(found.plan, accuracy=accuracy)
+
+
+def _with_real_memory(model: ModelIR, plan: Plan) -> Plan:
+    """Which of a graph's activations are ever in memory, and when, is what the lowering decides."""
+    from edgec.compress import hollow
+    from edgec.lower.wasm import memory_plan
+
+    memory = memory_plan(hollow(model, plan))
+    sizes = {"weight_bytes": memory.weights.bytes, "workspace_bytes": memory.workspace.bytes}
+    prediction = dataclasses.replace(plan.prediction, **sizes, peak_bytes=memory.maximum_bytes)
+    return dataclasses.replace(plan, prediction=prediction)
+
+
+def _losses(work: Work, model: ModelIR) -> dict[str, float]:
+    """What each matrix loses, measured."""
+    from edgec.compress import sensitivities
+    from edgec.plan import quantizable
+
+    samples = calibration_samples(work, model)
+    if samples is None:
+        raise UsageError(
+            f"a target needs calibration data, and `{model.facts.name}` cannot make its own",
+            hint="give a text, a folder of pictures or an .npz file with `--calibration`",
+        )
+    return sensitivities(
+        model,
+        quantizable(model),
+        samples,
+        store=work.cache,
+        source_key=work.key(model),
+        progress=work.advance("plan"),
+    )
+
+
+__all__ = ["plan_for_device"]

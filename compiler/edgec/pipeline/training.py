@@ -1,0 +1,81 @@
+"""The stages that run only if asked for: `slim`, `heal` and `exits`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from edgec.pipeline.data import texts_of_its_own, training_samples, training_texts
+from edgec.pipeline.work import Work
+
+
+def slim_model(work: Work) -> None:
+    from edgec.slim import slim
+
+    options = work.options
+    assert work.model is not None
+    work.whole = work.model
+    work.slimmed, work.slim_plan = slim(
+        work.model,
+        fraction=options.slim,
+        vocabulary=options.keep_vocabulary,
+        plan=options.plan.slim if options.plan is not None else None,
+        calibration=options.calibration,
+        write=lambda: texts_of_its_own(work),
+        store=work.cache,
+        source_key=work.key(work.model),
+        progress=work.advance("slim"),
+    )
+    work.model = work.slimmed.model
+
+
+def heal_weights(work: Work) -> None:
+    from edgec.compress import whole_samples
+    from edgec.heal.train import heal
+    from edgec.ir.plan import HealPlan
+
+    options, model, plan = work.options, work.model, work.plan
+    assert model is not None and plan is not None
+    texts = training_texts(work, work.whole or model)
+    result = heal(
+        work.whole or model,
+        model,
+        plan,
+        training_samples(work, model) if texts is None else whole_samples(model, texts),
+        work.slimmed.kept if work.slimmed is not None else None,
+        originals=None if texts is None or work.whole is None else whole_samples(work.whole, texts),
+        steps=options.heal_steps,
+        minutes=options.heal_minutes,
+        folder=work.heal_folder(),
+        progress=work.advance("heal"),
+    )
+    tensors = tuple(
+        dataclasses.replace(tensor, quantizer="healed") if tensor.name in result.rows else tensor
+        for tensor in plan.tensors
+    )
+    done = HealPlan(result.steps, result.before, result.after)
+    work.model, work.healed = result.model, result.rows
+    work.plan = dataclasses.replace(plan, tensors=tensors, heal=done)
+
+
+def train_exit_heads(work: Work) -> None:
+    from edgec.compress import whole_samples
+    from edgec.heal.exits import STEPS, spread, train_exits
+
+    compressed, options = work.compressed, work.options
+    assert compressed is not None and options.exits is not None
+    model = compressed.model
+    texts = training_texts(work, work.whole or model)
+    samples = training_samples(work, model) if texts is None else whole_samples(model, texts)
+    heads = train_exits(
+        compressed,
+        samples,
+        options.exits or spread(model.decoder.layers if model.decoder else 0),
+        agreement=options.exit_agreement,
+        steps=options.exit_steps or STEPS,
+        progress=work.advance("exits"),
+    )
+    work.samples = None
+    work.compressed = dataclasses.replace(compressed, exits=heads)
+
+
+__all__ = ["heal_weights", "slim_model", "train_exit_heads"]

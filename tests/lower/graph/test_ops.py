@@ -434,3 +434,10 @@ def test_logarithm_on_one_side_of_a_choice(function: str) -> None:
     weights = {"eight": np.int64(8), "top": np.int64(15), "shift": np.float32(1.25), "scale": np.float32(4.3)}
     model = make_model(nodes, {"x": ("i", (5, 7))}, {"out": "i"}, weights)
     check(model, [{"x": np.arange(-17, 18).reshape(5, 7)}])
+
+
+@pytest.mark.parametrize("function", ["Elu", "Exp", "Sigmoid", "Tanh", "Erf", "Softplus", "Cos", "Mish"])
+def test_curves_of_what_is_a_number(function: str) -> None:
+    """TVM knows that x - x is 0, and failed on the variables of a polynomial that were bound to it twice."""
+    nodes = [oh.make_node("Sub", ["x", "x"], ["zero"]), oh.make_node(function, ["zero"], ["y"])]
+    check(make_model(nodes, {"x": ("f", [6, 3])}, {"y": "f"}), [{"x": floats(6, 3)}])

@@ -9,7 +9,7 @@ An expression is a tree of tuples, so that it can be a cache key:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,7 +173,7 @@ def evaluate(tree: Tree, leaf: Callable[[int], Expr], width: int) -> Expr:
     arguments = [evaluate(child, leaf, width) for child in children]
     if operator in _POLYNOMIALS:
         arguments = [
-            _opaque(argument) if _holds_polynomial(child) else argument
+            _opaque(argument) if _holds_polynomial(child) or _reads_twice(child) else argument
             for child, argument in zip(children, arguments, strict=True)
         ]
     value = OPERATORS[operator](dict(attributes), dtype, arguments)
@@ -195,6 +195,20 @@ def _holds_polynomial(tree: Tree) -> bool:
     if tree[0] in ("leaf", "number"):
         return False
     return tree[0] in _POLYNOMIALS or any(_holds_polynomial(child) for child in tree[3])
+
+
+def _reads_twice(tree: Tree) -> bool:
+    """`x - x` is a number to TVM, which then binds the variables of a polynomial twice, and fails."""
+    leaves = list(_leaves(tree))
+    return len(set(leaves)) < len(leaves)
+
+
+def _leaves(tree: Tree) -> Iterator[int]:
+    if tree[0] == "leaf":
+        yield tree[1]
+    elif tree[0] != "number":
+        for child in tree[3]:
+            yield from _leaves(child)
 
 
 def _opaque(value: Expr) -> Expr:

@@ -48,7 +48,7 @@ def refuse_folder(path: Path) -> None:
         base = _field(path / "adapter_config.json", "base_model_name_or_path") or "its base model"
         raise UnsupportedError(
             f"`{path.name}` is an adapter of `{base}`, not a model: its `adapter_config.json` says so",
-            hint=f"compile `{base}`, with `--lora {path.name}`",
+            hint=f"compile `{base}` with `--lora {path.name}`, which merges it",
         )
     if (path / "model_index.json").is_file():
         pipeline = _field(path / "model_index.json", "_class_name") or "diffusers"

@@ -441,3 +441,13 @@ def test_curves_of_what_is_a_number(function: str) -> None:
     """TVM knows that x - x is 0, and failed on the variables of a polynomial that were bound to it twice."""
     nodes = [oh.make_node("Sub", ["x", "x"], ["zero"]), oh.make_node(function, ["zero"], ["y"])]
     check(make_model(nodes, {"x": ("f", [6, 3])}, {"y": "f"}), [{"x": floats(6, 3)}])
+
+
+def test_a_float_made_of_a_choice_between_integers() -> None:
+    nodes = [
+        oh.make_node("Abs", ["x"], ["distance"]),
+        oh.make_node("Cast", ["distance"], ["floats"], to=onnx.TensorProto.FLOAT),
+        oh.make_node("Mul", ["floats", "y"], ["out"]),
+    ]
+    feed = {"x": np.arange(-7, 8).reshape(5, 3), "y": floats(5, 1)}
+    check(make_model(nodes, {"x": ("i", [5, 3]), "y": ("f", [5, 1])}, {"out": "f"}), [feed])

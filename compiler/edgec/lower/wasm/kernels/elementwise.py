@@ -177,12 +177,12 @@ def evaluate(tree: Tree, leaf: Callable[[int], Expr], width: int) -> Expr:
             for child, argument in zip(children, arguments, strict=True)
         ]
     value = OPERATORS[operator](dict(attributes), dtype, arguments)
-    # TVM fails on the product of a choice between two variables and a third (an `IntImm` of float32), and where the
-    # variable inside a logarithm gets other bounds on the two sides of a choice.
+    # TVM fails on products of a choice between two variables, or of a float made of one between integers, and a third
+    # (an `IntImm` of float32), and where the variable in a logarithm gets other bounds on the two sides of a choice.
     return _opaque(value) if operator in _THROUGH_MEMORY and width == 1 else bind(value)
 
 
-_THROUGH_MEMORY = frozenset("Acosh Asinh Atanh Log PRelu Softplus Where".split())
+_THROUGH_MEMORY = frozenset("Acosh Asinh Atanh Cast Log PRelu Softplus Where".split())
 
 # Operators of many steps that use their argument several times.
 _POLYNOMIALS = frozenset(

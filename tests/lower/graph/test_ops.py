@@ -448,6 +448,7 @@ def test_a_float_made_of_a_choice_between_integers() -> None:
         oh.make_node("Abs", ["x"], ["distance"]),
         oh.make_node("Cast", ["distance"], ["floats"], to=onnx.TensorProto.FLOAT),
         oh.make_node("Mul", ["floats", "y"], ["out"]),
+        oh.make_node("Cast", ["distance"], ["some"], to=onnx.TensorProto.BOOL),
     ]
     feed = {"x": np.arange(-7, 8).reshape(5, 3), "y": floats(5, 1)}
-    check(make_model(nodes, {"x": ("i", [5, 3]), "y": ("f", [5, 1])}, {"out": "f"}), [feed])
+    check(make_model(nodes, {"x": ("i", [5, 3]), "y": ("f", [5, 1])}, {"out": "f", "some": "b"}), [feed])

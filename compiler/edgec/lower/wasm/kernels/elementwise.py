@@ -179,10 +179,11 @@ def evaluate(tree: Tree, leaf: Callable[[int], Expr], width: int) -> Expr:
     value = OPERATORS[operator](dict(attributes), dtype, arguments)
     # TVM fails on products of a choice between two variables, or of a float made of one between integers, and a third
     # (an `IntImm` of float32), and where the variable in a logarithm gets other bounds on the two sides of a choice.
-    return _opaque(value) if operator in _THROUGH_MEMORY and width == 1 else bind(value)
+    opaque = operator in _THROUGH_MEMORY or (operator == "Cast" and dtype.startswith("float"))
+    return _opaque(value) if opaque and width == 1 else bind(value)
 
 
-_THROUGH_MEMORY = frozenset("Acosh Asinh Atanh Cast Log PRelu Softplus Where".split())
+_THROUGH_MEMORY = frozenset("Acosh Asinh Atanh Log PRelu Softplus Where".split())
 
 # Operators of many steps that use their argument several times.
 _POLYNOMIALS = frozenset(

@@ -170,7 +170,8 @@ def main() -> None:
     arguments = parser.parse_args()
     work: Path = arguments.work
     work.mkdir(parents=True, exist_ok=True)
-    places = {"data": str(arguments.data), "line": str(render_line(work / "line.png"))}
+    tasks = Path(__file__).parents[1] / "web_demo" / "tasks"
+    places = {"data": str(arguments.data), "tasks": str(tasks), "line": str(render_line(work / "line.png"))}
     listed = entries(Path(__file__).with_suffix(".toml"), arguments.models, places)
     for entry in listed:
         kept = work / f"{entry.name}.json"

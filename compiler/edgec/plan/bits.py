@@ -5,7 +5,6 @@ The numbers behind the rules are in docs/decisions/0004-bits-per-tensor.md.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -128,14 +127,11 @@ class _Rules:
         return 4, "embedding: read one row at a time, 4 bits cost little"
 
     def group_size(self, use: WeightUse, bits: int) -> int:
-        """Columns that share a scale. Its activations do, too, which costs more than it costs the weights, and coarse
-        weights need groups of 32 themselves (docs/decisions/0023-spans.md).
+        """Columns that share a scale. Its activations do, too, which costs more than it costs the weights: too much for
+        convolutional networks, and coarse weights need groups of 32 themselves (docs/decisions/0023-spans.md).
         """
-        if not self.graph or bits != 7 or not use.uses_per_run:
-            return GROUP
-        if "conv" in use.roles:  # whole groups of a pixel's channels are quantized where they lie
-            return 64 if use.shape[1] % 64 == 0 or math.prod(use.shape[2:]) == 1 else GROUP
-        return 64 if self.convolutional else 512
+        wide = self.graph and bits == 7 and use.uses_per_run and "conv" not in use.roles and not self.convolutional
+        return 512 if wide else GROUP
 
 
 def _is_convolutional(uses: Mapping[str, WeightUse]) -> bool:

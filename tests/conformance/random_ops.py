@@ -391,25 +391,18 @@ def convolution(g: Graph) -> None:
     ]
     rule = choose(g, "SAME_UPPER", "SAME_LOWER", "VALID", "NOTSET")
     reach = [(kernel[i] - 1) * dilations[i] + 1 for i in range(dims)]
+    padding: dict[str, Any] = {"auto_pad": rule}
     if rule.startswith("SAME"):
         if any(d > 1 for d in dilations):
             dilations = [1] * dims
         sizes = [-(-size // strides[i]) for i, size in enumerate(spatial)]
-        g.add(
-            "Conv",
-            inputs,
-            (value.shape[0], each * group, *sizes),
-            strides=strides,
-            dilations=dilations,
-            auto_pad=rule,
-            group=group,
-        )
-        return
-    pads = [0] * (2 * dims) if rule == "VALID" else [int(n) for n in g.random.integers(0, 3, 2 * dims)]
-    sizes = [(size + pads[i] + pads[dims + i] - reach[i]) // strides[i] + 1 for i, size in enumerate(spatial)]
-    if min(sizes) < 1:
-        return
-    padding = {"auto_pad": rule} if rule == "VALID" else {"pads": pads}
+    else:
+        pads = [0] * (2 * dims) if rule == "VALID" else [int(n) for n in g.random.integers(0, 3, 2 * dims)]
+        sizes = [(size + pads[i] + pads[dims + i] - reach[i]) // strides[i] + 1 for i, size in enumerate(spatial)]
+        if min(sizes) < 1:
+            return
+        if rule == "NOTSET":
+            padding = {"pads": pads}
     g.add(
         "Conv",
         inputs,

@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from edgec.compress.ranks import ranks, spearman
 from edgec.errors import UsageError
-from edgec.eval.similarity import Pair, ranks, read_pairs, spearman, sts_spearman
+from edgec.eval.similarity import Pair, read_pairs, sts_spearman
 
 PAIRS = [Pair('a "quoted', "b, c", 5.0), Pair("d", "e", 0.5)]
 

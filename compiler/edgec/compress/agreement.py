@@ -20,6 +20,7 @@ from edgec.compress.calibration.samples import Sample
 from edgec.compress.calibration.session import Session
 from edgec.compress.dequantize import dequantized_model
 from edgec.compress.finite import check_all_finite
+from edgec.compress.ranks import spearman
 from edgec.compress.sensitivity import classifies, divergence, relative_error
 from edgec.errors import ModelError
 from edgec.ir.compressed import CompressedModel
@@ -68,7 +69,7 @@ class Agreement:
         if self._probabilities:
             return float(np.exp(-np.mean([divergence(a, b) for a, b in pairs])))
         if self._pooling is not None:
-            return _rank_correlation(self._cosines(self._expected), self._cosines(found))
+            return spearman(self._cosines(self._expected), self._cosines(found))
         return max(0.0, 1 - float(np.mean([relative_error(a, b) for a, b in pairs])))
 
     def _outputs(self, model: ModelIR) -> list[Outputs]:
@@ -86,13 +87,6 @@ class Agreement:
         matrix = np.stack(vectors)
         cosines: npt.NDArray[np.float64] = (matrix @ matrix.T)[np.triu_indices(len(vectors), 1)]
         return cosines
-
-
-def _rank_correlation(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    x, y = (np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(np.float64) for values in (a, b))
-    x -= x.mean()
-    y -= y.mean()
-    return float(x @ y / np.sqrt((x @ x) * (y @ y)))
 
 
 __all__ = ["Agreement", "held_out"]

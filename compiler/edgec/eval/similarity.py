@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgec.compress.ranks import spearman
 from edgec.errors import UsageError
 
 EmbedFunction = Callable[[Sequence[str]], npt.NDArray[np.float32]]
@@ -86,20 +87,3 @@ def sts_spearman(
         if progress:
             progress(len(batch))
     return spearman(similarities, [pair.score for pair in pairs])
-
-
-def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Rank correlation; ties get the mean of their ranks. 0 when either side is constant."""
-    x, y = ranks(a), ranks(b)
-    x -= x.mean()
-    y -= y.mean()
-    norm = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / norm if norm else 0.0
-
-
-def ranks(values: Sequence[float]) -> npt.NDArray[np.float64]:
-    """1 for the smallest; ties share the mean."""
-    _, inverse, counts = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    result: npt.NDArray[np.float64] = (last - (counts - 1) / 2)[inverse]
-    return result

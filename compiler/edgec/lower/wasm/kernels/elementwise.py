@@ -9,7 +9,7 @@ An expression is a tree of tuples, so that it can be a cache key:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,18 +172,10 @@ def evaluate(tree: Tree, leaf: Callable[[int], Expr], width: int) -> Expr:
     operator, attributes, dtype, children = tree
     arguments = [evaluate(child, leaf, width) for child in children]
     if operator in _POLYNOMIALS:
-        arguments = [
-            _opaque(argument) if _holds_polynomial(child) or _reads_twice(child) else argument
-            for child, argument in zip(children, arguments, strict=True)
-        ]
+        arguments = [a if child[0] == "leaf" else _opaque(a) for child, a in zip(children, arguments, strict=True)]
     value = OPERATORS[operator](dict(attributes), dtype, arguments)
-    # TVM fails on products of a choice between two variables, or of a float made of one between integers, and a third
-    # (an `IntImm` of float32), and where the variable in a logarithm gets other bounds on the two sides of a choice.
-    opaque = operator in _THROUGH_MEMORY or (operator == "Cast" and dtype.startswith("float"))
-    return _opaque(value) if opaque and width == 1 else bind(value)
+    return bind(value) if width > 1 or dtype == "bool" else _opaque(value)
 
-
-_THROUGH_MEMORY = frozenset("Acosh Asinh Atanh Log PRelu Softplus Where".split())
 
 # Operators of many steps that use their argument several times.
 _POLYNOMIALS = frozenset(
@@ -192,29 +184,11 @@ _POLYNOMIALS = frozenset(
 )
 
 
-def _holds_polynomial(tree: Tree) -> bool:
-    if tree[0] in ("leaf", "number"):
-        return False
-    return tree[0] in _POLYNOMIALS or any(_holds_polynomial(child) for child in tree[3])
-
-
-def _reads_twice(tree: Tree) -> bool:
-    """`x - x` is a number to TVM, which then binds the variables of a polynomial twice, and fails."""
-    leaves = list(_leaves(tree))
-    return len(set(leaves)) < len(leaves)
-
-
-def _leaves(tree: Tree) -> Iterator[int]:
-    if tree[0] == "leaf":
-        yield tree[1]
-    elif tree[0] != "number":
-        for child in tree[3]:
-            yield from _leaves(child)
-
-
 def _opaque(value: Expr) -> Expr:
-    """The same value by way of memory (which LLVM removes): TVM's passes take exponential time over chains of
-    variables, each of which appears several times in the next."""
+    """The same value by way of memory (which LLVM removes), so that TVM does not reason about it: its passes take
+    exponential time over chains of variables, each of which appears several times in the next, and fail on some, such
+    as a choice between integers that becomes a float, or a polynomial of what is known to be a number (`x - x`).
+    """
     kept = Registers(1, str(value.ty.dtype))
     kept[0] = value
     return bind(kept[0])

@@ -114,7 +114,8 @@ Examples:
 @click.option(
     "--exits",
     metavar="LAYERS",
-    help="Train heads after these layers, e.g. `8,16`, or `auto`, for tokens to leave early (needs the extra `heal`).",
+    help="Train heads after these layers, e.g. `8,16`, or `auto`, where tokens may leave early (needs the extra "
+    "`heal`). They are kept in the bundle; `run` and the browser do not use them yet.",
 )
 @click.option(
     "--exit-agreement",

@@ -6,6 +6,7 @@ float16's range whatever the adapter's are; the powers, and the adapter's own sc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ import numpy.typing as npt
 
 from edgec import bundle as bundles
 from edgec.bundle.adapters import RANK_STEP, Part, write_adapter_file
-from edgec.bundle.manifest import AdapterLinear
-from edgec.errors import ModelError, UsageError
+from edgec.bundle.manifest import AdapterLinear, AdapterSpace
+from edgec.errors import ModelError, OutputError, UsageError
 from edgec.ir.adapter import LowRank
 
 _BLOCK = 8  # rows side by side, `edgec/lower/wasm/kernels/adapter.py`
@@ -43,12 +44,29 @@ def make_adapter(folder: Path, base: Path, *, source: Path | None = None, name: 
             f"the adapter `{adapter.name}` has the rank {rank}, `{base}` has room for {space.rank}",
             hint=f"compile the model with `--adapters {rank}`",
         )
+    return pack_adapter(space, pairs, rank, name or adapter.name)
+
+
+def pack_adapter(space: AdapterSpace, pairs: Mapping[str, LowRank], rank: int, name: str) -> bytes:
+    """A `*.lora` file with these pairs, filled up to `rank`. Raises `ModelError` for values that are too large."""
     parts: dict[tuple[str, Part], bytes] = {}
     for linear in space.linears:
         if linear.name in pairs:
             for part, content in _packed(linear, pairs[linear.name], rank).items():
                 parts[linear.name, part] = content
-    return write_adapter_file(space, name or adapter.name, rank, parts)
+    return write_adapter_file(space, name, rank, parts)
+
+
+def write(content: bytes, file: Path) -> None:
+    """Replaces `file`, whole or not at all. Raises `OutputError`."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(file)
+    except OSError as error:
+        raise OutputError(f"`{file}` cannot be written ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _packed(linear: AdapterLinear, pair: LowRank, rank: int) -> dict[Part, bytes]:
@@ -78,4 +96,4 @@ def _in_blocks(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float16]:
     return np.ascontiguousarray(whole.reshape(-1, _BLOCK, columns).transpose(0, 2, 1))
 
 
-__all__ = ["make_adapter"]
+__all__ = ["make_adapter", "pack_adapter", "write"]

@@ -56,6 +56,13 @@ def exits(work: Work, folder: Path) -> None:
     _write_json(folder / "exits.json", {"exits": heads})
 
 
+def adapter(work: Work, folder: Path) -> None:
+    """`adapter.json`: what the adapter gives back."""
+    assert work.adapter is not None
+    facts = ("steps", "before", "fitted", "after")
+    _write_json(folder / "adapter.json", {name: getattr(work.adapter, name) for name in facts})
+
+
 def lower(work: Work, folder: Path) -> None:
     """`module.<variant>.wasm`, and `module.json` with memory plan, entry points and statistics."""
     lowered = work.lowered

@@ -47,7 +47,7 @@ def command(
     ADAPTER is a LoRA adapter as the peft library saves it. The bundle was compiled with `--adapters RANK`; every such
     bundle of the model takes the file, whatever its device and bits. `edgec compile --lora` merges an adapter instead.
     """
-    from edgec.adapters import make_adapter
+    from edgec.adapters import make_adapter, write
     from edgec.bundle.adapters import SUFFIX
     from edgec.cli import console
     from edgec.report.units import mebibytes
@@ -56,14 +56,7 @@ def command(
     if output.exists() and not force and (output.is_dir() or output.suffix != SUFFIX):
         raise OutputError(f"`{output}` exists", hint="choose another place, or pass `--force` to replace it")
     content = make_adapter(adapter, base, source=model, name=name)
-    temporary = output.with_name(f".{output.name}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(output)
-    except OSError as error:
-        raise OutputError(f"`{output}` cannot be written ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write(content, output)
     if as_json:
         console.print_json({"adapter": str(output), "base": str(base), "bytes": len(content)})
     elif not quiet:

@@ -88,6 +88,13 @@ Examples:
     "--heal-steps", type=click.IntRange(min=1), metavar="STEPS", help="The same in steps, which give the same bytes."
 )
 @click.option(
+    "--heal-adapter",
+    type=click.IntRange(min=1),
+    metavar="STEPS",
+    help="Train an adapter instead, of the rank of `--adapters`, that makes up for what quantization took. It is "
+    "written beside the bundle, which stays as it is, and may be put in and taken out.",
+)
+@click.option(
     "--heal-dir",
     type=click.Path(path_type=Path),
     metavar="DIR",
@@ -161,7 +168,9 @@ Examples:
 @click.option("--no-cache", is_flag=True, help="Compute everything, keep nothing.")
 @click.option("--force", is_flag=True, help="Replace what is at the output, even if it is not a bundle.")
 @click.option(
-    "--stop-after", metavar="STAGE", help="frontend, simplify, slim, plan, heal, compress, exits, lower or bundle."
+    "--stop-after",
+    metavar="STAGE",
+    help="frontend, simplify, slim, plan, heal, compress, exits, lower, adapter or bundle.",
 )
 @click.option("--dump", type=click.Path(path_type=Path), metavar="DIR", help="Write every stage's result there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -180,6 +189,7 @@ def command(
     keep_vocab: str | None,
     heal_minutes: float | None,
     heal_steps: int | None,
+    heal_adapter: int | None,
     heal_dir: Path | None,
     calibration: Path | None,
     lora: Path | None,
@@ -254,6 +264,7 @@ def command(
         keep_vocabulary=_vocabulary(keep_vocab) if keep_vocab else None,
         heal_minutes=heal_minutes,
         heal_steps=heal_steps,
+        heal_adapter=heal_adapter,
         heal_folder=heal_dir,
         calibration=calibration,
         lora=lora,
@@ -406,6 +417,10 @@ def _show_result(work: Work, as_json: bool) -> None:
         for line in slimming_lines(work.plan):
             out.print(f"  [dim]·[/] {console.plain(line)}")
         out.print()
+    if work.adapter is not None:
+        adapter, file = work.adapter, console.plain(work.adapter_file())
+        out.print(f"  [bold green]{file}[/]  an adapter: with it {adapter.after:.4g} nats a token are lost, without")
+        out.print(f"  it {adapter.before:.4g}\n  [dim]edgec chat {path} --adapter {file}[/]\n")
     if work.options.profile_kernels:
         out.print(f"  [dim]edgec bench --roofline {path}   time its kernels[/]\n")
         return
@@ -442,4 +457,7 @@ def _result(work: Work) -> dict[str, Any]:
             "context_length": manifest.context_length,
             "golden": manifest.golden is not None,  # whether a device can test itself
         }
+    if work.adapter is not None:
+        facts = ("steps", "before", "fitted", "after")
+        result["adapter"] = {"file": str(work.adapter_file())} | {name: getattr(work.adapter, name) for name in facts}
     return result

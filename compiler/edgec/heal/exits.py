@@ -9,7 +9,7 @@ agree with the whole model as often as asked for; both are then measured on toke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,11 @@ from edgec.compress.matrix import pack_matrix
 from edgec.compress.prune.blocks import blocks
 from edgec.compress.quantize import QUANTIZERS
 from edgec.errors import UnsupportedError, UsageError
+from edgec.heal.adam import Adam
 from edgec.heal.batches import Batch, Batches
 from edgec.heal.graph import TorchGraph
 from edgec.heal.ops import OPERATORS, Tensor
-from edgec.heal.train import one_thread
+from edgec.heal.training import Progress, one_thread
 from edgec.ir.compressed import CompressedModel
 from edgec.ir.exits import ExitHead, Matrix
 from edgec.ir.model import ModelIR
@@ -38,8 +39,6 @@ BITS = 8  # of a head's matrices where the model's have codes
 _RATES = {"norm": 3e-3, "bias": 3e-3, "down": 1e-3, "up": 1e-3}
 _LEAST_LEAVING = 16  # tokens that a threshold is judged by
 _JUDGED = 4  # the last part of the samples, one of so many: half for thresholds, half to measure
-
-Progress = Callable[[str, int, int], None]
 
 
 def spread(layers: int) -> tuple[int, ...]:
@@ -91,22 +90,12 @@ class _Head:
             self.tensors["bias"] = parameters[names[1]].clone()
         for tensor in self.tensors.values():
             tensor.requires_grad_()
-        self.moments = {name: (torch.zeros_like(t), torch.zeros_like(t)) for name, t in self.tensors.items()}
+        self.adam = Adam({name: (tensor, _RATES[name]) for name, tensor in self.tensors.items()})
 
     def __call__(self, stream: Tensor) -> Tensor:
         t = self.tensors
         z = OPERATORS[self._node.op_type](self._node, [stream, t["norm"], t.get("bias")])
         return z + (z @ t["down"].T) @ t["up"].T
-
-    def adam(self, step: int, share: float) -> None:
-        with torch.no_grad():
-            for name, tensor in self.tensors.items():
-                mean, square = self.moments[name]
-                mean.lerp_(tensor.grad, 0.1)
-                square.mul_(0.98).addcmul_(tensor.grad, tensor.grad, value=0.02)
-                divisor = (square / (1 - 0.98**step)).sqrt_().add_(1e-8)
-                tensor.addcdiv_(mean, divisor, value=-_RATES[name] * share / (1 - 0.9**step))
-                tensor.grad = None
 
     def store(self, name: str, *, floats: bool) -> dict[str, Matrix]:
         """Its matrices as they are stored; the head then computes with those."""
@@ -191,7 +180,7 @@ class _Training:
             found = torch.log_softmax(self._logits(layer, values[self.ends[layer]][counted][None])[0], -1)
             loss = (expected.exp() * (expected - found)).sum(-1).mean()
             loss.backward()
-            head.adam(step + 1, share)
+            head.adam.step(step + 1, share)
 
     def _judge(self, samples: Sequence[Sample]) -> dict[int, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
         """By layer: the head's largest probability of each token, and whether it is of the model's token."""

@@ -8,16 +8,11 @@ reported, and gives the same weights when asked for (`steps`).
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
-import json
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -27,26 +22,22 @@ from edgec.compress import Sample
 from edgec.compress.prune.blocks import blocks
 from edgec.compress.prune.vocabulary import prune_vocabulary
 from edgec.compress.quantize import QUANTIZERS, QuantizedRows
-from edgec.errors import UnsupportedError, UsageError
+from edgec.errors import UnsupportedError
 from edgec.heal import checkpoint
+from edgec.heal.adam import Adam
 from edgec.heal.batches import Batches
 from edgec.heal.graph import TorchGraph
 from edgec.heal.loss import Distance, pooling_of
 from edgec.heal.ops import Tensor, multiplies_bfloat16
 from edgec.heal.quantized import QuantizedWeight
+from edgec.heal.training import CHECKED, Progress, Steps, fingerprint, one_thread
 from edgec.ir.model import ModelIR
 from edgec.ir.plan import Plan
 from edgec.ir.weight_use import mark_grid, weight_uses
 
 SEED = 20200709
 _TIMED = 3  # steps by which a time budget becomes a number of steps
-_SAVE_SECONDS = 60.0
-_CHECKED = 4  # batches whose loss is reported before and after
-_WARM_UP = 0.05  # of all steps
 _RATES = {"latent": 3e-4, "log_steps": 1e-3, "centers": 5e-3, "float": 3e-4}  # Adam's, at its highest
-_BETAS, _EPSILON = (0.9, 0.98), 1e-8
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -99,7 +90,7 @@ class _Training:
         self.model = student
         shared = {str(block.end.name) for block in blocks(teacher)}
         hints = [str(block.end.name) for block in blocks(student) if str(block.end.name) in shared]
-        self.fingerprint = _fingerprint(teacher, student, plan, [*samples, *(originals or ())])
+        self.fingerprint = fingerprint(teacher, student, plan, [*samples, *(originals or ())])
         if kept is None or pooling_of(student) is None:
             originals = None  # tokens are compared one by one, so both read the student's
         if student.decoder is not None and kept is not None:
@@ -116,7 +107,7 @@ class _Training:
         }
         self.student.parameters.clear()  # those that are trained stand for them
         self.trained = dict(self._trained())
-        self.moments = {name: (torch.zeros_like(t), torch.zeros_like(t)) for name, (t, _) in self.trained.items()}
+        self.adam = Adam(self.trained)
         self.half = multiplies_bfloat16()
 
     def _trained(self) -> Iterator[tuple[str, tuple[Tensor, float]]]:
@@ -130,35 +121,23 @@ class _Training:
     # The loop
 
     def run(self, steps: int | None, minutes: float | None, folder: Path | None, progress: Progress | None) -> Healed:
-        done, total, spent, before = 0, steps, 0.0, math.nan
         found = checkpoint.load(folder, self.fingerprint) if folder is not None else None
         if found is not None:
             state, arrays = found
-            if steps not in (None, state["total"]):
-                raise UsageError(
-                    f"the checkpoint in `{folder}` is of {state['total']:,} steps, not of {steps:,}",
-                    hint="ask for as many, give another folder with `--heal-dir`, or remove it",
-                )
-            done, total, spent, before = state["done"], state["total"], state["seconds"], state["before"]
-            self._restore(arrays)
+            loop = Steps.resumed(state, steps, folder)
+            self.adam.restore(arrays)
         else:
             before = self._measured()
-        began = saved = time.monotonic()
-        if total is None:
-            assert minutes is not None
-            total = self._affordable(60 * minutes)
-        while done < total:
-            if progress is not None:
-                progress(f"step {done + 1:,}", done, total)
-            self._step(done, total)
-            done += 1
-            now = time.monotonic()
-            if folder is not None and (now - saved > _SAVE_SECONDS or done == total):
-                self._save(folder, done, total, spent + now - began, before)
-                saved = time.monotonic()
-        if progress is not None:
-            progress("", total, total)
-        return Healed(self._result(), self._rows(), done, before, self._measured())
+            if steps is None:
+                assert minutes is not None
+                steps = self._affordable(60 * minutes)
+            loop = Steps(steps, {"before": before})
+        for number in loop.numbers(progress):
+            self._gradients(number)
+            self.adam.step(number + 1, loop.share(number))
+            if folder is not None and loop.save_now():
+                checkpoint.save(folder, loop.state(self.fingerprint), self.adam.arrays())
+        return Healed(self._result(), self._rows(), loop.done, loop.kept["before"], self._measured())
 
     def _affordable(self, seconds: float) -> int:
         """Steps in so many seconds, from steps that change nothing."""
@@ -170,30 +149,12 @@ class _Training:
         # Adam passes over all weights take about a tenth of a step.
         return max(1, int(seconds * _TIMED / (1.1 * (time.monotonic() - began))))
 
-    def _step(self, done: int, total: int) -> None:
-        self._gradients(done)
-        self._adam(done + 1, _schedule(done, total))
-
     def _gradients(self, number: int) -> None:
-        batch = self.batches[_CHECKED + number]
+        batch = self.batches[CHECKED + number]
         with torch.no_grad():
             expected = self.teacher(self.teacher.parameters, batch.teacher, half=self.half)
         loss, _ = self.distance(self.student(self._weights(), batch.student, half=self.half), expected, batch)
         loss.backward()
-
-    def _adam(self, step: int, share: float) -> None:
-        first, second = _BETAS
-        with torch.no_grad():
-            for name, (tensor, rate) in self.trained.items():
-                gradient = tensor.grad
-                if gradient is None:
-                    continue
-                mean, square = self.moments[name]
-                mean.lerp_(gradient, 1 - first)
-                square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-                divisor = (square / (1 - second**step)).sqrt_().add_(_EPSILON)
-                tensor.addcdiv_(mean, divisor, value=-rate * share / (1 - first**step))
-                tensor.grad = None
 
     def _weights(self) -> dict[str, Tensor]:
         return {**self.floats, **{name: weight.array() for name, weight in self.quantized.items()}}
@@ -202,13 +163,13 @@ class _Training:
         """The reported loss on a few batches that are not trained on before the first epoch ends."""
         with torch.no_grad():
             weights, losses = self._weights(), []
-            for number in range(_CHECKED):
+            for number in range(CHECKED):
                 batch = self.batches[number]
                 expected = self.teacher(self.teacher.parameters, batch.teacher)
                 losses.append(self.distance(self.student(weights, batch.student), expected, batch)[1])
         return float(torch.stack(losses).mean())
 
-    # Results and checkpoints
+    # Results
 
     def _rows(self) -> dict[str, QuantizedRows]:
         return {name: weight.rows() for name, weight in self.quantized.items()}
@@ -223,28 +184,6 @@ class _Training:
                 value.const_value = onnx_ir.Tensor(array.copy(), name=name)
                 mark_grid(value, None)  # trained away from the codes that it had
         return dataclasses.replace(self.model, model=copy)
-
-    def _save(self, folder: Path, done: int, total: int, seconds: float, before: float) -> None:
-        state = {
-            "fingerprint": self.fingerprint,
-            "done": done,
-            "total": total,
-            "seconds": seconds,
-            "before": before,
-        }
-        arrays = {}
-        for name, (tensor, _) in self.trained.items():
-            arrays[name] = tensor.detach().numpy()
-            for kind, moment in zip(("mean", "square"), self.moments[name], strict=True):
-                arrays[f"{name}/{kind}"] = moment.numpy()
-        checkpoint.save(folder, state, arrays)
-
-    def _restore(self, arrays: Mapping[str, Any]) -> None:
-        with torch.no_grad():
-            for name, (tensor, _) in self.trained.items():
-                tensor.copy_(torch.from_numpy(arrays[name]))
-                for kind, moment in zip(("mean", "square"), self.moments[name], strict=True):
-                    moment.copy_(torch.from_numpy(arrays[f"{name}/{kind}"]))
 
 
 def _quantized(model: ModelIR, plan: Plan, parameters: Mapping[str, Tensor]) -> dict[str, QuantizedWeight]:
@@ -263,36 +202,4 @@ def _quantized(model: ModelIR, plan: Plan, parameters: Mapping[str, Tensor]) -> 
     return found
 
 
-def _schedule(done: int, total: int) -> float:
-    """Share of the highest rate: up over the first steps, then down to zero along a cosine."""
-    warm = max(1, int(_WARM_UP * total))
-    if done < warm:
-        return (done + 1) / warm
-    return 0.5 + 0.5 * math.cos(math.pi * (done - warm) / max(1, total - warm))
-
-
-def _fingerprint(teacher: ModelIR, student: ModelIR, plan: Plan, samples: Sequence[Sample]) -> str:
-    digest = hashlib.sha256()
-    for model in (teacher, student):
-        digest.update(model.facts.source_sha256.encode())
-        shapes = {name: list(v.shape or ()) for name, v in model.model.graph.initializers.items()}
-        digest.update(json.dumps(shapes, default=str).encode())
-    digest.update(json.dumps([[t.name, t.bits, t.scheme, t.group_size] for t in plan.tensors]).encode())
-    for sample in samples:
-        for name, array in sample.items():
-            digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums depend on how many threads share them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-__all__ = ["Healed", "heal", "one_thread"]
+__all__ = ["Healed", "heal"]

@@ -8,6 +8,7 @@
     compress   ModelIR + Plan        -> CompressedModel
     exits      CompressedModel       -> CompressedModel, with early exits; only if asked for
     lower      CompressedModel       -> LoweredModule
+    adapter    LoweredModule         -> LowRank pairs that make up for the codes; only if asked for
     bundle     LoweredModule         -> Bundle
 
 Stages never import each other; they meet here, in the types of `edgec.ir`.
@@ -22,10 +23,10 @@ from typing import TYPE_CHECKING
 from edgec import dumps, memory
 from edgec.errors import UsageError
 from edgec.pipeline.making import compress_weights, lower_to_wasm, write_bundle
-from edgec.pipeline.options import CompileOptions, check_options, heals, slims
+from edgec.pipeline.options import CompileOptions, check_options, heals, slims, trains_adapter
 from edgec.pipeline.planning import plan_for_device
 from edgec.pipeline.reading import read_model, simplify_graph, supported_operators
-from edgec.pipeline.training import heal_weights, slim_model, train_exit_heads
+from edgec.pipeline.training import heal_weights, slim_model, train_exit_heads, train_healing_adapter
 from edgec.pipeline.work import Progress, Stage, StageRecord, Work
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ STAGES = (
     Stage("compress", "quantizing the weights", compress_weights, dumps.compress),
     Stage("exits", "training early exits", train_exit_heads, dumps.exits, lambda options: options.exits is not None),
     Stage("lower", "generating WebAssembly", lower_to_wasm, dumps.lower),
+    Stage("adapter", "training an adapter", train_healing_adapter, dumps.adapter, trains_adapter),
     Stage("bundle", "writing the bundle", write_bundle, dumps.bundle),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)

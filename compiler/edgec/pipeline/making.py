@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from edgec.errors import OutputError
 from edgec.pipeline.data import calibration_samples
-from edgec.pipeline.options import heals
+from edgec.pipeline.options import heals, trains_adapter
 from edgec.pipeline.work import Work
 
 if TYPE_CHECKING:
+    from edgec.heal.adapter import HealingAdapter
     from edgec.ir import CompressedModel, ModelIR
 
 SCRATCH_BYTES = 32 << 20  # more than the object files of the largest models
@@ -94,8 +95,19 @@ def write_bundle(work: Work) -> None:
         force=work.options.force,
         progress=progress,
     )
-    if heals(work.options) and work.options.heal_folder is None:
+    if work.adapter is not None:
+        _write_adapter(work, work.adapter)
+    if (heals(work.options) or trains_adapter(work.options)) and work.options.heal_folder is None:
         shutil.rmtree(work.heal_folder() or "", ignore_errors=True)
+
+
+def _write_adapter(work: Work, adapter: HealingAdapter) -> None:
+    from edgec.adapters import pack_adapter, write
+
+    assert work.bundle is not None
+    space, file = work.bundle.manifest.adapters, work.adapter_file()
+    assert space is not None and file is not None
+    write(pack_adapter(space, adapter.pairs, space.rank, "healed"), file)
 
 
 __all__ = ["compress_weights", "lower_to_wasm", "write_bundle"]

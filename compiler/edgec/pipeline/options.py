@@ -36,6 +36,7 @@ class CompileOptions:
     keep_vocabulary: int | Path | None = None  # number of tokens, or a text whose tokens stay
     heal_steps: int | None = None  # training of what was slimmed or rounded, in steps
     heal_minutes: float | None = None  # or in minutes
+    heal_adapter: int | None = None  # steps of training an adapter beside the quantized model
     heal_folder: Path | None = None  # where training is saved, and goes on from
     lora: Path | None = None  # folder of an adapter of the peft library, added to the weights
     adapter_rank: int | None = None  # largest rank of adapters that may be swapped at run time; None for no room
@@ -61,6 +62,10 @@ def heals(options: CompileOptions) -> bool:
     return options.heal_steps is not None or options.heal_minutes is not None
 
 
+def trains_adapter(options: CompileOptions) -> bool:
+    return options.heal_adapter is not None
+
+
 def check_options(options: CompileOptions) -> None:
     """Raises `UsageError` for choices that exclude each other, `MissingDependencyError` where an extra is missing."""
     _check_healing(options)
@@ -72,7 +77,12 @@ def _check_healing(options: CompileOptions) -> None:
         raise UsageError("a number of steps and a number of minutes exclude each other", hint="leave one of them out")
     if heals(options) and options.min_accuracy is not None:
         raise UsageError("an accuracy is measured before anything is healed", hint="leave one of both out")
-    if heals(options) or options.exits is not None:
+    if heals(options) and trains_adapter(options):
+        raise UsageError(
+            "healing trains the weights, or an adapter beside them",
+            hint="leave `--heal-adapter` or the other option out",
+        )
+    if heals(options) or trains_adapter(options) or options.exits is not None:
         from edgec.heal import check_installed
 
         check_installed()
@@ -80,6 +90,8 @@ def _check_healing(options: CompileOptions) -> None:
 
 def _check_adapters(options: CompileOptions) -> None:
     if options.adapter_rank is None:
+        if trains_adapter(options):
+            raise UsageError("an adapter needs room", hint="say of what rank it may be with `--adapters RANK`")
         return
     if options.plan is not None:
         raise UsageError("the plan says whether there is room for adapters", hint="make the plan with `--adapters`")
@@ -89,4 +101,4 @@ def _check_adapters(options: CompileOptions) -> None:
         raise UsageError("kernels are timed without adapters", hint="leave `--adapters` out")
 
 
-__all__ = ["CompileOptions", "check_options", "heals", "slims"]
+__all__ = ["CompileOptions", "check_options", "heals", "slims", "trains_adapter"]

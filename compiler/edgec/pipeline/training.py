@@ -1,9 +1,10 @@
-"""The stages that run only if asked for: `slim`, `heal` and `exits`."""
+"""The stages that run only if asked for: `slim`, `heal`, `exits` and `adapter`."""
 
 from __future__ import annotations
 
 import dataclasses
 
+from edgec.errors import UsageError
 from edgec.pipeline.data import texts_of_its_own, training_samples, training_texts
 from edgec.pipeline.work import Work
 
@@ -78,4 +79,26 @@ def train_exit_heads(work: Work) -> None:
     work.compressed = dataclasses.replace(compressed, exits=heads)
 
 
-__all__ = ["heal_weights", "slim_model", "train_exit_heads"]
+def train_healing_adapter(work: Work) -> None:
+    from edgec.compress import whole_samples
+    from edgec.heal.adapter import train_adapter
+
+    teacher, compressed, lowered, options = work.model, work.compressed, work.lowered, work.options
+    assert teacher is not None and compressed is not None and lowered is not None and options.heal_adapter is not None
+    if lowered.adapters is None:
+        raise UsageError(f"`{teacher.facts.name}` has no linears with room for adapters")
+    texts = training_texts(work, teacher)
+    work.adapter = train_adapter(
+        teacher,
+        compressed,
+        lowered.adapters.linears,
+        training_samples(work, teacher) if texts is None else whole_samples(teacher, texts),
+        rank=lowered.adapters.rank,
+        steps=options.heal_adapter,
+        folder=work.heal_folder(),
+        progress=work.advance("adapter"),
+    )
+    work.samples = None
+
+
+__all__ = ["heal_weights", "slim_model", "train_exit_heads", "train_healing_adapter"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from edgec.bundle.adapters import SUFFIX
 from edgec.pipeline.options import CompileOptions
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from edgec.cache import Cache
     from edgec.compress import Sample
     from edgec.compress.quantize import QuantizedRows
+    from edgec.heal.adapter import HealingAdapter
     from edgec.ir import CompressedModel, LoweredModule, ModelIR, Plan
     from edgec.ir.plan import SlimPlan
     from edgec.slim import Slimmed
@@ -61,6 +63,7 @@ class Work:
     healed: Mapping[str, QuantizedRows] | None = None  # codes
     compressed: CompressedModel | None = None
     lowered: LoweredModule | None = None
+    adapter: HealingAdapter | None = None
     bundle: Bundle | None = None
     cache: Cache | None = None
     records: list[StageRecord] = field(default_factory=list)
@@ -77,6 +80,10 @@ class Work:
     def key(self, model: ModelIR) -> str:
         """Of what the cache has of `model`; empty without a cache."""
         return source_key(self, model) if self.cache else ""
+
+    def adapter_file(self) -> Path | None:
+        """Where the adapter goes that was trained along with the bundle: beside it."""
+        return self.output.with_name(f"{self.output.stem}.healed{SUFFIX}") if self.output is not None else None
 
     def heal_folder(self) -> Path | None:
         """Where training is saved: the folder that was given, else one beside the bundle until that is written."""
@@ -100,7 +107,7 @@ _HARMLESS = frozenset(
         *("bits", "context_length", "kv_bits", "max_dims", "precision", "quantizer", "group_size"),
         *("target_bytes", "target_bpw"),
         *("min_accuracy", "plan", "calibration", "name", "profile_kernels", "cache", "force", "stop_after", "dump"),
-        *("adapter_rank", "exits", "exit_agreement", "exit_steps"),
+        *("adapter_rank", "heal_adapter", "exits", "exit_agreement", "exit_steps"),
         "lora",  # is part of the source's hash
     ]
 )

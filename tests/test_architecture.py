@@ -34,7 +34,8 @@ MAY_IMPORT = {
     "eval": SHARED | {"frontend", "compress", "bundle", "run"},  # compares a bundle with its source
     "dumps": SHARED | {"pipeline", "bundle"},
     "pipeline": SHARED
-    | {"frontend", "slim", "plan", "heal", "compress", "lower", "bundle", "run", "report", "dumps", "memory", "cache"},
+    | {"frontend", "slim", "plan", "heal", "compress", "lower", "bundle", "run", "report", "dumps", "memory", "cache"}
+    | {"adapters"},
     "matrix": SHARED | {"pipeline"},  # many compilations
     "adapters": SHARED | {"frontend", "bundle"},  # an adapter's folder as a file for a bundle
     "cli": None,  # everything

@@ -85,7 +85,7 @@ def test_interrupted_training_goes_on_to_the_same_weights(
     model, samples = decoder
     small, plan = remove_blocks(model, [1]), plan_of(remove_blocks(model, [1]), 4)
     whole = heal(model, small, plan, samples, steps=6)
-    monkeypatch.setattr("edgec.heal.train._SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("edgec.heal.training._SAVE_SECONDS", 0.0)
 
     def stop(item: str, done: int, total: int) -> None:
         if done == 4:

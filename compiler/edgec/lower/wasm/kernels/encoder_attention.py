@@ -31,7 +31,7 @@ from edgec.passes.dims import Dim
 
 _TILE = 4  # queries, and keys
 _TOGETHER = 2  # queries whose products with four keys fit the registers
-_HIDDEN = -1e30  # the score of a masked key
+HIDDEN = -1e30  # the score of a masked key
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,11 @@ def encoder_attention(shape: AttentionShape, scratch_per_thread: int) -> PrimFun
                         value = math.tanh(bind(value * wide(1 / shape.softcap, lanes))) * wide(shape.softcap, lanes)
                     if mask is not None and shape.mask_strides is not None:
                         place = mask_base + (start + i) * tir(shape.mask_strides[2]) + j * tir(shape.mask_strides[3])
-                        value = _masked(value, mask, place, lanes, shape.mask_dtype)
+                        value = masked(value, mask, place, lanes, shape.mask_dtype)
                     if shape.causal:
                         key = j if lanes == 1 else T.Ramp(j, 1, lanes)
                         hidden = key > wide(start + i, lanes, "int32")
-                        value = tirx.Select(hidden, wide(_HIDDEN, lanes), value)
+                        value = tirx.Select(hidden, wide(HIDDEN, lanes), value)
                     store(scratch, scores + i * row + j, value, lanes)
 
                 # Masks whose keys are not neighbours are read one by one.
@@ -145,7 +145,7 @@ def encoder_attention(shape: AttentionShape, scratch_per_thread: int) -> PrimFun
                 for i in range(size):
                     peak, total = exponentials(scratch, bind(scores + i * row), length)
                     # A query that may see nothing gets zeros.
-                    inverse.append(bind(tirx.Select(peak > T.float32(_HIDDEN), T.float32(1.0) / total, T.float32(0.0))))
+                    inverse.append(bind(tirx.Select(peak > T.float32(HIDDEN), T.float32(1.0) / total, T.float32(0.0))))
 
                 def mix(feature: Expr, vectors: int, lanes: int) -> None:
                     """Features `feature` ... of all queries of the tile."""
@@ -181,9 +181,9 @@ def encoder_attention(shape: AttentionShape, scratch_per_thread: int) -> PrimFun
     return k.func
 
 
-def _masked(value: Expr, mask: Buffer, place: Expr, lanes: int, dtype: str) -> Expr:
+def masked(value: Expr, mask: Buffer, place: Expr, lanes: int, dtype: str) -> Expr:
     found = load(mask, place, lanes) if lanes > 1 else mask[place]
-    hidden = wide(_HIDDEN, lanes)
+    hidden = wide(HIDDEN, lanes)
     if dtype != "bool":
         return tirx.max(value + found, hidden)
     shown = T.Cast(f"int32x{lanes}", found) != wide(0, lanes, "int32") if lanes > 1 else found != T.uint8(0)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import onnx_ir as ir
 
@@ -11,6 +14,7 @@ from edgec.lower.wasm.graph_context import GraphContext, activation_bytes, label
 from edgec.lower.wasm.graph_dims import to_amount, to_scalar, upper_bound
 from edgec.lower.wasm.graph_values import TensorView
 from edgec.lower.wasm.kernels.encoder_attention import AttentionShape, encoder_attention, scratch_floats
+from edgec.lower.wasm.kernels.integer_attention import attention_codes, code_bytes, integer_attention, is_possible
 from edgec.lower.wasm.work import Work
 from edgec.passes import dims as d
 from edgec.passes.base import is_read
@@ -25,6 +29,7 @@ _ATTRIBUTES = {
     "softcap",
     "softmax_precision",
 }
+_FEW = 8  # queries that do not make up for quantizing all keys and values
 _BATCH = ir.SymbolicDim("attention_batch")  # told at run time, so that the loop over it stays a loop
 
 
@@ -68,21 +73,49 @@ def lower(context: GraphContext, node: ir.Node) -> None:
         mask_strides=mask.strides if mask is not None else None,
         mask_dtype=mask.dtype if mask is not None else "float32",
     )
-    per_thread = scratch_floats(upper_bound(k.shape[2], context.bounds))
-    scratch = context.scratch("scores", "float32", per_thread * context.program.max_threads)
-    context.call(
-        ("attention", attention, per_thread),
-        lambda isa: encoder_attention(attention, per_thread),
-        [q, k, v, *([mask] if mask is not None else []), scratch, target],
-        [to_scalar(q.shape[0]) if name == _BATCH.value else name for name in attention.dimensions()],
-        work=Work(
-            macs=to_amount(q.shape[0], query_heads, q.shape[2], k.shape[2], width + value_width),
-            arithmetic="float32",
-            activations=activation_bytes([q, k, v, *([mask] if mask is not None else []), target]),
-            shape=f"{query_heads} heads of {width}",
-        ),
+    mask_views = [mask] if mask is not None else []
+    scalars = [to_scalar(q.shape[0]) if name == _BATCH.value else name for name in attention.dimensions()]
+    work = Work(
+        macs=to_amount(q.shape[0], query_heads, q.shape[2], k.shape[2], width + value_width),
+        arithmetic="int16",
+        activations=activation_bytes([q, k, v, *mask_views, target]),
+        shape=f"{query_heads} heads of {width}",
     )
+    many = upper_bound(q.shape[2], context.bounds) >= _FEW
+    if context.constants.compressed.packed and many and is_possible(attention):
+        codes = _codes(context, attention, k, v, scalars)
+        context.call(
+            ("integer_attention", attention),
+            lambda isa: integer_attention(attention),
+            [q, *codes, *mask_views, target],
+            scalars,
+            work=work,
+        )
+    else:
+        per_thread = scratch_floats(upper_bound(k.shape[2], context.bounds))
+        scratch = context.scratch("scores", "float32", per_thread * context.program.max_threads)
+        context.call(
+            ("attention", attention, per_thread),
+            lambda isa: encoder_attention(attention, per_thread),
+            [q, k, v, *mask_views, scratch, target],
+            scalars,
+            work=dataclasses.replace(work, arithmetic="float32"),
+        )
     context.define(output, target)
+
+
+def _codes(
+    context: GraphContext, attention: AttentionShape, keys: TensorView, values: TensorView, scalars: Sequence[Any]
+) -> list[TensorView]:
+    """Codes and scales of keys, then of values."""
+    sizes = code_bytes(
+        attention, upper_bound(keys.shape[0], context.bounds), upper_bound(keys.shape[2], context.bounds)
+    )
+    codes = [context.scratch(f"attention.{number}", "uint8", size) for number, size in enumerate(sizes)]
+    context.call(
+        ("attention_codes", attention), lambda isa: attention_codes(attention), [keys, values, *codes], scalars
+    )
+    return codes
 
 
 def _by_heads(context: GraphContext, view: TensorView, heads: int) -> TensorView:

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import { ChatTemplate } from "../src/text/chat.js";
+import { type Merge, Merges } from "../src/text/merges.js";
 import { around, encodePair } from "../src/text/pairs.js";
 import { placesOf } from "../src/text/places.js";
 import { StopStrings, TextStream } from "../src/text/stream.js";
@@ -146,4 +147,20 @@ test("stop strings hold back what may become one", () => {
 test("a tokenizer that makes no sense", () => {
   assert.throws(() => new Tokenizer(new TextEncoder().encode("{}")), /`tokenizer.json` cannot be used/);
   assert.throws(() => new Tokenizer(new TextEncoder().encode("nonsense")), /`tokenizer.json` cannot be used/);
+});
+
+test("merges are found by their parts, the later one of two that are equal", () => {
+  const ids = new Map(Array.from({ length: 300 }, (_, id) => [`t${id}`, id]));
+  const expected = new Map<string, number>();
+  const merges: Merge[] = [];
+  for (let rank = 0; rank < 5000; rank++) {
+    const pair: [string, string] = [`t${(rank * 7919) % 301}`, `t${(rank * 104729) % 299}`];
+    merges.push(rank % 2 ? pair : pair.join(" "));
+    if (pair.every((part) => ids.has(part))) expected.set(pair.join(" "), rank);
+  }
+  const table = new Merges(merges, ids);
+  for (let first = 0; first < 302; first++)
+    for (let second = 0; second < 302; second++)
+      assert.equal(table.rank(`t${first}`, `t${second}`), expected.get(`t${first} t${second}`));
+  assert.equal(new Merges([], ids).rank("t1", "t2"), undefined);
 });

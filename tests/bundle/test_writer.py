@@ -306,6 +306,19 @@ def test_channels_with_scales_are_not_cut(limit: int, op: str) -> None:
     assert op != "scaled8" or [(s.length, s.columns) for s in first] == [(2 * 64 + 9 * 64, 64)]
 
 
+@pytest.mark.parametrize("limit", [1152, 2000, 2175])
+def test_long_channels_with_scales_are_cut_between_rows(limit: int) -> None:
+    codes = np.random.default_rng(3).integers(-126, 127, (50, 64)).astype(np.float32)
+    codes[4] = 127
+    data = (codes * np.float32(2.0) ** np.arange(-32, 32, dtype=np.float32)).view(np.uint8).reshape(-1)
+    files = list(weight_files([WeightPlacement("filter", "raw", 128, data, 64)], limit=limit))
+    assert np.array_equal(rebuild(files, 128 + data.size)[128:], data)
+    segments = [segment for _, segments in files for segment in segments]
+    assert {(s.op, s.columns, s.target % 64) for s in segments} == {("scaled8", 64, 0)}
+    assert [s.length for s in segments] == [2 * 64 + 16 * 64] * 3 + [2 * 64 + 2 * 64]
+    assert all(len(content) <= limit for content, _ in files)
+
+
 def test_equal_files_are_stored_once(tmp_path: Path) -> None:
     lowered = fake_module.make_lowered()
     region = dataclasses.replace(lowered.memory.weights, bytes=40 << 20)
@@ -321,8 +334,8 @@ def test_equal_files_are_stored_once(tmp_path: Path) -> None:
     lowered = dataclasses.replace(lowered, memory=memory, weights=(ones,))
     model, plan = fake_module.make_model(), fake_module.make_plan()
     written = bundle.write(lowered, model=model, plan=plan, accuracy={}, out=tmp_path / "a.edgec")
-    name = f"weights/{hashlib.sha256(bytes([1]) * (16 << 20)).hexdigest()}.bin"
-    assert [weight.file for weight in written.manifest.weights] == [name, name]
+    name = f"weights/{hashlib.sha256(bytes([1]) * (1 << 20)).hexdigest()}.bin"
+    assert [weight.file for weight in written.manifest.weights] == [name] * 32
     assert bundle.verify(tmp_path / "a.edgec") == []
 
 

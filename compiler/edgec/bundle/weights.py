@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgec.bundle.manifest import EXPANSION, MAX_WEIGHT_FILE_BYTES, Segment, SegmentOp
+from edgec.bundle.manifest import EXPANSION, WEIGHT_FILE_BYTES, Segment, SegmentOp
 from edgec.ir import WeightPlacement, narrow, planes
 
 
@@ -27,7 +27,7 @@ class _Part:
     shift: int = 0
     start: int = 0  # bytes of the placement's data
     stop: int | None = None  # its end by default
-    scaled: npt.NDArray[np.uint8] | None = None  # the stored bytes of `scaled8`, which is not cut
+    scaled: npt.NDArray[np.uint8] | None = None  # the stored bytes of `scaled8`, which is not cut further
 
     @property
     def ratio(self) -> int:
@@ -103,8 +103,9 @@ def _raw_parts(placement: WeightPlacement, limit: int) -> list[_Part]:
     """All of it as it is, or in a narrow form where nothing is lost, and what is left over at its end."""
     if placement.columns and placement.data.size >= _LEAST_NARROW and placement.offset % planes.QUANTUM == 0:
         scaled = narrow.scaled(placement.data, placement.columns)
-        if scaled is not None and scaled.size <= limit:
-            return [_Part(placement, "scaled8", scaled=scaled)]
+        pieces = [] if scaled is None else narrow.cut_scaled(scaled, placement.columns, limit)
+        if pieces:
+            return [_Part(placement, "scaled8", start=start, scaled=piece) for start, piece in pieces]
     whole = placement.data.size // narrow.QUANTUM * narrow.QUANTUM
     if whole >= _LEAST_NARROW and placement.offset % planes.QUANTUM == 0:
         for op in narrow.NARROW:
@@ -115,7 +116,7 @@ def _raw_parts(placement: WeightPlacement, limit: int) -> list[_Part]:
 
 
 def weight_files(
-    placements: Sequence[WeightPlacement], *, limit: int = MAX_WEIGHT_FILE_BYTES
+    placements: Sequence[WeightPlacement], *, limit: int = WEIGHT_FILE_BYTES
 ) -> Iterator[tuple[bytearray, tuple[Segment, ...]]]:
     """Contents and segments of each file, at most `limit` bytes (a multiple of 64) each.
 

@@ -22,6 +22,7 @@ NARROW: tuple[NarrowOp, ...] = ("upper16", "scale8", "upper4")
 
 QUANTUM = 32  # target bytes; narrow forms are whole vectors of 16 bytes
 LARGEST_SCALED = 127  # magnitude of a code of `scaled8`; every column has one
+_ROWS = 16  # of `scaled8` before a cut: the next piece's target is then a multiple of 64 bytes
 _SCALE_BITS = 0x3FC0
 _SCALE_SHIFT = 6
 
@@ -75,6 +76,21 @@ def scaled(data: Bytes, columns: int) -> Bytes | None:
     return np.concatenate([upper.view(np.uint8), codes.view(np.uint8).reshape(-1)])
 
 
+def cut_scaled(stored: Bytes, columns: int, limit: int) -> list[tuple[int, Bytes]]:
+    """The form `scaled8` in pieces of at most `limit` bytes, each with the target byte where its numbers begin.
+
+    Every piece has all the scales. Empty if `limit` is too small for that.
+    """
+    if stored.size <= limit:
+        return [(0, stored)]
+    rows = (limit // columns - 2) // _ROWS * _ROWS
+    if rows <= 0:
+        return []
+    scales, codes = stored[: 2 * columns], stored[2 * columns :]
+    step = rows * columns
+    return [(4 * at, np.concatenate([scales, codes[at : at + step]])) for at in range(0, codes.size, step)]
+
+
 def merge_scaled(target: Bytes, source: Bytes, columns: int) -> None:
     """Write the numbers of the `scaled8` form `source` to `target`."""
     scales = (source[: 2 * columns].view("<u2").astype("<u4") << np.uint32(16)).view("<f4")
@@ -87,6 +103,7 @@ __all__ = [
     "NARROW",
     "QUANTUM",
     "NarrowOp",
+    "cut_scaled",
     "is_narrow",
     "merge_narrow",
     "merge_scaled",

@@ -21,7 +21,7 @@ STACK_BYTES = 65536  # of one thread
 FIXED_BYTES = 131072  # static data of the module and control region
 STAGING_BYTES = MEBI  # smallest workspace, through which weights are loaded
 MODULE_BYTES = 150_000  # one module and the runtime, compressed
-# Beside the wasm memory, a tab holds the page, the tokenizer and up to two weight files of 16 MiB.
+# Beside the wasm memory, a tab holds the empty page (23 MiB in Chromium), code, the tokenizer and files on their way.
 PAGE_BYTES = 64 * MEBI
 
 

@@ -140,6 +140,9 @@ function startTemplate({ tokenizer }: Manifest): Promise<ChatTemplate> | null {
   return template;
 }
 
+/** As many files as are under way at a time. */
+const SPARE_BUFFERS = 4;
+
 type SegmentLists = Manifest["weights"][number]["segments"][];
 
 /** Each weight file once, in download order, with the segment lists of all its mentions. */
@@ -150,7 +153,7 @@ function segmentsByFile(manifest: Manifest): Map<string, SegmentLists> {
 }
 
 function takeWeights(files: FileSet, wanted: Map<string, SegmentLists>, instance: Promise<Engine>): Promise<void>[] {
-  const pool = new BufferPool(Math.max(0, ...[...wanted.keys()].map((file) => files.bytes(file))), 2);
+  const pool = new BufferPool(Math.max(0, ...[...wanted.keys()].map((file) => files.bytes(file))), SPARE_BUFFERS);
   const place = async (bytes: Bytes, lists: SegmentLists): Promise<void> => {
     const engine = await instance;
     for (const segments of lists) engine.place(bytes, segments);

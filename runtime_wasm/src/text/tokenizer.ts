@@ -2,6 +2,7 @@
 
 import { Tokenizer as Library } from "@huggingface/tokenizers";
 import { EdgecError } from "../errors.js";
+import { type Merge, Merges, split } from "./merges.js";
 import { isByte, repair, SPACE } from "./repairs.js";
 import { Unigram, type UnigramConfig } from "./unigram.js";
 
@@ -17,8 +18,6 @@ interface AddedToken {
   rstrip: boolean;
   single_word: boolean;
 }
-
-type Merge = string | [string, string];
 
 interface Definition {
   added_tokens?: AddedToken[];
@@ -218,9 +217,42 @@ function noToken(): EdgecError {
   return new EdgecError("tokenizer", "the tokenizer has no token for a part of the text", { file: "tokenizer.json" });
 }
 
+/** The library's BPE model, as far as it looks up merges. */
+interface Bpe {
+  config: object;
+  tokens_to_ids: ReadonlyMap<string, number>;
+  add_node(queue: { push(node: BpeNode): void }, node: BpeNode): void;
+}
+
+interface BpeNode {
+  token: string;
+  next: BpeNode;
+  bias: number;
+  score: number;
+}
+
 function library(definition: Definition): Library {
   const absent = { added_tokens: [], post_processor: null, decoder: null, normalizer: null, pre_tokenizer: null };
-  return new Library({ ...absent, ...definition }, { clean_up_tokenization_spaces: false });
+  const { model } = definition;
+  const isBpe = model.type === "BPE";
+  const made = new Library(
+    { ...absent, ...definition, ...(isBpe ? { model: { ...model, merges: [] } } : {}) },
+    { clean_up_tokenization_spaces: false },
+  );
+  if (isBpe) {
+    const bpe = made.model as unknown as Bpe;
+    const merges = new Merges(model.merges ?? [], bpe.tokens_to_ids);
+    bpe.add_node = (queue, node) => {
+      const rank = merges.rank(node.token, node.next.token);
+      if (rank === undefined) return;
+      node.score = rank + node.bias;
+      queue.push(node);
+    };
+    // It has read what it needs; the definition is several times as large as that.
+    bpe.config = {};
+    (made as unknown as { tokenizer: object }).tokenizer = {};
+  }
+  return made;
 }
 
 function modelOf(definition: Definition, { model }: Library): Model {
@@ -239,22 +271,18 @@ function plainDefinition(definition: Definition): Definition | null {
   const special = added.filter((token) => token.special).map((token) => token.content);
   const names = new Set(special.filter((text) => text !== unknown && known(text)));
   if (names.size === 0) return null;
-  const renamed = (text: string): string => (names.has(text) ? GUARD + text : text);
-  const entries = (list ?? Object.entries(model.vocab)).map(([text, value]): [string, number] => [renamed(text), value]);
-  const changed = { ...model, vocab: list ? entries : Object.fromEntries(entries) };
+  const changed = { ...model };
   if (model.type === "BPE") {
     changed.merges = model.merges!.filter((merge) => {
-      const [first, second] = typeof merge === "string" ? splitOnce(merge) : merge;
+      const [first, second] = split(merge);
       return !names.has(first) && !names.has(second) && !names.has(first + second);
     });
     if (changed.merges.length === model.merges!.length && !model.ignore_merges) return null;
   }
+  const renamed = (text: string): string => (names.has(text) ? GUARD + text : text);
+  const entries = (list ?? Object.entries(model.vocab)).map(([text, value]): [string, number] => [renamed(text), value]);
+  changed.vocab = list ? entries : Object.fromEntries(entries);
   return { ...definition, model: changed, added_tokens: added.filter((token) => !names.has(token.content)) };
-}
-
-function splitOnce(merge: string): [string, string] {
-  const at = merge.indexOf(" ");
-  return [merge.slice(0, at), merge.slice(at + 1)];
 }
 
 /** Whether a decoder, or one in its sequence, is of a type. */

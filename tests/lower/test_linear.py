@@ -260,7 +260,30 @@ def test_linear(bits: int, span: int, rows: int, columns: int, m: int, epilogue:
 
 
 @pytest.mark.parametrize("isa", EACH, ids=lambda isa: isa.name)
-@pytest.mark.parametrize("m", [1, 4])
+@pytest.mark.parametrize(("bits", "span", "outliers"), [(4, 1, True), (7, 2, True), (7, 2, False)])
+def test_rows_do_not_depend_on_their_number(isa: Isa, bits: int, span: int, outliers: bool) -> None:
+    """Tiles of six, four and single rows; whole blocks and a last one without a partner."""
+    rows, columns = 24, 160
+    x, weight = random_floats(1, 15, columns), random_floats(2, rows, columns) * 0.1
+    packed = pack_matrix("w", weight, RoundToNearest(bits, None, group_size=GROUP * span))
+    codes = packed.high if packed.low is None else byte_codes(packed)
+    weights = [*map(in_turns, (codes, packed.scales, packed.zeros))]
+    func = linear(isa, rows=rows, columns=columns, bits=bits, span=span, outliers=outliers)
+    runner = KernelRunner(func, isa)
+
+    def run(x: Floats) -> Floats:
+        output = np.zeros((len(x), rows), np.float32)
+        activations = run_quantize(isa, x, span=span, outliers=outliers)
+        runner.run([*activations, *weights, output], [len(x)], threads=2)
+        return output
+
+    alone = np.concatenate([run(row[None]) for row in x])
+    for m in (2, 3, 5, 6, 7, 8, 9, 11, 13, 15):
+        np.testing.assert_array_equal(run(x[:m]), alone[:m])
+
+
+@pytest.mark.parametrize("isa", EACH, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("m", [1, 4, 6])
 @pytest.mark.parametrize(("bits", "columns", "span"), [(4, 64, 1), (4, 2048, 64), (7, 2048, 64), (8, 2048, 64)])
 def test_largest_sums(isa: Isa, m: int, bits: int, columns: int, span: int) -> None:
     """All codes at their limits: no accumulator overflows."""

@@ -11,11 +11,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgec.lower.wasm.assembler import I32, AssembledFunction, i32_const, unsigned_leb
-from edgec.lower.wasm.object_file import DATA, FUNCTION, LOCAL, WEAK, ObjectError, ObjectFile, Relocation, Symbol, parse
+from edgec.lower.wasm.instructions import put_in_place
+from edgec.lower.wasm.object_file import (
+    DATA,
+    FUNCTION,
+    FUNCTION_INDEX,
+    LOCAL,
+    WEAK,
+    ObjectError,
+    ObjectFile,
+    Relocation,
+    Symbol,
+    parse,
+)
 
 STATIC_BASE = 1024  # address 0 stays unused, so that a null pointer never hits data
 
-_FUNCTION_INDEX, _ADDRESS_LEB, _ADDRESS_SLEB, _ADDRESS_I32, _TYPE_INDEX, _GLOBAL_INDEX = 0, 3, 4, 5, 6, 7
+_ADDRESS_LEB, _ADDRESS_SLEB, _ADDRESS_I32, _TYPE_INDEX, _GLOBAL_INDEX = 3, 4, 5, 6, 7
 
 _Reference = tuple[int, int]  # (object, function or segment); object -1 is an assembled function, -2 an imported one
 _ASSEMBLED, _IMPORTED = -1, -2
@@ -54,7 +66,7 @@ class _Linker:
     def __init__(
         self, objects: Sequence[bytes], assembled: Sequence[AssembledFunction], imported: Sequence[ImportedFunction]
     ) -> None:
-        self.objects: list[ObjectFile] = [parse(data) for data in objects]
+        self.objects: list[ObjectFile] = [put_in_place(parse(data)) for data in objects]
         self.assembled = list(assembled)
         self.imported = list(imported)
         self.functions: dict[str, _Reference] = {}
@@ -121,7 +133,7 @@ class _Linker:
         callees = []
         for relocation in relocations:
             symbols = self.objects[number].symbols
-            if relocation.kind == _FUNCTION_INDEX:
+            if relocation.kind == FUNCTION_INDEX:
                 callees.append(self.resolve_function(number, symbols[relocation.symbol]))
             elif relocation.kind in (_ADDRESS_LEB, _ADDRESS_SLEB, _ADDRESS_I32):
                 segment, _ = self.resolve_data(number, symbols[relocation.symbol])
@@ -151,7 +163,7 @@ class _Linker:
                 out[at : at + 5] = _padded_leb(self.type_index(obj.types[relocation.symbol]))
                 continue
             symbol = obj.symbols[relocation.symbol]
-            if relocation.kind == _FUNCTION_INDEX:
+            if relocation.kind == FUNCTION_INDEX:
                 out[at : at + 5] = _padded_leb(index_of[self.resolve_function(number, symbol)])
             elif relocation.kind in (_ADDRESS_LEB, _ADDRESS_SLEB, _ADDRESS_I32):
                 segment, offset = self.resolve_data(number, symbol)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 FUNCTION, DATA, GLOBAL, SECTION, TABLE = 0, 1, 2, 3, 5
 UNDEFINED, LOCAL, WEAK, EXPLICIT_NAME = 0x10, 0x02, 0x01, 0x40
+FUNCTION_INDEX = 0  # kind of relocation: what a call names
 
 # Relocations that carry an addend.
 _WITH_ADDEND = {3, 4, 5, 8, 9, 11, 14, 15, 16}

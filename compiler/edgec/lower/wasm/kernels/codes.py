@@ -12,7 +12,7 @@ processors prefetch best (docs/decisions/0022).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,13 +73,13 @@ class CodeFormat:
         """int32 elements of a `t`."""
         return self.words // 4
 
-    def vectors(self, codes: Buffer, t: int) -> Callable[[int], list[Expr]]:
-        """`part -> [half 0, half 1]`, each an `int32x4` of 16 codes. `codes` is a window at the group."""
+    def vectors(self, codes: Buffer, t: int, halves: Sequence[int]) -> Callable[[int], list[Expr]]:
+        """`part -> vectors` of 16 codes (`int32x4`), one for each of `halves`. `codes` is a window at the group."""
         start = t * self.step_words
         if self.bits == 4:
-            packed = [bind(load(codes, start + 4 * half)) for half in range(2)]
+            packed = [bind(load(codes, start + 4 * half)) for half in halves]
             return lambda part: [_nibbles(vector, part) for vector in packed]
-        return lambda part: [load(codes, start + 8 * part + 4 * half) for half in range(2)]
+        return lambda part: [load(codes, start + 8 * part + 4 * half) for half in halves]
 
     def feature(self, codes: Buffer, place: Expr, half: int) -> Expr:
         """`float32x4`: codes of one feature of the rows `4 * half` ...; see `quantize.place_of`.
@@ -98,7 +98,9 @@ class CodeFormat:
 def _nibbles(packed: Expr, part: int) -> Expr:
     if part:
         packed = T.shift_right(packed, T.Broadcast(T.int32(4), 4))
-    return packed & T.Broadcast(T.int32(0x0F0F0F0F), 4)
+    from edgec.lower.wasm.kernels import math
+
+    return packed & math.constant(0x0F0F0F0F, packed, "int32")
 
 
 def _top_bits(vector: Expr, shift: Expr, bits: int) -> Expr:

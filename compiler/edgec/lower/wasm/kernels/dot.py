@@ -7,12 +7,11 @@ SIMD wants them widened). An accumulator ends as one `int32x4`, a lane per row.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from edgec.lower.wasm.kernels.builder import Buffer, Expr, Registers, bind, load, splat
+from edgec.lower.wasm.instructions import in_order
+from edgec.lower.wasm.kernels.builder import Expr, Registers, bind, splat
 from edgec.lower.wasm.target import Isa
 
 
@@ -24,6 +23,14 @@ def activation_element(isa: Isa) -> str:
 def sums_in_halfwords(isa: Isa, bits: int) -> bool:
     """Whether products stay halfwords for a group (see `DotAccumulators`), and are not widened one by one."""
     return isa.halfword_sums and bits == 4
+
+
+def holds_large_tiles(isa: Isa, bits: int) -> bool:
+    """Whether the sums of six rows (`epilogue.LARGE_TILE`) fit in registers, beside codes that need no unpacking.
+
+    Eight sums wait for each other where a dot product takes five cycles and two begin in one; twelve do not.
+    """
+    return isa.relaxed_dot and not isa.halfword_sums and bits == 7
 
 
 def passes(isa: Isa, bits: int) -> int:
@@ -65,8 +72,9 @@ class DotAccumulators:
     fit, so those are widened at once. In words 2^16 products of an 8-bit code meet.
     """
 
-    def __init__(self, isa: Isa, bits: int, count: int, *, several: bool = False) -> None:
+    def __init__(self, isa: Isa, bits: int, count: int, *, several: bool = False, in_order: bool = False) -> None:
         self.isa = isa
+        self._in_order = in_order
         self._bits = bits
         self._per = 1 if isa.relaxed_dot else 2
         self._halfwords = sums_in_halfwords(isa, bits)
@@ -80,11 +88,6 @@ class DotAccumulators:
         if self._wide is not None:
             self._wide.fill(self._count, 0)
 
-    @property
-    def starts_groups(self) -> bool:
-        """Whether `next_group` leaves zeros."""
-        return self._wide is not None
-
     def next_group(self) -> None:
         """What cannot hold another group moves on."""
         if self._wide is not None:
@@ -92,14 +95,16 @@ class DotAccumulators:
                 self._wide[index] = self.result(index)
             self._registers.fill(self._count, 0)
 
-    def repeated(self, activations: Buffer, index: int, tile: int) -> Callable[[int], Expr]:
-        """`row -> element` of one of `tile` rows (4 side by side, or 1), repeated for all rows of weights."""
+    @property
+    def halves_together(self) -> list[list[int]]:
+        """Halves of a block whose sums registers hold at once, for several rows."""
+        return [[0, 1]] if self._per == 1 or not self._in_order else [[0], [1]]
+
+    def repeated(self, element: Expr) -> Expr:
+        """Four activations, repeated for all rows of weights."""
         if not self.isa.relaxed_dot:
-            return lambda row: T.reinterpret("int16x8", T.Broadcast(activations[index + row], 2))
-        if tile == 1:
-            return lambda row: T.reinterpret("int8x16", T.Broadcast(activations[index + row], 4))
-        rows = bind(load(activations, index))
-        return lambda row: T.reinterpret("int8x16", lane(rows, row))
+            return T.reinterpret("int16x8", T.Broadcast(element, 2))
+        return T.reinterpret("int8x16", T.Broadcast(element, 4))
 
     def widen(self, weights: Expr) -> tuple[Expr, ...]:
         """Prepare 16 codes once for several `add`s."""
@@ -118,15 +123,24 @@ class DotAccumulators:
             intrinsic = "llvm.wasm.relaxed.dot.i8x16.i7x16.signed"
             for codes in weights:
                 products = T.call_llvm_pure_intrin("int16x8", intrinsic, activations, codes)
-                registers[index] = registers[index] + (products if self._halfwords else _widened(products))
+                registers[index] = self._sum(registers[index], products if self._halfwords else _widened(products))
         elif self.isa.relaxed_dot:
-            intrinsic = "llvm.wasm.relaxed.dot.i8x16.i7x16.add.signed"
             for codes in weights:
-                registers[index] = T.call_llvm_pure_intrin("int32x4", intrinsic, activations, codes, registers[index])
+                operands = activations, codes, registers[index]
+                if self._in_order:
+                    registers[index] = in_order("i32x4.relaxed_dot_i8x16_i7x16_add_s", *operands)
+                else:
+                    intrinsic = "llvm.wasm.relaxed.dot.i8x16.i7x16.add.signed"
+                    registers[index] = T.call_llvm_pure_intrin("int32x4", intrinsic, *operands)
         else:
             for part, half in enumerate(weights):
                 at = index * 2 + part
-                registers[at] = registers[at] + signed_dot(half, activations)
+                registers[at] = self._sum(registers[at], signed_dot(half, activations))
+
+    def _sum(self, left: Expr, right: Expr) -> Expr:
+        if not self._in_order:
+            return left + right
+        return in_order("i16x8.add" if self._halfwords else "i32x4.add", left, right)
 
     def result(self, index: int) -> Expr:
         """`int32x4`, a lane per row."""

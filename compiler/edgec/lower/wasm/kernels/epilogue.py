@@ -14,6 +14,8 @@ from edgec.lower.wasm.kernels.activations import ACTIVATIONS
 from edgec.lower.wasm.kernels.builder import Buffer, Expr, Floats, Registers, bind, load, store
 from edgec.lower.wasm.kernels.quantize import ROW_TILE
 
+LARGE_TILE = 6
+
 
 @dataclass(frozen=True)
 class Epilogue:
@@ -100,8 +102,11 @@ def for_each_tile(
     m: Expr,
     finish: Finish,
     dot_blocks: Callable[[Sequence[Expr], Expr, int], Sequence[Registers]],
+    *,
+    large: bool = False,
 ) -> None:
-    """All blocks of 8 outputs (shared between threads) by all rows, in tiles of `ROW_TILE` rows.
+    """All blocks of 8 outputs (shared between threads) by all rows, in tiles of `ROW_TILE` rows, or in those of
+    `LARGE_TILE` as far as they go.
 
     `dot_blocks(weight blocks, first row, rows)` returns sums of each block, register `2 * r + half`. Blocks are taken
     two at a time, as they lie in memory.
@@ -125,18 +130,32 @@ def for_each_tile(
     def one_block(block: Expr, row: Expr, tile: int) -> None:
         write(block, row, tile, *dot_blocks([block], row, tile))
 
-    whole, rest = tirx.truncdiv(m, ROW_TILE), tirx.truncmod(m, ROW_TILE)
+    if large:
+        sizes = list(zip((ROW_TILE, LARGE_TILE), _tiles(m), strict=True))  # the first ones as they lie side by side
+    else:
+        sizes = [(ROW_TILE, bind(tirx.truncdiv(m, ROW_TILE)))]
+    tiles = []  # rows, first row, number
+    start = T.int32(0)
+    for size, count in sizes:
+        tiles.append((size, start, count))
+        start = bind(start + count * size)
+    tiles.append((1, start, bind(m - start)))
     pairs = blocks if gated else tirx.truncdiv(blocks, 2)
     with math.computed_constants(m):
-        with T.parallel(0, pairs) as pair, T.serial(0, whole) as tile:
-            two_blocks(pair, tile * ROW_TILE, ROW_TILE)
-        with T.parallel(0, pairs) as pair, T.serial(0, rest) as r:
-            two_blocks(pair, m - 1 - r, 1)
+        for size, first, count in tiles:
+            with T.parallel(0, pairs) as pair, T.serial(0, count) as tile:
+                two_blocks(pair, first + tile * size, size)
         if gated or (isinstance(blocks, int) and blocks % 2 == 0):
             return
         with T.If(tirx.truncmod(blocks, 2) == 1), T.Then():  # the last one, shared by rows
-            last = blocks - 1
-            with T.parallel(0, whole) as tile:
-                one_block(last, tile * ROW_TILE, ROW_TILE)
-            with T.parallel(0, rest) as r:
-                one_block(last, m - 1 - r, 1)
+            for size, first, count in tiles:
+                with T.parallel(0, count) as tile:
+                    one_block(blocks - 1, first + tile * size, size)
+
+
+def _tiles(m: Expr) -> tuple[Expr, Expr]:
+    """Tiles of `ROW_TILE` and of `LARGE_TILE` rows that leave less than two of `m` rows, or three if `m` is below 8."""
+    over = tirx.truncdiv(tirx.truncmod(m, 6), 2)  # 0, 1 or 2 pairs of rows more than tiles of 6 take
+    small = tirx.truncmod(3 - over, 3)
+    small = bind(tirx.Select(small * ROW_TILE > m, T.int32(0), small))
+    return small, bind(tirx.truncdiv(m - small * ROW_TILE, LARGE_TILE))

@@ -34,7 +34,7 @@ from edgec.lower.wasm.kernels.builder import (
     window,
 )
 from edgec.lower.wasm.kernels.codes import CodeFormat, place_of_group
-from edgec.lower.wasm.kernels.dot import DotAccumulators, activation_element, lane
+from edgec.lower.wasm.kernels.dot import DotAccumulators, activation_element, holds_large_tiles
 from edgec.lower.wasm.kernels.epilogue import PLAIN, Epilogue, Finish, for_each_tile, padded
 from edgec.lower.wasm.kernels.experts import Pairs, for_each_pair
 from edgec.lower.wasm.kernels.quantize import OUTLIERS, ROW_TILE, QuantizedBuffers
@@ -97,8 +97,14 @@ def linear(
 
         def dot_blocks(blocks: Sequence[Expr], row: Expr, tile: int) -> list[Registers]:
             """For each block, 8 weight rows x `tile` activation rows; register 2 * r + half."""
+            # Registers hold the integer sums of two blocks of one row, or of one block of four.
+            together = len(blocks) if tile == 1 else 1
+            parts = [blocks[start : start + together] for start in range(0, len(blocks), together)]
+            return [some for part in parts for some in dot_together(part, row, tile)]
+
+        def dot_together(blocks: Sequence[Expr], row: Expr, tile: int) -> list[Registers]:
             sums = [Registers(tile * 2, "float32x4") for _ in blocks]
-            dots = [DotAccumulators(isa, bits, tile * 2, several=span != 1) for _ in blocks]
+            dots = [DotAccumulators(isa, bits, tile * 2, several=span != 1, in_order=tile > 1) for _ in blocks]
             places = [place_of_group(weight_blocks, groups, block) for block in blocks]
             span_places = places if span == 1 else [place_of_group(weight_blocks, spans, block) for block in blocks]
             for some in sums:
@@ -111,32 +117,27 @@ def linear(
                     1 if span == 1 else bind(place(first + 1) - at) for place, at in zip(places, here, strict=True)
                 ]
                 weights = [window(codes, place * form.words) for place in here]
-                inputs = activations.codes_of(row, first, groups)
-                factors, code_sums = (_Repeated(some, tile) for some in activations.factors_of(row, number, spans))
-                # Registers hold the integer sums of two blocks of one row, or of one block of four.
-                together = len(at) if tile == 1 else 1
-                for start in range(0, len(at), together):
-                    taken = range(start, start + together)
-                    some_codes = [_Codes(weights[b], next_group[b]) for b in taken]
-                    _accumulate_codes([dots[b] for b in taken], form, some_codes, inputs, tile, count)
-                    for b in taken:
-                        parameters = at[b] * ROWS
-                        scale = [bind(form.scaled(_scale(scales, parameters + 4 * half))) for half in range(2)]
-                        zero = [bind(form.zero(load(zeros, parameters + 4 * half))) for half in range(2)]
-                        for r in range(tile):
-                            for half in range(2):
-                                i = 2 * r + half
-                                exact = T.Cast("float32x4", dots[b].result(i)) - zero[half] * code_sums(r)
-                                sums[b][i] = sums[b][i] + exact * scale[half] * factors(r)
-                        if not outliers:
-                            continue
-                        with _over(count) as group:
-                            found = activations.outliers_of(row, first + group, groups)
-                            at_group = (
-                                weights[b] if span == 1 else window(weights[b], group * next_group[b] * form.words)
-                            )
-                            assert found is not None
-                            _add_outliers(sums[b], *found, tile, form, at_group, scale)
+                inputs = _rows_of(activations, row, first, groups, tile)
+                factors = [activations.factors_of(row + r, number, spans) for r in range(tile)]
+                some_codes = [_Codes(*some) for some in zip(weights, next_group, strict=True)]
+                _accumulate_codes(dots, form, some_codes, inputs, tile, count)
+                for b, of_block in enumerate(sums):
+                    parameters = at[b] * ROWS
+                    scale = [bind(form.scaled(_scale(scales, parameters + 4 * half))) for half in range(2)]
+                    zero = [bind(form.zero(load(zeros, parameters + 4 * half))) for half in range(2)]
+                    for r in range(tile):
+                        factor, code_sum = (bind(splat(of[0], "float32x4")) for of in factors[r])
+                        for half in range(2):
+                            i = 2 * r + half
+                            exact = T.Cast("float32x4", dots[b].result(i)) - zero[half] * code_sum
+                            of_block[i] = of_block[i] + exact * scale[half] * factor
+                    if not outliers:
+                        continue
+                    with _over(count) as group:
+                        found = activations.outliers_of(row, first + group, groups)
+                        at_group = weights[b] if span == 1 else window(weights[b], group * next_group[b] * form.words)
+                        assert found is not None
+                        _add_outliers(of_block, *found, tile, form, at_group, scale)
 
             if span is None:
                 one_span(T.int32(0), T.int32(0), groups)
@@ -153,19 +154,16 @@ def linear(
         if pairs is not None:
             for_each_pair(blocks, m, finish, dot_blocks, chosen, pairs)
         else:
-            for_each_tile(blocks, m, finish, dot_blocks)
+            for_each_tile(blocks, m, finish, dot_blocks, large=not outliers and holds_large_tiles(isa, bits))
     return k.func
 
 
-class _Repeated:
-    """One float of each row of a tile: the one of a row in all lanes."""
-
-    def __init__(self, buffer: Buffer, tile: int) -> None:
-        self._rows = bind(load(buffer, 0) if tile > 1 else splat(buffer[0], "float32x4"))
-        self._tile = tile
-
-    def __call__(self, row: int) -> Expr:
-        return self._rows if self._tile == 1 else lane(self._rows, row)
+def _rows_of(activations: QuantizedBuffers, row: Expr, group: Expr, groups: int | Expr, tile: int) -> list[Buffer]:
+    """Codes of a group, for each of `tile` rows."""
+    if tile == ROW_TILE:  # they lie side by side
+        first = activations.codes_of(row, group, groups)
+        return [window(first, r) for r in range(tile)]
+    return [activations.codes_of(row + r, group, groups) for r in range(tile)]
 
 
 def _quotient(value: int | Expr, by: int) -> int | Expr:
@@ -194,7 +192,7 @@ def _accumulate_codes(
     dots: Sequence[DotAccumulators],
     form: CodeFormat,
     codes: Sequence[_Codes],
-    activations: Buffer,
+    activations: Sequence[Buffer],
     tile: int,
     count: int | Expr,
 ) -> None:
@@ -204,47 +202,34 @@ def _accumulate_codes(
     for some in dots:
         some.clear()
 
-    def step(codes: Sequence[Buffer], activations: Buffer, parts: int) -> None:
-        vectors = [form.vectors(block, 0) for block in codes]
-        for part in range(parts):
+    def step(codes: Sequence[Buffer], activations: Sequence[Buffer], halves: Sequence[int]) -> None:
+        """Four features of each part."""
+        vectors = [form.vectors(block, 0, halves) for block in codes]
+        for part in range(2):
             weights = [
                 [tuple(bind(w) for w in some.widen(vector)) for vector in block(part)]
                 for some, block in zip(dots, vectors, strict=True)
             ]
-            repeated = dots[0].repeated(activations, part * ROW_TILE, tile)
             for r in range(tile):
-                row = bind(repeated(r))
+                row = bind(dots[0].repeated(activations[r][part * ROW_TILE]))
                 for some, block in zip(dots, weights, strict=True):
-                    for half in range(2):
-                        some.add(2 * r + half, row, block[half])
+                    for half, weight in zip(halves, block, strict=True):
+                        some.add(2 * r + half, row, weight)
 
-    # A loop, because LLVM would reorder the straight code until no register is left; with relaxed dots even that of two
-    # parts, where codes need no unpacking. The first step stands before it: a loop that starts with zeros makes engines
-    # keep the sums in memory.
-    parts = 1 if tile > 1 and form.bits != 4 and dots[0].isa.relaxed_dot else 2
-
-    def one_group(codes: Sequence[Buffer], activations: Buffer, peeled: bool) -> None:
-        def at(number: Expr | int) -> tuple[list[Buffer], Buffer]:
-            words = form.step_words * parts // 2
-            return [window(block, number * words) for block in codes], window(activations, number * (parts * ROW_TILE))
-
-        if tile == 1:
+    def one_group(codes: Sequence[Buffer], activations: Sequence[Buffer]) -> None:
+        for halves in dots[0].halves_together:
             for t in range(4):
-                step(*at(t), parts)
-            return
-        if peeled:
-            step(codes, activations, parts)
-        with T.serial(1 if peeled else 0, 8 // parts) as number:
-            step(*at(number), parts)
+                here = [window(block, t * form.step_words) for block in codes]
+                step(here, [window(row, t * (2 * ROW_TILE)) for row in activations], halves)
 
-    one_group([block.buffer for block in codes], activations, True)
+    one_group([block.buffer for block in codes], activations)
     if isinstance(count, int) and count == 1:
         return
     with T.serial(1, count) as group:
         for some in dots:
             some.next_group()
         blocks = [window(block.buffer, group * block.step * form.words) for block in codes]
-        one_group(blocks, window(activations, group * GROUP), dots[0].starts_groups)
+        one_group(blocks, [window(row, group * GROUP) for row in activations])
 
 
 def _add_outliers(

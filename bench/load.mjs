@@ -5,7 +5,7 @@
 
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { inPage, launch } from "../runtime_wasm/tools/browsers.mjs";
+import { launch } from "../runtime_wasm/tools/browsers.mjs";
 import { TestServer } from "../runtime_wasm/tools/server.mjs";
 import { checkBrowser, listed, run, wholeNumber } from "./lib/command.mjs";
 import { GrowthWatch } from "./lib/processes.mjs";
@@ -25,43 +25,65 @@ const OPTIONS = {
 const AGAIN = 3;
 const MOST_AFTER_LAST_BYTE = 100; // ms
 const LEAST_RATIO = 10;
-/** Milliseconds after which an empty tab has the memory that it keeps. */
-const SETTLES = 1000;
+const MOST_GROWTH = 1.15; // of the tab, of its WebAssembly memory
 
-/** Runs in the page: milliseconds from the start to a model that is ready, to its first token, to the end of `dispose` after that. */
-async function loadAndAnswer(edgec, { threads }) {
-  const started = performance.now();
-  const since = () => performance.now() - started;
-  const model = await edgec.load("/bundle/", { threads, contextLength: 1024 });
-  const ready = since();
-  let firstToken;
-  for await (const _piece of model.generate("Hello", { maxTokens: 2, temperature: 0 })) firstToken ??= since();
-  const { cache, cachedBytes, downloadedBytes, memoryBytes } = await model.stats();
-  const answered = since();
-  await model.dispose();
-  const dispose = since() - answered;
-  return { startedAt: performance.timeOrigin + started, ready, firstToken, dispose, cache, cachedBytes, downloadedBytes, memoryBytes };
+/** Hears what the page posts. */
+class LoadServer extends TestServer {
+  #waiting = new Map();
+
+  /** The next body that comes to a path. */
+  heard(path) {
+    return new Promise((resolve) => this.#waiting.set(path, resolve));
+  }
+
+  async answer(request, response) {
+    const hear = request.method === "POST" && this.#waiting.get(request.url);
+    if (!hear) return super.answer(request, response);
+    let body = "";
+    for await (const chunk of request) body += chunk;
+    hear(JSON.parse(body));
+    response.end();
+  }
+}
+
+/** A tab without DevTools, which keep up to 100 MB of what it downloads in its memory. Returns how to close it. */
+async function openTab(running, browser, url) {
+  if (browser === "firefox") {
+    const page = await running.newPage();
+    await page.goto(url);
+    return () => page.close();
+  }
+  const devtools = await running.target().createCDPSession();
+  const { targetId } = await devtools.send("Target.createTarget", { url });
+  return () => devtools.send("Target.closeTarget", { targetId });
+}
+
+/** What the page measures, see pages/load.html, and by how much its process has `grown` meanwhile. */
+async function inTab(running, server, browser, what) {
+  const [start, done] = [server.heard("/start"), server.heard("/done")];
+  const close = await openTab(running, browser, `${server.origin}/load/load.html?case=${encodeURIComponent(JSON.stringify(what))}`);
+  const early = await Promise.race([start, done]); // it may fail before it starts
+  const memory = new GrowthWatch(running.process().pid);
+  const { value, error } = early ?? (await done);
+  const grown = memory.end();
+  await close();
+  if (error) throw new Error(error);
+  return { ...value, grown };
 }
 
 const lastByteAt = ({ sentAt }) => Math.max(...[...sentAt].flatMap(([path, time]) => (path.startsWith("/bundle/") ? [time] : [])));
 
-/** A first load with an empty profile, then some from its storage. */
+/** A first load with an empty profile, then some from its storage, then a tab that has the same memory and nothing else. */
 async function turn(server, { browser, threads }) {
   const running = await launch(browser);
   try {
     const loads = [];
     for (let load = 0; load < 1 + AGAIN; load++) {
-      const page = await running.newPage();
-      await page.goto(`${server.origin}/`);
-      await new Promise((resolve) => setTimeout(resolve, SETTLES));
-      const memory = new GrowthWatch(running.process().pid);
-      const { value, error } = await inPage(page, loadAndAnswer, { threads });
-      const grown = memory.end();
-      if (error) throw new Error(error.message);
-      loads.push({ ...value, grown, lastByte: lastByteAt(server) - value.startedAt });
-      await page.close();
+      const one = await inTab(running, server, browser, { threads });
+      loads.push({ ...one, lastByte: lastByteAt(server) - one.startedAt });
     }
-    return { version: await running.version(), loads };
+    const bare = await inTab(running, server, browser, { bytes: loads[0].memoryBytes });
+    return { version: await running.version(), loads, bare };
   } finally {
     await running.close();
   }
@@ -77,7 +99,7 @@ function settings(flags) {
 }
 
 async function measure({ bundle, megabits, rounds, cases }) {
-  const server = new TestServer({ "/runtime/": join(here, "../runtime_wasm/dist"), "/bundle/": resolve(bundle) });
+  const server = new LoadServer({ "/runtime/": join(here, "../runtime_wasm/dist"), "/bundle/": resolve(bundle), "/load/": join(here, "pages") });
   await server.start();
   server.bytesPerSecond = (megabits * 1e6) / 8;
   try {
@@ -92,6 +114,7 @@ function conclude({ browser, threads, turns }) {
   const firsts = turns.map(({ loads }) => loads[0]);
   const again = turns.flatMap(({ loads }) => loads.slice(1));
   const middle = (loads, what) => median(loads.map(what));
+  const peak = (tabs) => (tabs.every(({ grown }) => grown) ? middle(tabs, ({ grown }) => grown.peak) : null);
   const first = {
     seconds: middle(firsts, ({ firstToken }) => firstToken) / 1000,
     readyAfterLastByte: middle(firsts, ({ ready, lastByte }) => ready - lastByte),
@@ -99,7 +122,7 @@ function conclude({ browser, threads, turns }) {
     dispose: middle(firsts, ({ dispose }) => dispose),
     downloadedBytes: firsts[0].downloadedBytes,
     memoryBytes: firsts[0].memoryBytes,
-    peakBytes: firsts.every(({ grown }) => grown) ? middle(firsts, ({ grown }) => grown.peak) : null,
+    peakBytes: peak(firsts),
   };
   const second = {
     seconds: middle(again, ({ firstToken }) => firstToken) / 1000,
@@ -107,31 +130,35 @@ function conclude({ browser, threads, turns }) {
     cache: again[0].cache,
     cachedBytes: Math.min(...again.map(({ cachedBytes }) => cachedBytes)),
     downloadedBytes: Math.max(...again.map(({ downloadedBytes }) => downloadedBytes)),
-    peakBytes: again.every(({ grown }) => grown) ? middle(again, ({ grown }) => grown.peak) : null,
+    peakBytes: peak(again),
   };
-  return { browser, version: turns[0].version, threads, first, second, ratio: first.seconds / second.seconds };
+  const bareBytes = peak(turns.map(({ bare }) => bare));
+  return { browser, version: turns[0].version, threads, first, second, ratio: first.seconds / second.seconds, bareBytes };
 }
 
-const reached = ({ first, ratio }) => first.tokenAfterLastByte <= MOST_AFTER_LAST_BYTE && ratio >= LEAST_RATIO;
+const growth = ({ first, second }) => Math.max(first.peakBytes, second.peakBytes) / first.memoryBytes;
+const reached = (one) => one.first.tokenAfterLastByte <= MOST_AFTER_LAST_BYTE && one.ratio >= LEAST_RATIO && growth(one) <= MOST_GROWTH;
 
 const MiB = (bytes) => (bytes / 2 ** 20).toFixed(0);
 
 function describe({ megabits, cases }) {
-  const line = ({ version, threads, first, second, ratio }) =>
-    [
+  const line = (one) => {
+    const { version, threads, first, second, ratio, bareBytes } = one;
+    return [
       `${version}, ${threads} thread${threads > 1 ? "s" : ""}, ${megabits} Mbit/s`,
       `  first load : ${first.seconds.toFixed(2)} s to the first token; after the last byte ${first.readyAfterLastByte.toFixed(0)} ms to be ready, ` +
         `${first.tokenAfterLastByte.toFixed(0)} ms to the first token (at most ${MOST_AFTER_LAST_BYTE}); ${(first.downloadedBytes / 1e6).toFixed(1)} MB downloaded`,
       `  second load: ${second.seconds.toFixed(2)} s to the first token; ${(second.cachedBytes / 1e6).toFixed(1)} MB from ${second.cache}, ` +
         `${(second.downloadedBytes / 1e6).toFixed(1)} MB downloaded`,
       `  second load ${ratio.toFixed(1)}x faster (at least ${LEAST_RATIO})`,
-      ...(first.peakBytes === null || second.peakBytes === null
+      ...(first.peakBytes === null
         ? []
         : [
             `  memory     : ${MiB(first.memoryBytes)} MiB of WebAssembly; the tab grows by at most ${MiB(first.peakBytes)} MiB in the first load and by ` +
-              `${MiB(second.peakBytes)} in the second`,
+              `${MiB(second.peakBytes)} in the second, ${growth(one).toFixed(2)}x (at most ${MOST_GROWTH}); one with that memory alone by ${MiB(bareBytes)}`,
           ]),
     ].join("\n");
+  };
   return cases.map(line).join("\n");
 }
 

@@ -19,32 +19,32 @@ const newGate = (): Gate => new Gate(new AbortController().signal);
 
 test("downloads follow each other with little overlap, in order", async () => {
   const gate = newGate();
-  const entered = ask(gate, [16 * MiB, 3 * MiB, 1 * MiB, 1 * MiB], true);
+  const entered = ask(gate, [16 * MiB, 2.5 * MiB, 0.5 * MiB, 0.5 * MiB], true);
   assert.deepEqual(await entered(), [0]);
   gate.expect(-16 * MiB);
   gate.fetched();
   assert.deepEqual(await entered(), [0], "it lies in memory");
   gate.freed(16 * MiB);
   assert.deepEqual(await entered(), [0, 1]);
-  gate.expect(-0.5 * MiB);
-  assert.deepEqual(await entered(), [0, 1], "2.5 MiB are still to come");
-  gate.expect(-0.5 * MiB);
+  gate.expect(-0.25 * MiB);
+  assert.deepEqual(await entered(), [0, 1], "2.25 MiB are still to come");
+  gate.expect(-0.25 * MiB);
   assert.deepEqual(await entered(), [0, 1, 2]);
   gate.expect(-2 * MiB);
   gate.fetched();
   assert.deepEqual(await entered(), [0, 1, 2], "both lie in memory");
-  gate.freed(3 * MiB);
+  gate.freed(2.5 * MiB);
   assert.deepEqual(await entered(), [0, 1, 2, 3]);
 });
 
 test("a try that is given up is to come again", async () => {
   const gate = newGate();
-  const entered = ask(gate, [3 * MiB, 1 * MiB], true);
-  gate.expect(-0.5 * MiB);
-  gate.expect(0.5 * MiB);
-  gate.expect(-0.5 * MiB);
+  const entered = ask(gate, [2.5 * MiB, 0.5 * MiB], true);
+  gate.expect(-0.25 * MiB);
+  gate.expect(0.25 * MiB);
+  gate.expect(-0.25 * MiB);
   assert.deepEqual(await entered(), [0]);
-  gate.expect(-0.5 * MiB);
+  gate.expect(-0.25 * MiB);
   assert.deepEqual(await entered(), [0, 1]);
 });
 
@@ -58,11 +58,11 @@ test("small files come together, but not more than four; stored ones do not coun
 
 test("files of the cache are held back by memory alone; one alone may exceed it", async () => {
   const gate = newGate();
-  const entered = ask(gate, [2 * MiB, 2 * MiB, 2 * MiB, 64 * MiB], false);
+  const entered = ask(gate, [1.5 * MiB, 1.5 * MiB, 1.5 * MiB, 64 * MiB], false);
   assert.deepEqual(await entered(), [0, 1]);
   for (const expected of [[0, 1, 2], [0, 1, 2], [0, 1, 2, 3]]) {
     gate.fetched();
-    gate.freed(2 * MiB);
+    gate.freed(1.5 * MiB);
     assert.deepEqual(await entered(), expected);
   }
 });

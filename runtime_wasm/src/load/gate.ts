@@ -3,7 +3,7 @@
 import { throwIfAborted } from "../errors.js";
 
 /** Whole files in memory at the same time: the compiler writes weights in files of 1 MiB, readers take up to 16. */
-const HELD_BYTES = 4 * 2 ** 20;
+const HELD_BYTES = 3 * 2 ** 20;
 const FETCHED_FILES = 4;
 /**
  * The next download begins when no more than this is still to come of those before it: early enough to hide the time until an answer

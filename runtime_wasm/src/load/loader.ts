@@ -140,8 +140,8 @@ function startTemplate({ tokenizer }: Manifest): Promise<ChatTemplate> | null {
   return template;
 }
 
-/** As many files as are under way at a time. */
-const SPARE_BUFFERS = 4;
+/** As many files of 1 MiB as are under way at a time. */
+const SPARE_BUFFERS = 3;
 
 type SegmentLists = Manifest["weights"][number]["segments"][];
 

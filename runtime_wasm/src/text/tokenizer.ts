@@ -1,39 +1,12 @@
 /** The bundle's tokenizer, by `@huggingface/tokenizers`, with control over which text may become a special token. */
 
-import { Tokenizer as Library } from "@huggingface/tokenizers";
+import type { Tokenizer as Library } from "@huggingface/tokenizers";
 import { EdgecError } from "../errors.js";
-import { type Merge, Merges, split } from "./merges.js";
+import type { AddedToken, Decoder, Definition } from "./definition.js";
+import { GUARD, type Model, openModels } from "./models.js";
 import { isByte, repair, SPACE } from "./repairs.js";
-import { Unigram, type UnigramConfig } from "./unigram.js";
 
-/** Put into special tokens that come from a message; a noncharacter, never in real text. */
-export const GUARD = "\ufdd0";
-
-interface AddedToken {
-  id: number;
-  content: string;
-  special: boolean;
-  normalized: boolean;
-  lstrip: boolean;
-  rstrip: boolean;
-  single_word: boolean;
-}
-
-interface Definition {
-  added_tokens?: AddedToken[];
-  decoder?: Decoder;
-  post_processor?: unknown;
-  model: {
-    type: string;
-    vocab: Record<string, number> | [string, number][];
-    unk_id?: number | null;
-    unk_token?: string | null;
-    merges?: Merge[];
-    ignore_merges?: boolean;
-    continuing_subword_prefix?: string | null;
-    end_of_word_suffix?: string | null;
-  };
-}
+export { GUARD };
 
 /** What tells pairs of texts and the letters of tokens (`pairs.ts`, `surfaces.ts`). */
 export interface TokenizerParts {
@@ -44,14 +17,6 @@ export interface TokenizerParts {
   continues: string | null;
   ends: string;
 }
-
-interface Decoder {
-  type: string;
-  decoders?: Decoder[];
-}
-
-/** Words to vocabulary strings. */
-type Model = (words: string[]) => string[];
 
 export class Tokenizer {
   private readonly library: Library;
@@ -69,13 +34,12 @@ export class Tokenizer {
 
   constructor(json: Uint8Array) {
     try {
-      const parsed = JSON.parse(new TextDecoder().decode(json)) as Definition;
-      this.library = library(parsed);
-      this.model = modelOf(parsed, this.library);
-      const plain = plainDefinition(parsed);
-      this.plainModel = plain ? modelOf(plain, plain.model.type === "Unigram" ? this.library : library(plain)) : this.model;
-      this.joinsBytes = has(parsed.decoder, "ByteFallback");
-      this.parts = partsOf(parsed);
+      const { definition, library, model, plainModel } = openModels(json);
+      this.library = library;
+      this.model = model;
+      this.plainModel = plainModel;
+      this.joinsBytes = has(definition.decoder, "ByteFallback");
+      this.parts = partsOf(definition);
       for (const part of [this.library.normalizer, this.library.pre_tokenizer, this.library.decoder]) repair(part);
     } catch (cause) {
       throw new EdgecError("tokenizer", `\`tokenizer.json\` cannot be used: ${(cause as Error).message}`, {
@@ -215,74 +179,6 @@ function partsOf({ post_processor: processor, decoder, model }: Definition): Tok
 
 function noToken(): EdgecError {
   return new EdgecError("tokenizer", "the tokenizer has no token for a part of the text", { file: "tokenizer.json" });
-}
-
-/** The library's BPE model, as far as it looks up merges. */
-interface Bpe {
-  config: object;
-  tokens_to_ids: ReadonlyMap<string, number>;
-  add_node(queue: { push(node: BpeNode): void }, node: BpeNode): void;
-}
-
-interface BpeNode {
-  token: string;
-  next: BpeNode;
-  bias: number;
-  score: number;
-}
-
-function library(definition: Definition): Library {
-  const absent = { added_tokens: [], post_processor: null, decoder: null, normalizer: null, pre_tokenizer: null };
-  const { model } = definition;
-  const isBpe = model.type === "BPE";
-  const made = new Library(
-    { ...absent, ...definition, ...(isBpe ? { model: { ...model, merges: [] } } : {}) },
-    { clean_up_tokenization_spaces: false },
-  );
-  if (isBpe) {
-    const bpe = made.model as unknown as Bpe;
-    const merges = new Merges(model.merges ?? [], bpe.tokens_to_ids);
-    bpe.add_node = (queue, node) => {
-      const rank = merges.rank(node.token, node.next.token);
-      if (rank === undefined) return;
-      node.score = rank + node.bias;
-      queue.push(node);
-    };
-    // It has read what it needs; the definition is several times as large as that.
-    bpe.config = {};
-    (made as unknown as { tokenizer: object }).tokenizer = {};
-  }
-  return made;
-}
-
-function modelOf(definition: Definition, { model }: Library): Model {
-  if (definition.model.type !== "Unigram") return (words) => model!(words);
-  const unigram = new Unigram(definition.model as UnigramConfig);
-  return (words) => words.flatMap((word) => unigram.encode(word));
-}
-
-/** See `plain_model` of `edgec/run/tokenizer.py`. */
-function plainDefinition(definition: Definition): Definition | null {
-  const { model, added_tokens: added = [] } = definition;
-  const list = Array.isArray(model.vocab) ? model.vocab : null;
-  const unknown = list ? list[model.unk_id ?? -1]?.[0] : model.unk_token;
-  const pieces = list && new Set(list.map(([text]) => text));
-  const known = (text: string): boolean => (pieces ? pieces.has(text) : Object.hasOwn(model.vocab, text));
-  const special = added.filter((token) => token.special).map((token) => token.content);
-  const names = new Set(special.filter((text) => text !== unknown && known(text)));
-  if (names.size === 0) return null;
-  const changed = { ...model };
-  if (model.type === "BPE") {
-    changed.merges = model.merges!.filter((merge) => {
-      const [first, second] = split(merge);
-      return !names.has(first) && !names.has(second) && !names.has(first + second);
-    });
-    if (changed.merges.length === model.merges!.length && !model.ignore_merges) return null;
-  }
-  const renamed = (text: string): string => (names.has(text) ? GUARD + text : text);
-  const entries = (list ?? Object.entries(model.vocab)).map(([text, value]): [string, number] => [renamed(text), value]);
-  changed.vocab = list ? entries : Object.fromEntries(entries);
-  return { ...definition, model: changed, added_tokens: added.filter((token) => !names.has(token.content)) };
 }
 
 /** Whether a decoder, or one in its sequence, is of a type. */

@@ -3,7 +3,7 @@
 Both products are exact: queries and keys have a scale per token and head and as many bits as their sum in 32 bits
 allows (13 for 64 features), values 12 bits and a scale for 64 tokens, softmax weights 13 bits below the largest of
 their 64. Blocks of 64 tokens are added in order, so a query's result depends on nothing but itself
-(docs/decisions/0034-integer-attention-of-whole-sequences.md).
+(docs/decisions/0034-products-of-16-bits.md).
 
 A first kernel writes the codes, two of int16 to an element:
 
@@ -26,7 +26,6 @@ from tvm.script.ir_builder import tirx as T
 from edgec.lower.wasm.graph_dims import to_tir
 from edgec.lower.wasm.kernels import math
 from edgec.lower.wasm.kernels.builder import (
-    Buffer,
     Expr,
     Floats,
     Integers,
@@ -37,14 +36,13 @@ from edgec.lower.wasm.kernels.builder import (
     load,
     splat,
     store,
-    tree_max,
     tree_sum,
     wide,
     window,
 )
-from edgec.lower.wasm.kernels.dot import signed_dot
 from edgec.lower.wasm.kernels.elementwise import dot
 from edgec.lower.wasm.kernels.encoder_attention import HIDDEN, AttentionShape, masked
+from edgec.lower.wasm.kernels.pairs import factors, largest_lane, narrowed, pair_products, quantize_pairs
 from edgec.passes.dims import Dim
 
 BLOCK = 64  # keys whose products are one sum
@@ -118,7 +116,7 @@ def attention_codes(shape: AttentionShape) -> PrimFunc:
                     for i in range(4):
                         store(key_codes, target + (pair + i) * _GROUP, lanes[i], 1)
 
-                step = _quantize_pairs(window(keys, source), shape.width, exists, put)
+                step = quantize_pairs(window(keys, source), shape.width, _levels(shape.width), put, exists)
                 store(key_scales, unit * BLOCK + key, step, 1)
 
             base, step = s.at(shape.value_strides, shape.offsets[2], sequence), s.tir(shape.value_strides[2])
@@ -126,14 +124,14 @@ def attention_codes(shape: AttentionShape) -> PrimFunc:
             peak.fill(1, 0.0)
             with T.serial(0, tirx.min(s.keys - start, BLOCK)) as key, T.serial(0, shape.value_width // 4) as i:
                 peak[0] = tirx.max(peak[0], tirx.abs(load(values, base + key * step + i * 4)))
-            inverse, scale = _factors(_largest(peak[0]), _VALUE_LEVELS)
+            inverse, scale = factors(largest_lane(peak[0]), _VALUE_LEVELS)
             store(value_scales, unit, scale, 1)
             with T.serial(0, groups * (_GROUP // 2)) as pair:
-                sources, factors = [], []
+                sources, inverses = [], []
                 for key in (pair * 2, pair * 2 + 1):
                     exists = bind(start + key < s.keys)
                     sources.append(window(values, base + tirx.Select(exists, key, 0) * step))
-                    factors.append(bind(splat(tirx.Select(exists, inverse, T.float32(0.0)), "float32x4")))
+                    inverses.append(bind(splat(tirx.Select(exists, inverse, T.float32(0.0)), "float32x4")))
                 with T.serial(0, shape.value_width // _GROUP) as group:
                     target = bind(
                         (unit * (shape.value_width // _GROUP) + group) * (BLOCK // 2 * _GROUP) + pair * _GROUP
@@ -141,7 +139,7 @@ def attention_codes(shape: AttentionShape) -> PrimFunc:
                     for i in range(0, _GROUP, 4):
                         low, high = (
                             bind(math.nearest_integer(load(source, group * _GROUP + i) * factor))
-                            for source, factor in zip(sources, factors, strict=True)
+                            for source, factor in zip(sources, inverses, strict=True)
                         )
                         high = T.shift_left(high, splat(16, "int32x4"))
                         store(value_codes, target + i, T.bitwise_or(T.bitwise_and(low, splat(0xFFFF, "int32x4")), high))
@@ -186,7 +184,9 @@ def integer_attention(shape: AttentionShape) -> PrimFunc:
                 def put(pair: Expr, four: Expr, query: Expr = query) -> None:
                     codes.set_vector(query * pairs + pair, four)
 
-                scales[query] = _quantize_pairs(window(queries, source), shape.width, None, put) * shape.scale
+                scales[query] = (
+                    quantize_pairs(window(queries, source), shape.width, _levels(shape.width), put) * shape.scale
+                )
                 peaks[query], totals[query] = T.float32(HIDDEN), T.float32(0.0)
                 with T.serial(0, shape.value_width // 4) as i:
                     sums.set_vector(query * shape.value_width + i * 4, splat(0.0, "float32x4"))
@@ -214,9 +214,11 @@ def integer_attention(shape: AttentionShape) -> PrimFunc:
                 # Masks whose keys are not neighbours are read one by one.
                 together = shape.mask_strides is None or shape.mask_strides[3] == 1
                 whole = bind(s.keys if together else T.int32(0))
+                at = bind(tile * (_QUERIES * pairs))
+                starts = [at + i * pairs for i in range(_QUERIES)]
                 with T.serial(0, groups) as group:
                     columns = window(key_codes, block * pairs + group * (_GROUP * pairs))
-                    products = _products(codes, bind(tile * (_QUERIES * pairs)), pairs, columns, T.int32(pairs))
+                    products = pair_products(codes, starts, columns, T.int32(pairs))
                     found = {}
                     for half in range(2):
                         scale = bind(load(key_scales, block + group * _GROUP + 4 * half))
@@ -260,9 +262,10 @@ def integer_attention(shape: AttentionShape) -> PrimFunc:
                 scale = bind(value_scales[block])
                 old = [bind(splat(kept[i], "float32x4")) for i in range(_QUERIES)]
                 new = [bind(splat(added[i] * scale, "float32x4")) for i in range(_QUERIES)]
+                own_starts = [T.int32(i * (BLOCK // 2)) for i in range(_QUERIES)]
                 with T.serial(0, value_groups) as group:
                     columns = window(value_codes, (block * value_groups + group) * (BLOCK // 2 * _GROUP))
-                    products = _products(weights, T.int32(0), BLOCK // 2, columns, groups * (_GROUP // 2))
+                    products = pair_products(weights, own_starts, columns, groups * (_GROUP // 2))
                     for i in range(_QUERIES):
                         for half in range(2):
                             place = (at + i) * shape.value_width + group * _GROUP + 4 * half
@@ -280,65 +283,6 @@ def integer_attention(shape: AttentionShape) -> PrimFunc:
     return k.func
 
 
-def _products(rows: Integers, start: Expr, stride: int, columns: Buffer, pairs: Expr) -> Registers:
-    """Register `2 * row + half`: four rows of pairs by 8 columns, whose pairs lie side by side.
-
-    Rows begin `stride` apart from `start` on. The first pair stands before the loop: a loop that starts with zeros
-    makes engines keep sums in memory.
-    """
-    sums = Registers(2 * _QUERIES, "int32x4")
-
-    def add(pair: Expr, *, first: bool) -> None:
-        halves = [bind(T.reinterpret("int16x8", load(columns, pair * _GROUP + 4 * half))) for half in range(2)]
-        for i in range(_QUERIES):
-            row = bind(T.reinterpret("int16x8", T.Broadcast(rows[start + i * stride + pair], 4)))
-            for half in range(2):
-                product = signed_dot(row, halves[half])
-                sums[2 * i + half] = product if first else sums[2 * i + half] + product
-
-    add(T.int32(0), first=True)
-    with T.serial(1, pairs) as pair:
-        add(pair, first=False)
-    return sums
-
-
-def _quantize_pairs(source: Buffer, width: int, exists: Expr | None, put: object) -> Expr:
-    """`put(pair, codes)` of four pairs of features at a time; returns their scale. Zeros where nothing exists."""
-    peak = Registers(1, "float32x4")
-    peak.fill(1, 0.0)
-    with T.serial(0, width // 4) as i:
-        peak[0] = tirx.max(peak[0], tirx.abs(load(source, i * 4)))
-    largest = _largest(peak[0])
-    if exists is not None:
-        largest = bind(tirx.Select(exists, largest, T.float32(0.0)))
-    inverse, step = _factors(largest, _levels(width))
-    with T.serial(0, width // 8) as eight:
-        halves = [
-            math.nearest_integer(load(source, eight * 8 + 4 * half) * splat(inverse, "float32x4")) for half in range(2)
-        ]
-        put(eight * 4, _narrowed(*halves))  # type: ignore[operator]
-    return step
-
-
-def _factors(largest: Expr, levels: int) -> tuple[Expr, Expr]:
-    """Codes per unit, and units per code."""
-    tiny = bind(largest < T.float32(1e-30))
-    inverse = bind(tirx.Select(tiny, T.float32(0.0), T.float32(levels) / largest))
-    return inverse, bind(tirx.Select(tiny, T.float32(0.0), largest / T.float32(levels)))
-
-
-def _narrowed(low: Expr, high: Expr) -> Expr:
-    """Two `int32x4` of 16 bits each -> `int32x4` of pairs."""
-    narrow = T.call_llvm_pure_intrin("int16x8", "llvm.wasm.narrow.signed.v8i16.v4i32", low, high)
-    return T.reinterpret("int32x4", narrow)
-
-
-def _largest(vector: Expr) -> Expr:
-    lanes = Floats(4)
-    lanes.set_vector(0, vector)
-    return bind(tree_max([lanes[i] for i in range(4)]))
-
-
 def _largest_of_each(scores: Floats, groups: Expr) -> Floats:
     """The largest score of each query of a tile."""
     found = Floats(_QUERIES)
@@ -349,7 +293,7 @@ def _largest_of_each(scores: Floats, groups: Expr) -> Floats:
             for half in range(2):
                 largest[i] = tirx.max(largest[i], scores.vector(i * BLOCK + group * _GROUP + 4 * half))
     for i in range(_QUERIES):
-        found[i] = _largest(largest[i])
+        found[i] = largest_lane(largest[i])
     return found
 
 
@@ -389,7 +333,7 @@ def _weights(scores: Floats, peaks: Floats, groups: Expr, weights: Integers) -> 
         with T.serial(0, groups) as group:
             halves = [bind(code(scores.vector(i * BLOCK + group * _GROUP + 4 * h), peak)) for h in range(2)]
             total[0] = total[0] + (halves[0] + halves[1])
-            weights.set_vector(i * (BLOCK // 2) + group * 4, _narrowed(*halves))
+            weights.set_vector(i * (BLOCK // 2) + group * 4, narrowed(*halves))
         lanes = Integers(4)
         lanes.set_vector(0, total[0])
         counts[i] = T.Cast("float32", tree_sum([lanes[j] for j in range(4)]))

@@ -14,10 +14,12 @@ from edgec.lower.wasm.graph_context import GraphContext, activation_bytes
 from edgec.lower.wasm.graph_dims import to_amount, to_scalar, upper_bound
 from edgec.lower.wasm.graph_fusion import Group
 from edgec.lower.wasm.graph_values import TensorView
+from edgec.lower.wasm.kernels.conv_pairs import conv_pairs, pack_filters, padded_width, pairs_of, picture_codes
 from edgec.lower.wasm.kernels.depthwise import Window, depthwise, pack_depthwise
 from edgec.lower.wasm.kernels.epilogue import padded
 from edgec.lower.wasm.kernels.grouped_conv import grouped_conv, pack_grouped
 from edgec.lower.wasm.kernels.im2col import can_quantize, im2col
+from edgec.lower.wasm.kernels.linear_pairs import WIDEST
 from edgec.lower.wasm.kernels.quantize import row_bytes
 from edgec.lower.wasm.ops.linear import (
     Matrix,
@@ -36,6 +38,8 @@ from edgec.passes.shape_context import Context
 from edgec.passes.shape_windows import spatial_pads
 
 _STRIP_BYTES = 256 * 1024  # of im2col rows that are made and multiplied at a time: about what a core's cache holds
+
+_MANY = 32  # outputs; fewer do not pay for the codes of their inputs
 
 _TO_LAST = {3: (0, 2, 1), 4: (0, 2, 3, 1)}
 _TO_FIRST = {3: (0, 2, 1), 4: (0, 3, 1, 2)}
@@ -175,15 +179,16 @@ def _dense(
     assert tensor is not None
     use = WeightUse(weight.name or "", static_shape(tensor), "conv", frozenset({"conv"}), 1)
     packed = context.packed(weight)
-    matrix = Matrix(context, use.name, packed, lambda: use.to_matrix(tensor.numpy()), (use.rows, use.columns))
+    quantized = bool(context.constants.compressed.packed)  # beside 8 bits nobody sees what 12 or more cost
+    one = window.kernel == (1, 1) and window.strides == (1, 1) and window.pads == (0, 0)
+    if packed is None and quantized and not one and window.dilations[1] == 1:
+        _in_pairs(context, group, use, tensor, window, source, bias, residual, target)
+        return
+    pairs = quantized and use.columns <= WIDEST and use.rows >= _MANY
+    size = (use.rows, use.columns)
+    matrix = Matrix(context, use.name, packed, lambda: use.to_matrix(tensor.numpy()), size, pairs=pairs)
     epilogue = group.epilogue()
-    if (
-        window.kernel == (1, 1)
-        and window.strides == (1, 1)
-        and window.pads == (0, 0)
-        and window.height == window.output_height
-        and window.width == window.output_width
-    ):
+    if one and window.height == window.output_height and window.width == window.output_width:
         apply_linear(context, matrix, source, epilogue, bias, residual, target)
         return
     rows = d.product([window.batch, window.output_height, window.output_width])
@@ -211,6 +216,47 @@ def _dense(
             buffers = quantized_rows(context, buffers[0], matrix.columns, matrix.span)
         tail = [_row_offset(v, first) for v in (residual, target) if v is not None]
         call_linear(context, matrix, buffers, matrix.columns, part, epilogue, [*([bias] if bias else []), *tail])
+
+
+def _in_pairs(
+    context: GraphContext,
+    group: Group,
+    use: WeightUse,
+    tensor: ir.TensorProtocol,
+    window: Window,
+    source: TensorView,
+    bias: Storage | None,
+    residual: TensorView | None,
+    target: TensorView,
+) -> None:
+    """Filters of float32 as codes of 16 bits, over a picture of such codes."""
+    filters, scales, levels = pack_filters(use.to_matrix(tensor.numpy()), window)
+    weights = [
+        context.weight(f"{use.name}#pairs", lambda: filters),
+        context.weight(f"{use.name}#scales", lambda: scales),
+    ]
+    lines = d.multiply(window.batch, window.height)
+    pixels = d.multiply(lines, padded_width(window))
+    codes = context.allocate("codes", "int32", [pixels, pairs_of(window)])
+    rows = context.allocate("code scales", "float32", [lines])
+    general = replace(window.of_any_size(), channels=window.channels)
+    sizes = [to_scalar(size) for size in (window.batch, *window.sizes[2:])]
+    context.call(
+        ("picture_codes", general, levels),
+        lambda isa: picture_codes(general, levels),
+        [source, codes, rows],
+        sizes,
+        work=Work(activations=activation_bytes([source, codes]), shape=_shape(window)),
+    )
+    epilogue = group.epilogue()
+    tail = [part for part in (residual, target) if part is not None]
+    context.call(
+        ("conv_pairs", general, use.rows, epilogue),
+        lambda isa: conv_pairs(general, use.rows, epilogue),
+        [codes, rows, *weights, *([bias] if bias else []), *tail],
+        sizes,
+        work=replace(_sliding_work(window, tensor.size, [codes, *tail]), arithmetic="int16"),
+    )
 
 
 def _gathering_work(window: Window, rows: Dim, row: int) -> Work:

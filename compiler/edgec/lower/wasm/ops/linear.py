@@ -15,9 +15,10 @@ from edgec.lower.wasm.graph_values import TensorView
 from edgec.lower.wasm.kernels.epilogue import Epilogue
 from edgec.lower.wasm.kernels.linear import linear
 from edgec.lower.wasm.kernels.linear_float import linear_float, pack_float
+from edgec.lower.wasm.kernels.linear_pairs import linear_pairs, pack_pairs
 from edgec.lower.wasm.kernels.quantize import groups_of, quantize, quantized_bytes, row_bytes
 from edgec.lower.wasm.program import Storage
-from edgec.lower.wasm.work import Work
+from edgec.lower.wasm.work import Arithmetic, Work
 from edgec.passes import dims as d
 from edgec.passes.dims import Dim
 
@@ -34,10 +35,21 @@ class Matrix:
         packed: PackedTensor | None,
         read: Callable[[], npt.NDArray[Any]],
         shape: tuple[int, int],
+        *,
+        pairs: bool = False,
     ) -> None:
+        """`pairs`: floats are multiplied as codes of 16 bits."""
         self.rows, self.columns = shape
         self.bits = packed.bits if packed is not None else 32
         self.span = packed.span if packed is not None else 1  # groups that share a scale
+        self.levels: int | None = None  # largest code of a feature, where 16 bits meet 16 bits
+        if packed is None and pairs:
+            codes, scales, self.levels = pack_pairs(np.asarray(read(), np.float32))
+            self.storages = [
+                context.weight(f"{name}#pairs", lambda: codes),
+                context.weight(f"{name}#scales", lambda: scales),
+            ]
+            return
         if packed is None:
             self.storages = [context.weight(f"{name}#float", lambda: pack_float(np.asarray(read(), np.float32)))]
             return
@@ -125,14 +137,23 @@ def call_linear(
     buffers = [*activations, *matrix.storages, *tail]
     read = 4 * stride if matrix.bits == 32 else row_bytes(matrix.columns, outliers=False, span=matrix.span)
     written = 4 * matrix.rows * (2 if epilogue.residual else 1)
+    floats: Arithmetic = "float32" if matrix.levels is None else "int16"
     work = Work(
         macs=to_amount(rows, matrix.rows, matrix.columns),
-        arithmetic="float32" if matrix.bits == 32 else "codes",
+        arithmetic=floats if matrix.bits == 32 else "codes",
         bits=matrix.bits,
         activations=to_amount(rows, read + written),
         shape=f"{matrix.rows}x{matrix.columns}",
     )
-    if matrix.bits == 32:
+    if matrix.levels is not None:
+        context.call(
+            ("linear_pairs", epilogue),
+            lambda isa: linear_pairs(epilogue),
+            buffers,
+            [to_scalar(rows), matrix.rows, matrix.columns, stride, matrix.levels],
+            work=work,
+        )
+    elif matrix.bits == 32:
         context.call(
             ("linear_float", epilogue),
             lambda isa: linear_float(epilogue=epilogue),

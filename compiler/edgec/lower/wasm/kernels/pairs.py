@@ -1,0 +1,111 @@
+"""Products of codes of 16 bits, two of them to an int32: exact, the same instructions on every processor.
+
+`i32x4.dot_i16x8_s` multiplies a pair by a pair in each of four lanes. That is half of the instructions that float32
+takes, and 12 bits or more are as good as float32 beside activations of 8 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from edgec.lower.wasm.kernels import math
+from edgec.lower.wasm.kernels.builder import (
+    Buffer,
+    Expr,
+    Floats,
+    Integers,
+    Registers,
+    bind,
+    load,
+    splat,
+    tree_max,
+)
+from edgec.lower.wasm.kernels.dot import signed_dot
+
+ROWS_TOGETHER = 4
+SIDE = 8  # columns side by side
+
+
+def pair_products(rows: Integers | Buffer, starts: Sequence[Expr], columns: Buffer, pairs: Expr) -> Registers:
+    """Register `2 * row + half`: four rows of pairs, which begin at `starts`, by 8 columns, side by side in memory.
+
+    The first pair stands before the loop: a loop that starts with zeros makes engines keep sums in memory.
+    """
+    sums = Registers(2 * ROWS_TOGETHER, "int32x4")
+
+    def add(pair: Expr, *, first: bool) -> None:
+        halves = [bind(T.reinterpret("int16x8", load(columns, pair * SIDE + 4 * half))) for half in range(2)]
+        for i, start in enumerate(starts):
+            row = bind(T.reinterpret("int16x8", T.Broadcast(rows[start + pair], 4)))
+            for half in range(2):
+                product = signed_dot(row, halves[half])
+                sums[2 * i + half] = product if first else sums[2 * i + half] + product
+
+    add(T.int32(0), first=True)
+    with T.serial(1, pairs) as pair:
+        add(pair, first=False)
+    return sums
+
+
+def quantize_pairs(
+    source: Buffer, width: int | Expr, levels: int | Expr, put: Callable[[Expr, Expr], None], exists: Expr | None = None
+) -> Expr:
+    """`put(pair, codes)` of four pairs of the features of a row at a time, zeros behind the last; returns their scale.
+
+    The largest code is `levels`. Where nothing `exists` there are zeros.
+    """
+    peak = Registers(1, "float32x4")
+    peak.fill(1, 0.0)
+    eights = width // 8 if isinstance(width, int) else bind(tirx.truncdiv(width, 8))
+    rest = width - eights * 8
+    with T.serial(0, eights * 2) as i:
+        peak[0] = tirx.max(peak[0], tirx.abs(load(source, i * 4)))
+    last = None
+    if not isinstance(rest, int) or rest:
+        last = Floats(8)
+        for half in range(2):
+            last.set_vector(4 * half, splat(0.0, "float32x4"))
+        with T.serial(0, rest) as i:
+            last[i] = source[eights * 8 + i]
+        for half in range(2):
+            peak[0] = tirx.max(peak[0], tirx.abs(last.vector(4 * half)))
+    largest = largest_lane(peak[0])
+    if exists is not None:
+        largest = bind(tirx.Select(exists, largest, T.float32(0.0)))
+    inverse, step = factors(largest, levels)
+
+    def codes(read: Callable[[int], Expr]) -> Expr:
+        return narrowed(*(math.nearest_integer(read(4 * half) * splat(inverse, "float32x4")) for half in range(2)))
+
+    with T.serial(0, eights) as eight:
+        put(eight * 4, codes(lambda i: load(source, eight * 8 + i)))
+    if last is not None:
+        with T.If(rest > T.int32(0)), T.Then():
+            put(eights * 4, codes(last.vector))
+    return step
+
+
+def factors(largest: Expr, levels: int | Expr) -> tuple[Expr, Expr]:
+    """Codes per unit, and units per code."""
+    tiny = bind(largest < T.float32(1e-30))
+    inverse = bind(tirx.Select(tiny, T.float32(0.0), _float(levels) / largest))
+    return inverse, bind(tirx.Select(tiny, T.float32(0.0), largest / _float(levels)))
+
+
+def narrowed(low: Expr, high: Expr) -> Expr:
+    """Two `int32x4` of 16 bits each -> `int32x4` of pairs."""
+    narrow = T.call_llvm_pure_intrin("int16x8", "llvm.wasm.narrow.signed.v8i16.v4i32", low, high)
+    return T.reinterpret("int32x4", narrow)
+
+
+def largest_lane(vector: Expr) -> Expr:
+    lanes = Floats(4)
+    lanes.set_vector(0, vector)
+    return bind(tree_max([lanes[i] for i in range(4)]))
+
+
+def _float(value: int | Expr) -> Expr:
+    return T.float32(value) if isinstance(value, int) else value

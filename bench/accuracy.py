@@ -15,10 +15,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,14 @@ from threadpoolctl import threadpool_limits
 from whole_file import whole_file
 
 from edgec import profiles
-from edgec.compress import compress, dequantized_model, generated_samples, read_samples, sensitivities
+from edgec.compress import (
+    compress,
+    dequantized_model,
+    generated_samples,
+    read_samples,
+    rounding_errors,
+    sensitivities,
+)
 from edgec.compress.calibration.sites import schedule
 from edgec.compress.calibration.walk import Walk
 from edgec.eval import Comparison, ReferenceDecoder, compare
@@ -36,7 +44,7 @@ from edgec.frontend import load
 from edgec.ir.model import ModelIR
 from edgec.ir.weight_use import weight_uses
 from edgec.passes import simplify
-from edgec.plan import Target, make_plan, quantizable
+from edgec.plan import NARROW, Target, make_plan, quantizable, to_measure
 from edgec.plan.memory import MODULE_BYTES, weight_bytes
 from edgec.run.tokenizer import Tokenizer
 
@@ -45,19 +53,39 @@ _NAME = re.compile(r"model\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)_proj\.weight
 
 
 @dataclasses.dataclass(frozen=True)
+class Score:
+    """Quantized weights against the float model, window by window; all windows have the same length."""
+
+    bytes: int
+    kls: list[float]  # mean KL divergence, nats per token
+    rises: list[float]  # of the mean negative log likelihood, nats per token
+
+    @property
+    def kl(self) -> float:
+        return float(np.mean(self.kls))
+
+    @property
+    def loss(self) -> float:
+        """Of perplexity, relative."""
+        return math.expm1(float(np.mean(self.rises)))
+
+
+@dataclasses.dataclass(frozen=True)
 class Row:
     """One recipe, and edgec at no more bytes."""
 
     recipe: str
     imatrix: bool
-    bytes: int
-    kl: float
-    loss: float  # of perplexity, relative
-    edgec_bytes: int
-    edgec_kl: float
-    edgec_loss: float
+    theirs: Score
+    ours: Score
     bits: str  # what edgec took, "4: 12, 6: 3"
     seconds: float  # edgec's
+
+    @property
+    def difference(self) -> tuple[float, float]:
+        """edgec's mean negative log likelihood less llama.cpp's, and its standard error over windows."""
+        pairs = np.subtract(self.ours.rises, self.theirs.rises)
+        return float(pairs.mean()), float(pairs.std(ddof=1) / math.sqrt(pairs.size))
 
 
 class Judge:
@@ -68,12 +96,15 @@ class Judge:
         with ReferenceDecoder(model) as reference:
             self._logits = [list(reference.logits(window[:-1])) for window in windows]
 
-    def __call__(self, model: ModelIR) -> Comparison:
-        kept: Iterator[list[np.ndarray]] = iter(self._logits)
-        context = len(self.windows[0])
-        ids = [id for window in self.windows for id in window]
+    def __call__(self, model: ModelIR, size: int) -> Score:
+        """`size`: the bytes of `model`'s weights."""
         with ReferenceDecoder(model) as other:
-            return compare(other.logits, lambda _: next(kept), ids, context)
+            found = [self._window(other, number) for number in range(len(self.windows))]
+        return Score(size, [one.kl_mean for one in found], [one.model.nll - one.reference.nll for one in found])
+
+    def _window(self, other: ReferenceDecoder, number: int) -> Comparison:
+        window = self.windows[number]
+        return compare(other.logits, lambda _: self._logits[number], window, len(window))
 
 
 def sampled_windows(model: ModelIR, count: int, length: int, *, seed: int) -> list[list[int]]:
@@ -161,6 +192,7 @@ def measure(source: str, arguments: argparse.Namespace) -> Table:
     judge = Judge(model, windows)
     samples = read_samples(model, arguments.calibration) if arguments.calibration else generated_samples(model)
     losses = sensitivities(model, quantizable(model), samples)
+    errors = rounding_errors(model, list(losses), to_measure(model, None), narrow=NARROW)
     imatrix = importance_matrix(loaded, samples)
     ggml = Ggml(arguments.ggml)
     found = Table(
@@ -180,29 +212,25 @@ def measure(source: str, arguments: argparse.Namespace) -> Table:
         for used in (None, imatrix) if recipe != "Q8_0" else (None,):  # Q8_0 has no use for it
             if any((row.recipe, row.imatrix) == (recipe, used is not None) for row in found.rows):
                 continue
-            theirs, size = ggml_model(loaded, recipe, ggml, used)
-            other = judge(theirs)
-            same = next((row for row in found.rows if row.bytes == size), None)
+            model_of_theirs, size = ggml_model(loaded, recipe, ggml, used)
+            theirs = judge(model_of_theirs, size)
+            same = next((row for row in found.rows if row.theirs.bytes == size), None)
             if same is not None:  # what edgec makes of as many bytes does not depend on the recipe
-                loss = other.perplexity_ratio - 1
-                row = dataclasses.replace(same, recipe=recipe, imatrix=used is not None, kl=other.kl_mean, loss=loss)
-                add(found, row, kept)
+                add(found, dataclasses.replace(same, recipe=recipe, imatrix=used is not None, theirs=theirs), kept)
                 continue
             begin = time.perf_counter()
             tokenizer = len(model.tokenizer.tokenizer_json) if model.tokenizer else 0
             target = Target(bytes=size + tokenizer + MODULE_BYTES)
             given = "given" if arguments.calibration else "own"
-            plan = make_plan(model, profiles.load(PROFILE), calibration=given, target=target, losses=losses)
-            ours = dequantized_model(compress(model, plan, samples=samples))
+            plan = make_plan(
+                model, profiles.load(PROFILE), calibration=given, target=target, losses=losses, errors=errors
+            )
+            compressed = compress(model, plan, samples=samples)
             seconds = time.perf_counter() - begin
             counts = sorted({t.bits: 0 for t in plan.tensors if t.bits != 32})
             bits = ", ".join(f"{b}: {sum(t.bits == b for t in plan.tensors)}" for b in counts)
-            mine = judge(ours)
-            row = Row(
-                recipe, used is not None, size, other.kl_mean, other.perplexity_ratio - 1,
-                weight_bytes(model, plan.tensors, stored=True), mine.kl_mean, mine.perplexity_ratio - 1, bits, seconds,
-            )  # fmt: skip
-            add(found, row, kept)
+            ours = judge(dequantized_model(compressed), weight_bytes(model, plan.tensors, stored=True))
+            add(found, Row(recipe, used is not None, theirs, ours, bits, seconds), kept)
     return found
 
 
@@ -218,15 +246,18 @@ def add(found: Table, row: Row, kept: Path | None) -> None:
 
 def read_table(file: Path) -> Table:
     data = json.loads(file.read_text())
-    return Table(**data | {"rows": [Row(**row) for row in data["rows"]]})
+    scores = [{name: Score(**row[name]) for name in ("theirs", "ours")} for row in data["rows"]]
+    rows = [Row(**row | found) for row, found in zip(data["rows"], scores, strict=True)]
+    return Table(**data | {"rows": rows})
 
 
 def page(tables: Sequence[Table]) -> str:
     """The Markdown page of all tables."""
     rows = [row for one in tables for row in one.rows]
-    better = sum(row.edgec_kl < row.kl for row in rows)
-    lower = sum(row.edgec_loss < row.loss for row in rows)
-    bound = "no more" if all(row.edgec_bytes <= row.bytes for row in rows) else "about as many"
+    better = sum(row.ours.kl < row.theirs.kl for row in rows)
+    lower = sum(row.difference[0] < 0 for row in rows)
+    unsure = sum(row.difference[0] >= 0 and row.difference[0] <= 2 * row.difference[1] for row in rows)
+    bound = "no more" if all(row.ours.bytes <= row.theirs.bytes for row in rows) else "about as many"
     head = f"""\
 # Accuracy at equal bytes
 
@@ -234,7 +265,11 @@ This page is written by `bench/accuracy.py`; [bench/README.md](../bench/README.m
 
 Every row is one of llama.cpp's recipes and edgec with `--target-size` at {bound} bytes of
 weights, both in the same float graph. KL is that of the float model's predictions (nats per token), *perplexity* its
-change against the float model. edgec's KL is lower in {better} of {len(rows)} rows, its perplexity in {lower}.
+change against the float model. *Difference* is edgec's perplexity against llama.cpp's, with its standard error over the
+windows of the text, paired: one that is smaller than twice its error says nothing about which is better.
+
+edgec's KL is lower in {better} of {len(rows)} rows, its perplexity in {lower}. Of the other {len(rows) - lower},
+{unsure} are below two standard errors.
 """
     return "\n".join([head, *(table(one) for one in tables)])
 
@@ -244,14 +279,17 @@ def table(of: Table) -> str:
         f"## {of.model}",
         f"{of.tokens:,} tokens of {of.text} in windows of {of.context}, calibrated on {of.calibration}.",
         "",
-        "| llama.cpp | MB | KL | perplexity | edgec MB | KL | perplexity | KL, edgec / llama.cpp | matrices by bits |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|---|",
+        "| llama.cpp | MB | KL | perplexity | edgec MB | KL | perplexity | KL, edgec / llama.cpp | difference | "
+        "matrices by bits |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for row in of.rows:
-        name = row.recipe + (" + imatrix" if row.imatrix else "")
+        name, theirs, ours = row.recipe + (" + imatrix" if row.imatrix else ""), row.theirs, row.ours
+        difference, error = row.difference
         lines.append(
-            f"| {name} | {row.bytes / 1e6:.3f} | {row.kl:.5f} | {row.loss:+.2%} | {row.edgec_bytes / 1e6:.3f} | "
-            f"{row.edgec_kl:.5f} | {row.edgec_loss:+.2%} | {row.edgec_kl / row.kl:.2f} | {row.bits} |"
+            f"| {name} | {theirs.bytes / 1e6:.3f} | {theirs.kl:.5f} | {theirs.loss:+.2%} | {ours.bytes / 1e6:.3f} | "
+            f"{ours.kl:.5f} | {ours.loss:+.2%} | {ours.kl / theirs.kl:.2f} | "
+            f"{100 * difference:+.3f} ± {100 * error:.3f}% | {row.bits} |"
         )
     return "\n".join(lines) + "\n"
 

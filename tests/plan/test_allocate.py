@@ -10,7 +10,7 @@ import pytest
 from edgec.errors import DoesNotFitError
 from edgec.ir.plan import PROBE_BITS, WEIGHT_BITS
 from edgec.ir.weight_use import WeightUse
-from edgec.plan.allocate import _ERROR, allocate
+from edgec.plan.allocate import NARROW, SPANS, _loss, allocate, expected_loss
 from edgec.plan.memory import matrix_bytes
 
 
@@ -22,12 +22,17 @@ USES = {"a": use("a", 64, 64), "b": use("b", 128, 32), "c": use("c", 8, 96), "d"
 LOSSES = {"a": 0.5, "b": 0.01, "c": 0.2, "d": 0.05}
 
 
+def stored(name: str, bits: int, group_size: int = 32) -> int:
+    """Codes of 2 and 3 bits have compact scales."""
+    return matrix_bytes(USES[name], bits, stored=True, compact=bits <= NARROW, group_size=group_size)
+
+
 def size(bits: dict[str, int]) -> int:
-    return sum(matrix_bytes(USES[name], number, stored=True) for name, number in bits.items())
+    return sum(stored(name, number) for name, number in bits.items())
 
 
 def loss(bits: dict[str, int]) -> float:
-    return sum(LOSSES[name] * _ERROR[number] / _ERROR[PROBE_BITS] for name, number in bits.items())
+    return sum(_loss(LOSSES[name], number, 32, False) for name, number in bits.items())
 
 
 def bits_of(found: dict[str, Any]) -> dict[str, int]:
@@ -66,3 +71,31 @@ def test_matrices_that_lose_nothing_get_what_is_left() -> None:
 def test_reasons_say_what_is_lost() -> None:
     found = allocate("m", USES, LOSSES, size(dict.fromkeys(USES, 4)))
     assert found["a"].reason.endswith(f"alone 0.5 at {PROBE_BITS} bits")
+
+
+@pytest.mark.parametrize("bits_per_weight", [2.6, 3.3, 4.2, 5.5, 6.75])
+def test_a_choice_of_group_sizes_never_loses_more(bits_per_weight: float) -> None:
+    budget = int(bits_per_weight / 8 * sum(u.elements for u in USES.values()))
+    found = allocate("m", USES, LOSSES, budget, group_sizes=SPANS)
+    assert sum(stored(name, choice.bits, choice.group_size) for name, choice in found.items()) <= budget
+    for one in SPANS:
+        try:
+            alone = allocate("m", USES, LOSSES, budget, group_sizes=(one,))
+        except DoesNotFitError:
+            continue
+        assert expected_loss(LOSSES, found) <= 1.1 * expected_loss(LOSSES, alone)
+
+
+def test_groups_divide_rows() -> None:
+    found = allocate("m", USES, LOSSES, size(dict.fromkeys(USES, 3)), group_sizes=SPANS)
+    assert all(USES[name].columns % choice.group_size == 0 for name, choice in found.items())
+    asked = allocate("m", USES, LOSSES, size(dict.fromkeys(USES, 3)), group_sizes=(128,))
+    assert [asked[name].group_size for name in "abcd"] == [64, 32, 96, 128]
+
+
+def test_measured_errors_count_more_than_the_table() -> None:
+    """Weights of `d` lie on a grid of 4 bits."""
+    grid = {(bits, size): 1e-5 if bits >= 4 and size == 32 else 0.02 for bits in WEIGHT_BITS for size in SPANS}
+    found = allocate("m", USES, LOSSES, size(dict.fromkeys(USES, 6)), group_sizes=SPANS, errors={"d": grid})
+    assert (found["d"].bits, found["d"].group_size) == (4, 32)
+    assert allocate("m", USES, LOSSES, size(dict.fromkeys(USES, 6)), group_sizes=SPANS)["d"].bits > 4

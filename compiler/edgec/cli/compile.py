@@ -46,7 +46,7 @@ Examples:
 )
 @click.option(
     "--quantizer",
-    type=click.Choice(["rtn", "irtn", "hqq", "gptq"]),
+    type=click.Choice(["rtn", "irtn", "hqq", "awq", "gptq"]),
     help="How weights are rounded, instead of the planner's choice; `rtn` is the fastest.",
 )
 @click.option(

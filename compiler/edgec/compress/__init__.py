@@ -10,6 +10,7 @@ from edgec.compress.calibration.samples import (
 )
 from edgec.compress.dequantize import dequantize, dequantized_model
 from edgec.compress.hollow import hollow
+from edgec.compress.rounding import rounding_errors
 from edgec.compress.sensitivity import sensitivities
 from edgec.compress.stage import compress, needs_samples
 
@@ -25,6 +26,7 @@ __all__ = [
     "is_archive",
     "needs_samples",
     "read_samples",
+    "rounding_errors",
     "sensitivities",
     "whole_samples",
 ]

@@ -19,13 +19,15 @@ from edgec.compress.dequantize import dequantize
 from edgec.compress.finite import check_finite
 from edgec.compress.matrix import pack_matrix
 from edgec.compress.quantize import QUANTIZERS, Healed, InputStatistics, QuantizedRows, Quantizer
+from edgec.compress.quantize.awq import Awq
 from edgec.compress.quantize.channels import round_channels
 from edgec.compress.reuse import TensorStore
+from edgec.compress.scaling import scaled
 from edgec.errors import ModelError
 from edgec.ir.compressed import GROUP, CompressedModel, PackedTensor
 from edgec.ir.model import ModelIR
 from edgec.ir.plan import GROUP_SIZES, WEIGHT_BITS, Plan, TensorPlan, group_size_allowed
-from edgec.ir.store import Store
+from edgec.ir.store import Store, key_of
 from edgec.ir.weight_use import FLOAT_TYPES, WeightUse, is_depthwise_filter, weight_uses
 
 Progress = Callable[[str, int, int], None]  # tensor, weights done before it, weights in all
@@ -68,6 +70,9 @@ def compress(
                 f"the plan gives `{planned.name}` the scheme `channels`, it is no filter of a depthwise convolution",
                 hint="set its `scheme` to `float` and its `bits` to 32",
             )
+    if any(tensor.quantizer == Awq.name for tensor in plan.tensors):
+        model, source_key = _scaled(model, plan, samples, source_key)
+        initializers = model.model.graph.initializers
     names = [n for n, v in initializers.items() if v.const_value is not None and v.const_value.dtype in FLOAT_TYPES]
     sizes = {name: _size(model, name) for name in names}
     total, done = sum(sizes.values()), 0
@@ -102,12 +107,7 @@ def compress(
             packed[name] = _packed(model, tensor_plan, uses[name], None, reuse, (healed or {}).get(name))
         finished(name)
     if calibrated:
-        if not samples:
-            raise ModelError(
-                f"the plan gives `{calibrated[0].name}` the quantizer `{calibrated[0].quantizer}`, "
-                "which needs calibration data",
-                hint="give a text, pictures or arrays with `--calibration`, or take the quantizer `rtn`",
-            )
+        samples = _given(samples, calibrated[0])
         # Sums of a matrix product depend on how many threads share it; a bundle's bytes must not.
         with threadpool_limits(1, "blas"):
             waves = schedule(model.model.graph, uses, {tensor.name for tensor in calibrated})
@@ -117,6 +117,25 @@ def compress(
         progress("", total, total)
     packed = {name: packed[name] for name in names if name in packed}
     return CompressedModel(_with_floats(model, rounded), plan, packed, _report(packed, sizes, plan))
+
+
+def _scaled(model: ModelIR, plan: Plan, samples: Sequence[Sample] | None, source_key: str) -> tuple[ModelIR, str]:
+    """The model with the scales of AWQ, and what tells its weights from all others."""
+    chosen = [tensor for tensor in plan.tensors if tensor.quantizer == Awq.name]
+    samples = _given(samples, chosen[0])
+    choices = [[tensor.name, tensor.bits, tensor.group_size, tensor.scheme] for tensor in chosen]
+    key = key_of("scaled", source_key, choices, [dict(sample) for sample in samples])
+    with threadpool_limits(1, "blas"):
+        return scaled(model, chosen, samples), key
+
+
+def _given(samples: Sequence[Sample] | None, planned: TensorPlan) -> Sequence[Sample]:
+    if not samples:
+        raise ModelError(
+            f"the plan gives `{planned.name}` the quantizer `{planned.quantizer}`, which needs calibration data",
+            hint="give a text, pictures or arrays with `--calibration`, or take the quantizer `rtn`",
+        )
+    return samples
 
 
 def _calibrate(

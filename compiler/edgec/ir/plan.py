@@ -23,10 +23,10 @@ LARGEST_GROUP = 1 << 15  # columns that share a scale: sums of so many products 
 LARGEST_DECODER_GROUP = 1024  # the same of decoders, which hold a group of activations on a stack
 GROUP_SIZES = f"a multiple of 32, up to {LARGEST_GROUP}"
 FLOAT_BITS = (16, 32)  # of others: bfloat16 in the bundle and float32 in memory, or float32 in both
-QuantizerName = Literal["none", "rtn", "irtn", "hqq", "gptq", "grid", "healed"]
+QuantizerName = Literal["none", "rtn", "irtn", "hqq", "awq", "gptq", "grid", "healed"]
 PROBE_BITS = 3  # at which the loss of each matrix is measured before bits are allocated
 ADAPTER_STEP, LARGEST_ADAPTER = 8, 256  # ranks of adapters
-CALIBRATED_QUANTIZERS = ("irtn", "gptq")  # those that look at what a matrix is multiplied with
+CALIBRATED_QUANTIZERS = ("irtn", "awq", "gptq")  # those that look at what a matrix is multiplied with
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any, Path], Any]]] = {
     "kv_bits": ("kv_bits", _one_of(16, 32)),
     "max_dim": ("max_dims", _sizes),
     "precision": ("precision", _one_of("auto", "float32")),
-    "quantizer": ("quantizer", _one_of("rtn", "irtn", "hqq", "gptq")),
+    "quantizer": ("quantizer", _one_of("rtn", "irtn", "hqq", "awq", "gptq")),
     "target_bpw": ("target_bpw", _bits_per_weight),
     "target_size": ("target_bytes", _bytes),
     "task": ("task", _text),

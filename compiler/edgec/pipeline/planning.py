@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from edgec.errors import UsageError
+from edgec.ir.plan import WEIGHT_BITS
 from edgec.pipeline.data import calibration_samples
 from edgec.pipeline.work import Work
 
 if TYPE_CHECKING:
     from edgec.ir import ModelIR, Plan
     from edgec.plan import Target
+    from edgec.plan.allocate import Errors
 
 
 def plan_for_device(work: Work) -> None:
@@ -41,10 +43,16 @@ def _choose(work: Work) -> None:
     if target is not None:  # a mix was searched with its bits
         searched = work.slimmed.losses if work.slimmed is not None else None
         losses = searched if searched is not None else _losses(work, work.model)
-    work.plan = _made(work, work.model, target, losses)
+    work.plan = _made(work, work.model, target, losses, _errors(work, work.model, losses or {}))
 
 
-def _made(work: Work, model: ModelIR, target: Target | None, losses: Mapping[str, float] | None) -> Plan:
+def _made(
+    work: Work,
+    model: ModelIR,
+    target: Target | None,
+    losses: Mapping[str, float] | None,
+    errors: Mapping[str, Errors] | None,
+) -> Plan:
     """The planner's answer."""
     from edgec import profiles
     from edgec.plan import make_plan
@@ -63,8 +71,9 @@ def _made(work: Work, model: ModelIR, target: Target | None, losses: Mapping[str
         calibration="given" if options.calibration else "own" if model.kind == "decoder" else "none",
         target=target,
         losses=losses,
+        errors=errors,
         adapter_rank=options.adapter_rank,
-        compact=True if work.slimmed is not None and work.slimmed.losses is not None else None,
+        compact=True if _searched(work) else None,
     )
     notes = () if model.facts.note is None else (model.facts.note,)
     plan = dataclasses.replace(plan, slim=work.slim_plan, reasons=(*notes, *plan.reasons))
@@ -78,12 +87,13 @@ def _smallest(work: Work, model: ModelIR, wanted: float) -> None:
     from edgec.plan import Target, smallest, weight_bytes
 
     losses = _losses(work, model)
+    errors = _errors(work, model, losses)
     assert work.judged is not None
     agreement = Agreement(model, work.judged)
     key = work.key(model)
 
     def make(bits: float) -> tuple[Plan, int]:
-        plan = _made(work, model, Target(bits_per_weight=bits), losses)
+        plan = _made(work, model, Target(bits_per_weight=bits), losses, errors)
         return plan, weight_bytes(model, plan.tensors, stored=True)
 
     def judge(plan: Plan) -> float:
@@ -103,6 +113,20 @@ def _with_real_memory(model: ModelIR, plan: Plan) -> Plan:
     sizes = {"weight_bytes": memory.weights.bytes, "workspace_bytes": memory.workspace.bytes}
     prediction = dataclasses.replace(plan.prediction, **sizes, peak_bytes=memory.maximum_bytes)
     return dataclasses.replace(plan, prediction=prediction)
+
+
+def _searched(work: Work) -> bool:
+    """Whether a mix was searched, whose scales are compact."""
+    return work.slimmed is not None and work.slimmed.losses is not None
+
+
+def _errors(work: Work, model: ModelIR, losses: Mapping[str, float]) -> Mapping[str, Errors]:
+    """What rounding changes in the matrices of `losses`, measured where that is needed."""
+    from edgec.compress import rounding_errors
+    from edgec.plan import NARROW, to_measure
+
+    narrow = WEIGHT_BITS[-1] if _searched(work) else NARROW
+    return rounding_errors(model, list(losses), to_measure(model, work.options.group_size), narrow=narrow)
 
 
 def _losses(work: Work, model: ModelIR) -> dict[str, float]:

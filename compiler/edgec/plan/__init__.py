@@ -1,9 +1,9 @@
 """The plan stage: a model's shapes and a device profile to a `Plan`."""
 
-from edgec.plan.allocate import allocate
+from edgec.plan.allocate import NARROW, allocate
 from edgec.plan.bits import quantizable
 from edgec.plan.memory import weight_bytes
-from edgec.plan.planner import Target, make_plan
+from edgec.plan.planner import Target, make_plan, to_measure
 from edgec.plan.smallest import smallest
 
-__all__ = ["Target", "allocate", "make_plan", "quantizable", "smallest", "weight_bytes"]
+__all__ = ["NARROW", "Target", "allocate", "make_plan", "quantizable", "smallest", "to_measure", "weight_bytes"]

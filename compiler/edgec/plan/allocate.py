@@ -1,15 +1,15 @@
-"""Bits per tensor for a number of bytes: those that lose least.
+"""Bits and group sizes per tensor for a number of bytes: those that lose least.
 
 Each tensor's loss is known at one number of bits and falls with the squared error of its weights
-from there. What a byte gains is largest for the first bits and falls, so the best choice under a
-budget is found by always taking the step that gains most per byte (the knapsack's Lagrangian
+from there. Of all pairs of bits and group sizes, what a byte gains is largest for the first steps and falls, so the
+best choice under a budget is found by always taking the step that gains most per byte (the knapsack's Lagrangian
 solution; exact but for the last step that does not fit).
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgec.errors import DoesNotFitError
@@ -18,14 +18,40 @@ from edgec.ir.plan import PROBE_BITS, WEIGHT_BITS
 from edgec.ir.weight_use import WeightUse
 from edgec.plan.memory import matrix_bytes
 
-# Mean squared error of groups of 32 Gaussian weights after the range search, relative to the weights'.
-_ERROR = {2: 0.0883, 3: 0.021, 4: 0.00489, 5: 0.00122, 6: 0.000307, 7: 0.0000774, 8: 0.0000201}
+NARROW = 3  # bits up to which no grid of before is met: scales are compact in any case
+SPANS = (32, 64, 128)  # group sizes to choose among; scales of more columns save less than they lose
+# Mean squared error of Gaussian weights after the range search, relative to the weights', by `compact`, group size
+# and bits (those of WEIGHT_BITS).
+_ERRORS = {
+    False: {
+        32: (0.0883, 0.021, 0.00489, 0.00122, 0.000307, 0.0000774, 0.0000201),
+        64: (0.103, 0.027, 0.00669, 0.00167, 0.000411, 0.000103, 0.0000267),
+        128: (0.113, 0.0321, 0.00848, 0.00212, 0.000523, 0.000131, 0.0000338),
+    },
+    True: {
+        32: (0.0906, 0.023, 0.00493, 0.00121, 0.000304, 0.0000793, 0.000022),
+        64: (0.106, 0.0289, 0.00672, 0.00167, 0.00042, 0.000108, 0.0000289),
+        128: (0.116, 0.0328, 0.00841, 0.00212, 0.000535, 0.000137, 0.0000363),
+    },
+}
+_PROBE_ERROR = _ERRORS[False][GROUP][WEIGHT_BITS.index(PROBE_BITS)]
+
+Errors = Mapping[tuple[int, int], float]  # relative squared errors by (bits, group size)
 
 
 @dataclass(frozen=True)
 class Choice:
     bits: int
+    group_size: int
     reason: str
+
+
+@dataclass(frozen=True)
+class _Option:
+    bits: int
+    group_size: int
+    bytes: int
+    loss: float
 
 
 def allocate(
@@ -35,67 +61,103 @@ def allocate(
     budget: int,
     *,
     compact: bool = False,
-    group_size: int = GROUP,
+    group_sizes: Sequence[int] = (GROUP,),
+    errors: Mapping[str, Errors] | None = None,
 ) -> dict[str, Choice]:
-    """The bits of each tensor in `losses` (its loss at `PROBE_BITS`), together at most `budget` bytes as stored.
+    """The bits and the group size of each tensor in `losses` (its loss at `PROBE_BITS`), together at most `budget`
+    bytes as stored.
 
-    `compact` says which scheme the tensors will have, `group_size` how many columns share a scale. Raises
-    `DoesNotFitError` when the fewest bits are too many.
+    `compact` says which scheme the tensors will have (those of up to `NARROW` bits always do), `group_sizes` how many
+    columns may share a scale. `errors` are measured ones where Gaussian weights tell nothing
+    (`edgec.compress.rounding_errors`). Raises `DoesNotFitError` when the fewest bytes are too many.
     """
-    chosen = dict.fromkeys(losses, 0)  # index into WEIGHT_BITS
-    sizes = {name: _sizes(uses[name], compact, group_size) for name in losses}
-    left = budget - sum(size[0] for size in sizes.values())
+    known = {name: found for name in losses if (found := (errors or {}).get(name))}
+    options = {name: _options(uses[name], loss, compact, group_sizes, known.get(name)) for name, loss in losses.items()}
+    left = budget - sum(found[0].bytes for found in options.values())
     if left < 0:
         raise DoesNotFitError(
             f"the matrices of `{model}` take {(budget - left) / 1e6:,.1f} MB at {WEIGHT_BITS[0]} bits, "
             f"the target leaves {max(budget, 0) / 1e6:,.1f} MB for them",
             hint="raise the target, or take a smaller model",
         )
+    chosen = dict.fromkeys(losses, 0)  # index into the options
     order = {name: number for number, name in enumerate(losses)}
-    steps = [_step(sizes[name], losses[name], 0, order[name], name) for name in losses]
-    heapq.heapify(steps)
+    steps: list[_Step] = []
+    for name in losses:
+        _push(steps, options[name], 0, left, order[name], name)
     while steps:
         _, _, name, size, to = heapq.heappop(steps)
-        if size > left:
-            continue
-        left -= size
-        chosen[name] = to
-        if to + 1 < len(WEIGHT_BITS):
-            heapq.heappush(steps, _step(sizes[name], losses[name], to, order[name], name))
-    total = sum(_loss(losses[name], WEIGHT_BITS[at]) for name, at in chosen.items())
-    return {name: Choice(WEIGHT_BITS[at], _reason(losses[name], WEIGHT_BITS[at], total)) for name, at in chosen.items()}
+        if size <= left:
+            left -= size
+            chosen[name] = to
+        _push(steps, options[name], chosen[name], left, order[name], name)  # what still fits
+    taken = {name: options[name][at] for name, at in chosen.items()}
+    total = sum(option.loss for option in taken.values())
+    return {
+        name: Choice(option.bits, option.group_size, _reason(option, losses[name], total))
+        for name, option in taken.items()
+    }
 
 
-def expected_loss(losses: Mapping[str, float], choices: Mapping[str, Choice]) -> float:
+def expected_loss(losses: Mapping[str, float], choices: Mapping[str, Choice], *, compact: bool = False) -> float:
     """What all tensors lose together."""
-    return sum(_loss(losses[name], choice.bits) for name, choice in choices.items())
+    return sum(_loss(losses[name], choice.bits, choice.group_size, compact) for name, choice in choices.items())
 
 
-def _sizes(use: WeightUse, compact: bool, group_size: int) -> list[int]:
-    """Bytes as stored at each of WEIGHT_BITS."""
-    return [matrix_bytes(use, bits, stored=True, compact=compact, group_size=group_size) for bits in WEIGHT_BITS]
+def _options(
+    use: WeightUse, loss: float, compact: bool, group_sizes: Sequence[int], errors: Errors | None
+) -> list[_Option]:
+    """Of growing size and falling loss. Where there is a choice, groups divide a row: kernels are slower and larger
+    where the last one is shorter."""
+    row = -(-use.columns // GROUP) * GROUP
+    sizes = [size for size in group_sizes if row % size == 0] or [min(group_sizes)]
+    found = [
+        _Option(
+            bits,
+            min(size, row),
+            matrix_bytes(use, bits, stored=True, compact=compact or bits <= NARROW, group_size=size),
+            _loss(loss, bits, size, compact, errors),
+        )
+        for bits in WEIGHT_BITS
+        for size in sizes
+    ]
+    kept: list[_Option] = []
+    for option in sorted(found, key=lambda option: (option.bytes, option.loss)):
+        if not kept or option.loss < kept[-1].loss or (loss == 0 and option.bits > kept[-1].bits):
+            kept.append(option)
+    return kept
 
 
-def _step(sizes: list[int], loss: float, at: int, order: int, name: str) -> tuple[float, int, str, int, int]:
-    """(minus the gain per byte, order for ties, tensor, bytes, index) of the best larger number of bits."""
-    best = None
-    for to in range(at + 1, len(WEIGHT_BITS)):
-        size = sizes[to] - sizes[at]
-        gain = (_loss(loss, WEIGHT_BITS[at]) - _loss(loss, WEIGHT_BITS[to])) / size
+_Step = tuple[float, int, str, int, int]  # minus the gain per byte, order for ties, tensor, bytes, index
+
+
+def _push(steps: list[_Step], options: Sequence[_Option], at: int, left: int, order: int, name: str) -> None:
+    """Adds the best larger option that takes at most `left` bytes more, if there is one."""
+    best: _Step | None = None
+    for to in range(at + 1, len(options)):
+        size = options[to].bytes - options[at].bytes
+        if size > left:
+            break
+        gain = (options[at].loss - options[to].loss) / size
         if best is None or -gain < best[0]:
             best = (-gain, order, name, size, to)
-    assert best is not None
-    return best
+    if best is not None:
+        heapq.heappush(steps, best)
 
 
-def _loss(loss: float, bits: int) -> float:
-    return loss * _ERROR[bits] / _ERROR[PROBE_BITS]
+def _loss(loss: float, bits: int, group_size: int, compact: bool, errors: Errors | None = None) -> float:
+    if errors is not None:
+        probed = errors[PROBE_BITS, GROUP]
+        return loss * errors[bits, group_size] / probed if probed else 0.0
+    table = _ERRORS[compact or bits <= NARROW]
+    known = min((size for size in table if size >= group_size), default=max(table))
+    return loss * table[known][WEIGHT_BITS.index(bits)] / _PROBE_ERROR
 
 
-def _reason(loss: float, bits: int, total: float) -> str:
-    here = _loss(loss, bits)
-    share = 100 * here / total if total else 0.0
-    return f"loses {here:.2g} at {bits} bits, {share:.1f}% of what all lose, alone {loss:.2g} at {PROBE_BITS} bits"
+def _reason(option: _Option, loss: float, total: float) -> str:
+    share = 100 * option.loss / total if total else 0.0
+    where = f"{option.bits} bits in groups of {option.group_size}"
+    return f"loses {option.loss:.2g} at {where}, {share:.1f}% of what all lose, alone {loss:.2g} at {PROBE_BITS} bits"
 
 
-__all__ = ["Choice", "allocate", "expected_loss"]
+__all__ = ["NARROW", "SPANS", "Choice", "allocate", "expected_loss"]

@@ -15,7 +15,7 @@ from edgec.ir.compressed import GROUP
 from edgec.ir.model import ModelIR
 from edgec.ir.plan import CALIBRATED_QUANTIZERS, QuantizerName, TensorPlan
 from edgec.ir.weight_use import FLOAT_TYPES, WeightUse, is_depthwise_filter, weight_uses
-from edgec.plan.allocate import Choice
+from edgec.plan.allocate import NARROW, SPANS, Choice
 
 TINY = 1024  # weights; at 4 bytes each they weigh less than a quantized matrix is worth
 SMALL_CONVOLUTION = 8192  # weights; a detector's narrow layers move boxes at 7 bits and weigh next to nothing
@@ -48,8 +48,7 @@ def tensor_plans(
     """
     uses = weight_uses(model.model)
     rules = _Rules(model, uses, roomy)
-    whole = GROUP if allocated is not None else None  # what is allocated counts bytes of groups of 32
-    packed = _Packer(rules, quantizer, calibrated, compact and allocated is not None, group_size or whole)
+    packed = _Packer(rules, quantizer, calibrated, group_size)
     plans = []
     for name, value in model.model.graph.initializers.items():
         tensor = value.const_value
@@ -68,7 +67,7 @@ def tensor_plans(
             plans.append(_float(name, f"tiny ({use.elements} weights)"))
         elif allocated is not None:
             choice = allocated[name]
-            plans.append(packed(use, choice.bits, choice.reason))
+            plans.append(packed(use, choice.bits, choice.reason, choice.group_size, compact or choice.bits <= NARROW))
         elif bits == 32:
             plans.append(_float(name, "asked for"))
         elif bits is not None:
@@ -89,6 +88,14 @@ def tensor_plans(
 def quantizable(model: ModelIR) -> tuple[str, ...]:
     """The matrices that may have any number of bits, in the graph's order."""
     return tuple(name for name, use in weight_uses(model.model).items() if use.elements > TINY)
+
+
+def group_sizes(uses: Mapping[str, WeightUse], asked: int | None) -> tuple[int, ...]:
+    """Among which a target may choose. Activations have those of the matrix that they meet, which convolutional
+    networks cannot afford (docs/decisions/0023-spans.md)."""
+    if asked is not None:
+        return (asked,)
+    return (GROUP,) if _is_convolutional(uses) else SPANS
 
 
 class _Rules:
@@ -152,12 +159,13 @@ class _Packer:
     rules: _Rules
     quantizer: QuantizerName | None  # asked for
     calibrated: bool
-    compact: bool
     group_size: int | None  # asked for
 
-    def __call__(self, use: WeightUse, bits: int, reason: str) -> TensorPlan:
-        scheme: Literal["asymmetric", "compact"] = "compact" if self.compact else "asymmetric"
-        size = min(self.group_size or self.rules.group_size(use, bits), whole_row(use))
+    def __call__(
+        self, use: WeightUse, bits: int, reason: str, chosen: int | None = None, compact: bool = False
+    ) -> TensorPlan:
+        scheme: Literal["asymmetric", "compact"] = "compact" if compact else "asymmetric"
+        size = min(chosen or self.group_size or self.rules.group_size(use, bits), whole_row(use))
         return TensorPlan(use.name, bits, size, scheme, reason, _quantizer(use, self.quantizer, self.calibrated))
 
 
@@ -197,4 +205,4 @@ def _consumer(node: onnx_ir.Node) -> str:
     return "a depthwise or grouped convolution" if grouped else f"`{node.op_type}`"
 
 
-__all__ = ["TINY", "quantizable", "tensor_plans"]
+__all__ = ["TINY", "group_sizes", "quantizable", "tensor_plans"]

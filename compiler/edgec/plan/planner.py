@@ -30,8 +30,8 @@ from edgec.ir.plan import (
 )
 from edgec.ir.weight_use import WeightUse, weight_uses
 from edgec.plan import graph_speed, memory, roofline
-from edgec.plan.allocate import allocate
-from edgec.plan.bits import tensor_plans
+from edgec.plan.allocate import Errors, allocate
+from edgec.plan.bits import group_sizes, tensor_plans
 from edgec.plan.dims import bounds
 from edgec.profiles import Profile, query
 
@@ -77,6 +77,7 @@ def make_plan(
     calibration: Literal["given", "own", "none"] = "none",
     target: Target | None = None,
     losses: Mapping[str, float] | None = None,
+    errors: Mapping[str, Errors] | None = None,
     compact: bool | None = None,
     group_size: int | None = None,
     adapter_rank: int | None = None,
@@ -90,8 +91,9 @@ def make_plan(
     keeps everything float. `quantizer` overrides the choice for all quantized matrices; `calibration`
     says where data for it come from: the user, the model itself, or nowhere. `target` bounds the
     weights, whose bits are then allocated by `losses` (of every `quantizable` matrix, see
-    `edgec.compress.sensitivities`). Under a target scales and the like are `compact`, unless the weights may have been
-    quantized before. `adapter_rank` makes room for adapters of up to that rank.
+    `edgec.compress.sensitivities`) and `errors` (of those in `to_measure`, see
+    `edgec.compress.rounding_errors`). Under a target scales and the like are `compact`, unless the weights may have
+    been quantized before. `adapter_rank` makes room for adapters of up to that rank.
 
     Raises `UsageError` for choices that make no sense and `DoesNotFitError`, with the numbers
     and the nearest thing that would fit.
@@ -99,12 +101,17 @@ def make_plan(
     _check_choices(model, bits, context_length, kv_bits, precision)
     _check_group_size(model, group_size)
     adapters = _adapters(model, adapter_rank)
+    if adapters is not None and quantizer == "awq":
+        raise UsageError(
+            "the quantizer `awq` scales what matrices are multiplied with, which adapters do not know",
+            hint="choose another quantizer, for example `gptq`",
+        )
     calibrated, notes = _calibrated(model, quantizer, calibration, target)
     if precision == "float32":
         bits, kv_bits = 32, 32
     allocated = None
     if compact is None:
-        compact = target is not None and model.facts.source_format not in _QUANTIZED_BEFORE
+        compact = target is not None and not _quantized_before(model)
     if target is not None:
         if bits is not None:
             raise UsageError("a target and a number of bits exclude each other", hint="leave one of them out")
@@ -112,8 +119,8 @@ def make_plan(
         uses = weight_uses(model.model)
         floats_only = tensor_plans(model, 32, compact=compact)
         budget = _matrix_budget(model, target, losses, uses, floats_only)
-        size = group_size or GROUP
-        allocated = allocate(model.facts.name, uses, losses, budget, compact=compact, group_size=size)
+        sizes = group_sizes(uses, group_size)
+        allocated = allocate(model.facts.name, uses, losses, budget, compact=compact, group_sizes=sizes, errors=errors)
     roomy = model.decoder is None and _has_room(model, profile)
     tensors = tensor_plans(model, bits, quantizer, calibrated, allocated, compact, group_size, roomy)
     floats = not any(tensor.quantized for tensor in tensors)
@@ -178,6 +185,18 @@ def _adapters(model: ModelIR, rank: int | None) -> AdapterPlan | None:
         raise UsageError(f"adapters cannot have the rank {rank}", hint=f"choose 1 to {LARGEST_ADAPTER}")
     rank = -(-rank // ADAPTER_STEP) * ADAPTER_STEP
     return AdapterPlan(rank, memory.adapter_bytes(model, rank))
+
+
+def _quantized_before(model: ModelIR) -> bool:
+    return model.facts.source_format in _QUANTIZED_BEFORE
+
+
+def to_measure(model: ModelIR, group_size: int | None) -> tuple[int, ...]:
+    """The group sizes for which rounding errors are to be measured before bits are allocated: none where weights are
+    as they were trained, which all lose much the same. `group_size` is the one asked for."""
+    if not _quantized_before(model):
+        return ()
+    return tuple(sorted({GROUP, *group_sizes(weight_uses(model.model), group_size)}))
 
 
 @dataclass(frozen=True)
@@ -483,4 +502,4 @@ def _mebi(size: int) -> str:
     return f"{size / memory.MEBI:,.0f} MiB"
 
 
-__all__ = ["make_plan"]
+__all__ = ["make_plan", "to_measure"]

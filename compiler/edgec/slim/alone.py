@@ -11,13 +11,11 @@ from edgec.ir.plan import WEIGHT_BITS, Plan, Prediction, QuantizedAlone
 from edgec.ir.store import Store
 from edgec.ir.weight_use import weight_uses
 from edgec.plan import allocate
-from edgec.plan.allocate import Choice
+from edgec.plan.allocate import SPANS, Choice
 from edgec.plan.bits import tensor_plans
 from edgec.plan.memory import float_bytes, weight_bytes
 from edgec.slim.measure import Judge
 from edgec.slim.mix import Slimmed
-
-_GROUP_SIZES = (32, 64, 128)  # columns that share a scale
 
 
 def quantized_alone(
@@ -33,15 +31,11 @@ def quantized_alone(
 ) -> QuantizedAlone:
     """Bits allocated by `losses` for `budget` bytes, codes by the best quantizers, calibrated on `samples`."""
     uses, left = weight_uses(model.model), budget - float_bytes(model, list(losses))
-    choices, size = {name: Choice(WEIGHT_BITS[0], "the fewest bits") for name in losses}, _GROUP_SIZES[-1]
-    for larger in _GROUP_SIZES:  # where those of 32 do not fit
-        try:
-            choices = allocate(model.facts.name, uses, losses, left, compact=True, group_size=larger)
-        except DoesNotFitError:
-            continue
-        size = larger
-        break
-    tensors = tensor_plans(model, None, None, True, choices, True, size)
+    try:
+        choices = allocate(model.facts.name, uses, losses, left, compact=True, group_sizes=SPANS)
+    except DoesNotFitError:
+        choices = {name: Choice(WEIGHT_BITS[0], SPANS[-1], "the fewest bits") for name in losses}
+    tensors = tensor_plans(model, None, None, True, choices, True)
     nothing = Prediction(0, 0, 0, 0, 0, 0.0, 0.0)
     plan = Plan(model.facts.name, "", tensors, None, 0, 0, {}, 1, ("simd128",), 8, nothing)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgec.compress.quantize.awq import Awq
 from edgec.compress.quantize.base import Inputs, InputStatistics, QuantizedRows, Quantizer
 from edgec.compress.quantize.gptq import Gptq
 from edgec.compress.quantize.grid import StoredGrid
@@ -12,7 +13,7 @@ from edgec.compress.quantize.search import Grid
 
 QUANTIZERS: dict[str, type[Quantizer]] = {
     quantizer.name: quantizer
-    for quantizer in (RoundToNearest, ImportanceRoundToNearest, HalfQuadratic, Gptq, StoredGrid)
+    for quantizer in (RoundToNearest, ImportanceRoundToNearest, HalfQuadratic, Awq, Gptq, StoredGrid)
 }
 
 __all__ = ["QUANTIZERS", "Grid", "Healed", "InputStatistics", "Inputs", "QuantizedRows", "Quantizer"]

@@ -191,6 +191,7 @@ CASES = [
     (2 * 12, 64, 6, Epilogue(activation="silu", gated=True), False),
     (2 * 16, 33, 3, Epilogue(activation="silu", gated=True, bias=True), False),
     (75, 1059, 9, Epilogue(bias=True), True),
+    (2 * 41, 64, 3, Epilogue(activation="silu", gated=True), False),  # more pairs of blocks than streams
 ]
 KINDS = [  # bits, groups that share a scale, and what CASES has
     *((bits, 1, *case) for bits in (4, 7, 8, 32) for case in CASES),

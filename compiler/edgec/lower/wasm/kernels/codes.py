@@ -6,8 +6,8 @@ features `16 * part + 4 * t` ... Codes are unsigned. A relaxed dot product takes
 halves, whose products are added.
 
 The groups of blocks 2 i and 2 i + 1 take turns, in codes, scales and zero points alike; a last block without a partner
-lies by itself. A single row of activations takes two blocks at a time, and so reads one stream of codes, which is what
-processors prefetch best (docs/decisions/0022).
+lies by itself. A single row of activations takes two blocks at a time, and so reads their codes as one stream
+(docs/decisions/0022), and four such streams in turns (docs/decisions/0032).
 """
 
 from __future__ import annotations

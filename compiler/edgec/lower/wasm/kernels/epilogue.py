@@ -34,6 +34,8 @@ class Epilogue:
 
 PLAIN = Epilogue()
 
+STREAMS = 4  # places, far apart, from which a single row reads weights in turns (docs/decisions/0032)
+
 
 def padded(rows: int) -> int:
     """Rows rounded up to whole tile blocks: the stride of outputs."""
@@ -109,7 +111,7 @@ def for_each_tile(
     `LARGE_TILE` as far as they go.
 
     `dot_blocks(weight blocks, first row, rows)` returns sums of each block, register `2 * r + half`. Blocks are taken
-    two at a time, as they lie in memory.
+    two at a time, as they lie in memory; for single rows as many pairs as there are streams.
     """
     gated = finish.epilogue.gated
 
@@ -119,13 +121,15 @@ def for_each_tile(
                 i = 2 * r + half
                 finish(block, row + r, half, sums[i], None if up is None else up[i])
 
-    def two_blocks(pair: Expr, row: Expr, tile: int) -> None:
-        first, second = dot_blocks([pair * 2, pair * 2 + 1], row, tile)
-        if gated:
-            write(pair, row, tile, first, second)
-        else:
-            write(pair * 2, row, tile, first)
-            write(pair * 2 + 1, row, tile, second)
+    def pairs_of_blocks(pairs: Sequence[Expr], row: Expr, tile: int) -> None:
+        sums = dot_blocks([pair * 2 + i for pair in pairs for i in range(2)], row, tile)
+        for number, pair in enumerate(pairs):
+            first, second = sums[2 * number : 2 * number + 2]
+            if gated:
+                write(pair, row, tile, first, second)
+            else:
+                write(pair * 2, row, tile, first)
+                write(pair * 2 + 1, row, tile, second)
 
     def one_block(block: Expr, row: Expr, tile: int) -> None:
         write(block, row, tile, *dot_blocks([block], row, tile))
@@ -142,9 +146,15 @@ def for_each_tile(
     tiles.append((1, start, bind(m - start)))
     pairs = blocks if gated else tirx.truncdiv(blocks, 2)
     with math.computed_constants(m):
-        for size, first, count in tiles:
+        for size, first, count in tiles[:-1]:
             with T.parallel(0, pairs) as pair, T.serial(0, count) as tile:
-                two_blocks(pair, first + tile * size, size)
+                pairs_of_blocks([pair], first + tile * size, size)
+        _, first, count = tiles[-1]  # single rows
+        share = pairs // STREAMS if isinstance(pairs, int) else bind(tirx.truncdiv(pairs, STREAMS))
+        with T.parallel(0, share) as pair, T.serial(0, count) as row:
+            pairs_of_blocks([pair + stream * share for stream in range(STREAMS)], first + row, 1)
+        with T.parallel(0, pairs - STREAMS * share) as number, T.serial(0, count) as row:
+            pairs_of_blocks([STREAMS * share + number], first + row, 1)
         if gated or (isinstance(blocks, int) and blocks % 2 == 0):
             return
         with T.If(tirx.truncmod(blocks, 2) == 1), T.Then():  # the last one, shared by rows

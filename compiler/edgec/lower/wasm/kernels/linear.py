@@ -14,7 +14,7 @@ float16 scales are used without conversion: their bits, shifted into a float32, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -39,6 +39,8 @@ from edgec.lower.wasm.kernels.epilogue import PLAIN, Epilogue, Finish, for_each_
 from edgec.lower.wasm.kernels.experts import Pairs, for_each_pair
 from edgec.lower.wasm.kernels.quantize import OUTLIERS, ROW_TILE, QuantizedBuffers
 from edgec.lower.wasm.target import Isa
+
+_OneSpan = Callable[[Expr, Expr, int | Expr], None]  # number of the span, its first group, how many
 
 
 def linear(
@@ -97,12 +99,34 @@ def linear(
 
         def dot_blocks(blocks: Sequence[Expr], row: Expr, tile: int) -> list[Registers]:
             """For each block, 8 weight rows x `tile` activation rows; register 2 * r + half."""
-            # Registers hold the integer sums of two blocks of one row, or of one block of four.
-            together = len(blocks) if tile == 1 else 1
+            # Registers hold the integer sums of two blocks of one row, or of one block of several rows.
+            together = 2 if tile == 1 else 1
             parts = [blocks[start : start + together] for start in range(0, len(blocks), together)]
-            return [some for part in parts for some in dot_together(part, row, tile)]
+            if tile == 1:
+                return dot_in_turns(parts, row, tile)
+            return [some for part in parts for some in dot_in_turns([part], row, tile)]
 
-        def dot_together(blocks: Sequence[Expr], row: Expr, tile: int) -> list[Registers]:
+        def dot_in_turns(parts: Sequence[Sequence[Expr]], row: Expr, tile: int) -> list[Registers]:
+            made = [dot_together(part, row, tile) for part in parts]
+
+            def one_span(number: Expr, first: Expr, count: int | Expr) -> None:
+                for _, of_part in made:
+                    of_part(number, first, count)
+
+            if span is None:
+                one_span(T.int32(0), T.int32(0), groups)
+            elif span == 1:
+                with T.serial(0, groups) as group:
+                    one_span(group, group, 1)
+            else:
+                with T.serial(0, spans) as number:
+                    first = bind(number * span)
+                    even = isinstance(groups, int) and groups % span == 0
+                    one_span(number, first, span if even else bind(tirx.min(span, groups - first)))
+            return [some for sums, _ in made for some in sums]
+
+        def dot_together(blocks: Sequence[Expr], row: Expr, tile: int) -> tuple[list[Registers], _OneSpan]:
+            """The sums of some blocks, and what adds a span to them."""
             sums = [Registers(tile * 2, "float32x4") for _ in blocks]
             dots = [DotAccumulators(isa, bits, tile * 2, several=span != 1, in_order=tile > 1) for _ in blocks]
             places = [place_of_group(weight_blocks, groups, block) for block in blocks]
@@ -139,17 +163,7 @@ def linear(
                         assert found is not None
                         _add_outliers(of_block, *found, tile, form, at_group, scale)
 
-            if span is None:
-                one_span(T.int32(0), T.int32(0), groups)
-            elif span == 1:
-                with T.serial(0, groups) as group:
-                    one_span(group, group, 1)
-            else:
-                with T.serial(0, spans) as number:
-                    first = bind(number * span)
-                    even = isinstance(groups, int) and groups % span == 0
-                    one_span(number, first, span if even else bind(tirx.min(span, groups - first)))
-            return sums
+            return sums, one_span
 
         if pairs is not None:
             for_each_pair(blocks, m, finish, dot_blocks, chosen, pairs)

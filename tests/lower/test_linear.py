@@ -58,6 +58,8 @@ def dequantized_activations(
     codes, scales, sums, *taken = buffers
     # tile, group, t, part, row, j -> row, group, part, t, j
     codes = codes.reshape(tiles, groups, 4, 2, ROW_TILE, 4).transpose(0, 4, 1, 3, 2, 5)
+    if codes.dtype == np.int16:
+        codes = codes[..., SIMD128.activation_order]
     codes = codes.reshape(tiles * ROW_TILE, groups, GROUP)[:rows].astype(np.float64)
     spans = -(-groups // span)
     by_row = [array.reshape(tiles, spans, ROW_TILE).transpose(0, 2, 1) for array in (scales, sums)]

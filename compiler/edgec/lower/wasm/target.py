@@ -27,6 +27,11 @@ class Isa:
         """Element type of quantized activations in memory: plain SIMD wants them widened."""
         return "int8" if self.relaxed_dot else "int16"
 
+    @property
+    def activation_order(self) -> tuple[int, int, int, int]:
+        """In which four neighbours lie in memory, its own inverse. Plain SIMD multiplies even and odd ones by turns."""
+        return (0, 1, 2, 3) if self.relaxed_dot else (0, 2, 1, 3)
+
 
 SIMD128 = Isa("simd128", relaxed_dot=False)
 RELAXED = Isa("relaxed", relaxed_dot=True)

@@ -17,7 +17,15 @@ from edgec.ir.compressed import GROUP, ROWS
 from edgec.lower.wasm.kernels import math
 from edgec.lower.wasm.kernels.activations import ACTIVATIONS
 from edgec.lower.wasm.kernels.builder import Buffer, Expr, KernelBuilder, PrimFunc, Registers, bind, load, splat, store
-from edgec.lower.wasm.kernels.quantize import OUTLIERS, ROW_TILE, SCALE_FACTOR, QuantizedBuffers, groups_of, spans_of
+from edgec.lower.wasm.kernels.quantize import (
+    OUTLIERS,
+    ROW_TILE,
+    SCALE_FACTOR,
+    QuantizedBuffers,
+    groups_of,
+    reordered,
+    spans_of,
+)
 from edgec.lower.wasm.target import Isa
 
 
@@ -47,7 +55,7 @@ def dequantize(isa: Isa, *, columns: int, span: int) -> PrimFunc:
             step = bind(source.scales[place_of_scale] * T.float32(1 / SCALE_FACTOR))
             for i in range(0, GROUP, 4):
                 element = (i % 16 // 4 * 2 + i // 16) * ROW_TILE
-                codes = T.Cast("int32x4", load(source.codes, (at * GROUP + element + lane) * 4))
+                codes = reordered(T.Cast("int32x4", load(source.codes, (at * GROUP + element + lane) * 4)), isa)
                 store(output, start + i, T.Cast("float32x4", codes) * splat(step, "float32x4"))
             for number in range(OUTLIERS):
                 outlier = at * (OUTLIERS * ROW_TILE) + number * ROW_TILE + lane

@@ -12,7 +12,7 @@ lies by itself. A single row of activations takes two blocks at a time, and so r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgec.ir.compressed import GROUP, ROWS
+from edgec.lower.wasm.kernels import math
 from edgec.lower.wasm.kernels.builder import Buffer, Expr, bind, load
 
 
@@ -73,13 +74,21 @@ class CodeFormat:
         """int32 elements of a `t`."""
         return self.words // 4
 
-    def vectors(self, codes: Buffer, t: int, halves: Sequence[int]) -> Callable[[int], list[Expr]]:
-        """`part -> vectors` of 16 codes (`int32x4`), one for each of `halves`. `codes` is a window at the group."""
+    def vectors(self, codes: Buffer, t: int) -> Callable[[int], list[Expr]]:
+        """`part -> [half 0, half 1]`, each an `int32x4` of 16 codes. `codes` is a window at the group."""
         start = t * self.step_words
         if self.bits == 4:
-            packed = [bind(load(codes, start + 4 * half)) for half in halves]
+            packed = [bind(load(codes, start + 4 * half)) for half in range(2)]
             return lambda part: [_nibbles(vector, part) for vector in packed]
-        return lambda part: [load(codes, start + 8 * part + 4 * half) for half in halves]
+        return lambda part: [load(codes, start + 8 * part + 4 * half) for half in range(2)]
+
+    def pairs(self, codes: Buffer, t: int) -> Callable[[int], list[tuple[Expr, Expr]]]:
+        """As `vectors`, but halfwords (`int16x8`): the even codes and the odd ones of each four."""
+        start = t * self.step_words
+        if self.bits != 4:
+            return lambda part: [_even_odd(load(codes, start + 8 * part + 4 * half)) for half in range(2)]
+        packed = [bind(load(codes, start + 4 * half)) for half in range(2)]
+        return lambda part: [_even_odd_nibbles(vector, part) for vector in packed]
 
     def feature(self, codes: Buffer, place: Expr, half: int) -> Expr:
         """`float32x4`: codes of one feature of the rows `4 * half` ...; see `quantize.place_of`.
@@ -98,9 +107,28 @@ class CodeFormat:
 def _nibbles(packed: Expr, part: int) -> Expr:
     if part:
         packed = T.shift_right(packed, T.Broadcast(T.int32(4), 4))
-    from edgec.lower.wasm.kernels import math
 
     return packed & math.constant(0x0F0F0F0F, packed, "int32")
+
+
+def _even_odd(vector: Expr) -> tuple[Expr, Expr]:
+    even = vector & math.constant(0x00FF00FF, vector, "int32")
+    return T.reinterpret("int16x8", even), T.reinterpret("int16x8", _shifted(vector, 8))
+
+
+def _even_odd_nibbles(packed: Expr, part: int) -> tuple[Expr, Expr]:
+    def low(halfwords: Expr) -> Expr:
+        words = T.reinterpret("int32x4", halfwords)
+        return T.reinterpret("int16x8", words & math.constant(0x000F000F, words, "int32"))
+
+    if part:
+        return low(_shifted(packed, 4)), T.reinterpret("int16x8", _shifted(packed, 12))
+    return low(packed), low(_shifted(packed, 8))
+
+
+def _shifted(vector: Expr, amount: int) -> Expr:
+    """Halfwords of an `int32x4`, unsigned, shifted to the right."""
+    return T.shift_right(T.reinterpret("uint16x8", vector), T.Broadcast(T.uint16(amount), 8))
 
 
 def _top_bits(vector: Expr, shift: Expr, bits: int) -> Expr:

@@ -1,17 +1,20 @@
 """The integer dot products of both ISAs: exact, so they agree to the bit.
 
 Weights are unsigned codes of 4 to 8 bits in bytes (8-bit ones are at most 254), one vector = 4 rows x 4 features;
-activations are signed 8-bit, four of them in one element (`int32` of 4 bytes, or `int64` of 4 halfwords where plain
-SIMD wants them widened). An accumulator ends as one `int32x4`, a lane per row.
+activations are signed 8-bit, four of them in one element: `int32` of 4 bytes, or `int64` of 4 halfwords for plain SIMD,
+which multiplies the even codes of four and the odd ones by turns. An accumulator is one `int32x4`, a lane per row.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgec.lower.wasm.instructions import in_order
-from edgec.lower.wasm.kernels.builder import Expr, Registers, bind, splat
+from edgec.lower.wasm.kernels.builder import Buffer, Expr, Registers, bind, splat, window
+from edgec.lower.wasm.kernels.codes import CodeFormat
 from edgec.lower.wasm.target import Isa
 
 
@@ -43,15 +46,6 @@ def signed_dot(left: Expr, right: Expr) -> Expr:
     return T.call_llvm_pure_intrin("int32x4", "llvm.wasm.dot", left, right)
 
 
-def widen_halves(bytes_: Expr) -> tuple[Expr, Expr]:
-    """16 unsigned bytes (`int32x4`) -> two `int16x8`."""
-    vector = T.reinterpret("uint8x16", bytes_)
-    return (
-        T.Cast("int16x8", T.vectorlow("uint8x8", vector)),
-        T.Cast("int16x8", T.vectorhigh("uint8x8", vector)),
-    )
-
-
 def lane(vector: Expr, index: int) -> Expr:
     """One lane of an `int32x4` or `float32x4`, repeated in all lanes."""
     return tirx.Shuffle([vector], [tirx.const(index, "int32")] * 4)
@@ -76,15 +70,14 @@ class DotAccumulators:
         self.isa = isa
         self._in_order = in_order
         self._bits = bits
-        self._per = 1 if isa.relaxed_dot else 2
         self._halfwords = sums_in_halfwords(isa, bits)
-        self._registers = Registers(count * self._per, "int16x8" if self._halfwords else "int32x4")
+        self._registers = Registers(count, "int16x8" if self._halfwords else "int32x4")
         self._count = count
         self._wide = Registers(count, "int32x4") if self._halfwords and several else None
 
     def clear(self) -> None:
         """Zero all accumulators."""
-        self._registers.fill(self._count * self._per, 0)
+        self._registers.fill(self._count, 0)
         if self._wide is not None:
             self._wide.fill(self._count, 0)
 
@@ -96,46 +89,45 @@ class DotAccumulators:
             self._registers.fill(self._count, 0)
 
     @property
-    def halves_together(self) -> list[list[int]]:
-        """Halves of a block whose sums registers hold at once, for several rows."""
-        return [[0, 1]] if self._per == 1 or not self._in_order else [[0], [1]]
+    def factors(self) -> int:
+        """Vectors that 16 codes make."""
+        return passes(self.isa, self._bits) if self.isa.relaxed_dot else 2
 
-    def repeated(self, element: Expr) -> Expr:
-        """Four activations, repeated for all rows of weights."""
-        if not self.isa.relaxed_dot:
-            return T.reinterpret("int16x8", T.Broadcast(element, 2))
-        return T.reinterpret("int8x16", T.Broadcast(element, 4))
+    def repeated(self, activations: Buffer, index: int, factor: int) -> Expr:
+        """What one of the `factors` is multiplied with: some of four activations, repeated for all rows of weights."""
+        if self.isa.relaxed_dot:
+            return T.reinterpret("int8x16", T.Broadcast(activations[index], 4))
+        return T.reinterpret("int16x8", T.Broadcast(window(activations, index, "int32")[factor], 4))
 
-    def widen(self, weights: Expr) -> tuple[Expr, ...]:
-        """Prepare 16 codes once for several `add`s."""
+    def weights(self, form: CodeFormat, codes: Buffer) -> Callable[[int], list[tuple[Expr, ...]]]:
+        """`part -> [half 0, half 1]`, each `factors` vectors for several `add`s; `codes` is a window at the step."""
         if not self.isa.relaxed_dot:
-            return widen_halves(weights)
-        if passes(self.isa, self._bits) == 1:
+            return form.pairs(codes, 0)
+        vectors = form.vectors(codes, 0)
+        return lambda part: [self._seven_bits(vector) for vector in vectors(part)]
+
+    def _seven_bits(self, weights: Expr) -> tuple[Expr, ...]:
+        if self.factors == 1:
             return (T.reinterpret("int8x16", weights),)
         codes = bind(T.reinterpret("uint8x16", weights))
         half = bind(T.shift_right(codes, T.Broadcast(T.uint8(1), 16)))
         return T.reinterpret("int8x16", half), T.reinterpret("int8x16", codes - half)
 
-    def add(self, index: int, activations: Expr, weights: tuple[Expr, ...]) -> None:
-        """`activations` from `repeated`, `weights` from `widen`."""
+    def add(self, index: int, activations: Expr, codes: Expr) -> None:
+        """`activations` from `repeated`, `codes` one of `weights`."""
         registers = self._registers
         if self.isa.halfword_sums:
             intrinsic = "llvm.wasm.relaxed.dot.i8x16.i7x16.signed"
-            for codes in weights:
-                products = T.call_llvm_pure_intrin("int16x8", intrinsic, activations, codes)
-                registers[index] = self._sum(registers[index], products if self._halfwords else _widened(products))
-        elif self.isa.relaxed_dot:
-            for codes in weights:
-                operands = activations, codes, registers[index]
-                if self._in_order:
-                    registers[index] = in_order("i32x4.relaxed_dot_i8x16_i7x16_add_s", *operands)
-                else:
-                    intrinsic = "llvm.wasm.relaxed.dot.i8x16.i7x16.add.signed"
-                    registers[index] = T.call_llvm_pure_intrin("int32x4", intrinsic, *operands)
+            products = T.call_llvm_pure_intrin("int16x8", intrinsic, activations, codes)
+            registers[index] = self._sum(registers[index], products if self._halfwords else _widened(products))
+        elif not self.isa.relaxed_dot:
+            registers[index] = self._sum(registers[index], signed_dot(codes, activations))
+        elif self._in_order:
+            name = "i32x4.relaxed_dot_i8x16_i7x16_add_s"
+            registers[index] = in_order(name, activations, codes, registers[index])
         else:
-            for part, half in enumerate(weights):
-                at = index * 2 + part
-                registers[at] = self._sum(registers[at], signed_dot(half, activations))
+            intrinsic = "llvm.wasm.relaxed.dot.i8x16.i7x16.add.signed"
+            registers[index] = T.call_llvm_pure_intrin("int32x4", intrinsic, activations, codes, registers[index])
 
     def _sum(self, left: Expr, right: Expr) -> Expr:
         if not self._in_order:
@@ -147,9 +139,7 @@ class DotAccumulators:
         if self._halfwords:
             sums = _widened(self._registers[index])
             return sums if self._wide is None else self._wide[index] + sums
-        if self.isa.relaxed_dot:
-            return self._registers[index]
-        return even_odd_sum(self._registers[index * 2], self._registers[index * 2 + 1])
+        return self._registers[index]
 
 
 def _widened(sums: Expr) -> Expr:

@@ -216,25 +216,22 @@ def _accumulate_codes(
     for some in dots:
         some.clear()
 
-    def step(codes: Sequence[Buffer], activations: Sequence[Buffer], halves: Sequence[int]) -> None:
+    def step(codes: Sequence[Buffer], activations: Sequence[Buffer]) -> None:
         """Four features of each part."""
-        vectors = [form.vectors(block, 0, halves) for block in codes]
+        of_parts = [some.weights(form, block) for some, block in zip(dots, codes, strict=True)]
         for part in range(2):
-            weights = [
-                [tuple(bind(w) for w in some.widen(vector)) for vector in block(part)]
-                for some, block in zip(dots, vectors, strict=True)
-            ]
-            for r in range(tile):
-                row = bind(dots[0].repeated(activations[r][part * ROW_TILE]))
-                for some, block in zip(dots, weights, strict=True):
-                    for half, weight in zip(halves, block, strict=True):
-                        some.add(2 * r + half, row, weight)
+            weights = [[[bind(w) for w in vectors] for vectors in of_part(part)] for of_part in of_parts]
+            for factor in range(dots[0].factors):
+                for r in range(tile):
+                    row = bind(dots[0].repeated(activations[r], part * ROW_TILE, factor))
+                    for some, block in zip(dots, weights, strict=True):
+                        for half in range(2):
+                            some.add(2 * r + half, row, block[half][factor])
 
     def one_group(codes: Sequence[Buffer], activations: Sequence[Buffer]) -> None:
-        for halves in dots[0].halves_together:
-            for t in range(4):
-                here = [window(block, t * form.step_words) for block in codes]
-                step(here, [window(row, t * (2 * ROW_TILE)) for row in activations], halves)
+        for t in range(4):
+            here = [window(block, t * form.step_words) for block in codes]
+            step(here, [window(row, t * (2 * ROW_TILE)) for row in activations])
 
     one_group([block.buffer for block in codes], activations)
     if isinstance(count, int) and count == 1:

@@ -12,7 +12,8 @@ the sum of the codes and of the outliers in steps of the scale, divided by 16, a
 graphs do without (docs/decisions/0012-graphs-without-outliers.md), there are no such buffers. Four rows lie side by
 side, in tiles that `linear` reads as vectors:
 
-    codes            [rows / 4, groups, 4, 2, 4, 4]   tile, group, t, part, row, j: feature 16 * part + 4 * t + j
+    codes            [rows / 4, groups, 4, 2, 4, 4]   tile, group, t, part, row, j: feature 16 * part + 4 * t + j,
+                                                      j in the order of `Isa.activation_order`
     scales, sums     [rows / 4, spans, 4]             tile, span, row
     outliers, places [rows / 4, groups, 2, 4]         tile, group, number, row
 
@@ -197,7 +198,7 @@ def quantize_span(
             code = bind(math.nearest_integer(part.vector(i) * splat(inverse, "float32x4")))
             element = (i % 16 // 4 * 2 + i // 16) * ROW_TILE
             at = ((index + group) * GROUP + element + lane) * 4
-            store(target.codes, at, T.Cast(f"{isa.activation_dtype}x4", code))
+            store(target.codes, at, T.Cast(f"{isa.activation_dtype}x4", reordered(code, isa)))
             total[0] = total[0] + code
 
     span.for_each_group(round_group)
@@ -206,6 +207,11 @@ def quantize_span(
     codes = T.Cast("float32", tree_sum([sums[i] for i in range(4)]))
     codes = codes if taken is None else codes + taken * inverse
     store(target.sums, place, codes * T.float32(1 / 16), 1)
+
+
+def reordered(four: Expr, isa: Isa) -> Expr:
+    """Four codes of a row in the order of memory, or back."""
+    return tirx.Shuffle([four], [tirx.const(i, "int32") for i in isa.activation_order]) if not isa.relaxed_dot else four
 
 
 def _take_outliers(values: Floats, outliers: Buffer, places: Buffer) -> tuple[Expr, Expr]:

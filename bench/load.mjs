@@ -1,14 +1,14 @@
 #!/usr/bin/env node
 // How long a user waits for a model: over a link of a given speed, then again from the browser's storage.
 //
-//   node bench/load.mjs --bundle DIR [--megabits 50] [--browsers chromium,firefox] [--threads 1,2] [--rounds 3] [--json] [--check]
+//   node bench/load.mjs --bundle DIR [--megabits 50] [--browsers chromium,firefox] [--threads 1,2] [--rounds 3] [--niceness N] [--json] [--check]
 
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { launch } from "../runtime_wasm/tools/browsers.mjs";
 import { TestServer } from "../runtime_wasm/tools/server.mjs";
 import { checkBrowser, listed, run, wholeNumber } from "./lib/command.mjs";
-import { GrowthWatch } from "./lib/processes.mjs";
+import { GrowthWatch, prioritize } from "./lib/processes.mjs";
 import { median } from "./lib/statistics.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -18,6 +18,7 @@ const OPTIONS = {
   browsers: { type: "string", default: "chromium,firefox" },
   threads: { type: "string", default: "1,2" },
   rounds: { type: "string", default: "3" },
+  niceness: { type: "string" },
   json: { type: "boolean", default: false },
   check: { type: "boolean", default: false },
 };
@@ -59,10 +60,11 @@ async function openTab(running, browser, url) {
 }
 
 /** What the page measures, see pages/load.html, and by how much its process has `grown` meanwhile. */
-async function inTab(running, server, browser, what) {
+async function inTab(running, server, { browser, niceness }, what) {
   const [start, done] = [server.heard("/start"), server.heard("/done")];
   const close = await openTab(running, browser, `${server.origin}/load/load.html?case=${encodeURIComponent(JSON.stringify(what))}`);
   const early = await Promise.race([start, done]); // it may fail before it starts
+  if (niceness !== undefined) prioritize(running.process().pid, niceness);
   const memory = new GrowthWatch(running.process().pid);
   const { value, error } = early ?? (await done);
   const grown = memory.end();
@@ -74,15 +76,16 @@ async function inTab(running, server, browser, what) {
 const lastByteAt = ({ sentAt }) => Math.max(...[...sentAt].flatMap(([path, time]) => (path.startsWith("/bundle/") ? [time] : [])));
 
 /** A first load with an empty profile, then some from its storage, then a tab that has the same memory and nothing else. */
-async function turn(server, { browser, threads }) {
+async function turn(server, one) {
+  const { browser, threads } = one;
   const running = await launch(browser);
   try {
     const loads = [];
     for (let load = 0; load < 1 + AGAIN; load++) {
-      const one = await inTab(running, server, browser, { threads });
-      loads.push({ ...one, lastByte: lastByteAt(server) - one.startedAt });
+      const measured = await inTab(running, server, one, { threads });
+      loads.push({ ...measured, lastByte: lastByteAt(server) - measured.startedAt });
     }
-    const bare = await inTab(running, server, browser, { bytes: loads[0].memoryBytes });
+    const bare = await inTab(running, server, one, { bytes: loads[0].memoryBytes });
     return { version: await running.version(), loads, bare };
   } finally {
     await running.close();
@@ -94,7 +97,8 @@ function settings(flags) {
   if (!flags.bundle) throw new Error("give --bundle");
   for (const browser of listed(flags.browsers)) checkBrowser(browser);
   const threads = listed(flags.threads).map((count) => wholeNumber({ threads: count }, "threads", 1));
-  const cases = listed(flags.browsers).flatMap((browser) => threads.map((count) => ({ browser, threads: count, turns: [] })));
+  const niceness = flags.niceness === undefined ? undefined : Number(flags.niceness);
+  const cases = listed(flags.browsers).flatMap((browser) => threads.map((count) => ({ browser, threads: count, niceness, turns: [] })));
   return { bundle: flags.bundle, megabits: wholeNumber(flags, "megabits", 1), rounds: wholeNumber(flags, "rounds", 1), cases };
 }
 

@@ -7,6 +7,8 @@ export interface FakeFeatures {
   writables?: boolean;
   /** `createSyncAccessHandle`: in workers alone. */
   accessHandles?: boolean;
+  /** They know no mode, and BYOB reads of files work: Firefox. */
+  handlesLock?: boolean;
 }
 
 /** A folder of OPFS with the locks of the specification. Several tabs are several loads on one of these. */
@@ -41,16 +43,19 @@ export class FakeDirectory {
         text: async () => new TextDecoder().decode(bytes),
         stream: () => {
           this.onRead(name);
-          return fileStream(bytes);
+          return handlesLock ? new Blob([bytes]).stream() : fileStream(bytes);
         },
       };
     };
-    const { writables, accessHandles } = this.features;
+    const { writables, accessHandles, handlesLock } = this.features;
     return {
       getFile,
       ...(writables ? { createWritable: async () => this.writable(name) } : {}),
       ...(accessHandles
-        ? { createSyncAccessHandle: async ({ mode = "readwrite" as Mode } = {}) => this.accessHandle(name, mode) }
+        ? {
+            createSyncAccessHandle: async (options: { mode?: Mode } = {}) =>
+              this.accessHandle(name, handlesLock ? "readwrite" : (options.mode ?? "readwrite")),
+          }
         : {}),
     };
   }
@@ -87,7 +92,7 @@ export class FakeDirectory {
 
   private async accessHandle(name: string, mode: Mode): Promise<object> {
     const release = this.lock(name, mode);
-    if (mode === "readwrite") await this.beforeWrite(name);
+    if (mode === "readwrite" && !this.features.handlesLock) await this.beforeWrite(name);
     else this.onRead(name);
     return {
       getSize: () => this.files.get(name)!.length,

@@ -196,6 +196,7 @@ for (const [name, features] of [
   ["pages", { writables: true }],
   ["workers", { writables: true, accessHandles: true }],
   ["workers of old Safari", { accessHandles: true }],
+  ["workers of Firefox", { writables: true, accessHandles: true, handlesLock: true }],
 ] as const) {
   test(`OPFS in ${name}: the second load downloads the manifest alone; damage is found and mended`, async () => {
     const directory = new FakeDirectory(features);

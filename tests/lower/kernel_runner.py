@@ -41,16 +41,22 @@ class KernelRunner:
         self._keep = memory
 
     def run(self, buffers: Sequence[npt.NDArray[Any]], scalars: Sequence[int] = (), *, threads: int = 1) -> None:
-        """Buffers are changed in place; `threads` runs the shares of that many threads one after the other."""
+        """Buffers are changed in place; `threads` runs the shares of that many threads one after the other. An array
+        that is given twice has one place."""
         self._bytes[_STACK_TOP:] = _PATTERN
         address = _STACK_TOP
-        places = []
+        places: list[tuple[int, npt.NDArray[Any]]] = []
+        starts: list[int] = []
         for array in buffers:
+            known = next((start for start, other in places if other is array), None)
+            if known is not None:
+                starts.append(known)
+                continue
             address += _GUARD
             self._bytes[address : address + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
             places.append((address, array))
+            starts.append(address)
             address += -(-array.nbytes // _GUARD) * _GUARD + _GUARD
-        starts = [start for start, _ in places]
         for thread in range(threads):
             share = (thread, threads) if self.signature.parallel else ()
             assert self._kernel(self._store, *starts, *scalars, *share) == 0

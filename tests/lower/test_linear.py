@@ -285,6 +285,25 @@ def test_rows_do_not_depend_on_their_number(isa: Isa, bits: int, span: int, outl
         np.testing.assert_array_equal(run(x[:m]), alone[:m])
 
 
+@pytest.mark.parametrize("rows", [8, 16, 24, 64, 72, 136])
+def test_a_residual_in_place_is_added_once(rows: int) -> None:
+    """By whichever thread has the block, of few blocks, too."""
+    x, weight = random_floats(1, 6, 64), random_floats(2, rows, 64) * 0.1
+    packed = pack_matrix("w", weight, RoundToNearest(4, None))
+    weights = [*map(in_turns, (packed.high, packed.scales, packed.zeros))]
+    activations = run_quantize(SIMD128, x)
+    plain = KernelRunner(linear(SIMD128, rows=rows, columns=64, bits=4), SIMD128)
+    added = KernelRunner(linear(SIMD128, rows=rows, columns=64, bits=4, epilogue=Epilogue(residual=True)), SIMD128)
+    for m in (1, 6):
+        sums = np.zeros((m, rows), np.float32)
+        plain.run([*activations, *weights, sums], [m])
+        for threads in (1, 2, 3, 5):
+            stream = random_floats(3, m, rows)
+            wanted = sums + stream
+            added.run([*activations, *weights, stream, stream], [m], threads=threads)
+            np.testing.assert_array_equal(stream, wanted)
+
+
 @pytest.mark.parametrize("isa", EACH, ids=lambda isa: isa.name)
 @pytest.mark.parametrize("m", [1, 4, 6])
 @pytest.mark.parametrize(("bits", "columns", "span"), [(4, 64, 1), (4, 2048, 64), (7, 2048, 64), (8, 2048, 64)])

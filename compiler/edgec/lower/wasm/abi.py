@@ -27,6 +27,7 @@ from edgec.lower.wasm.target import Isa, wasm_target
 
 PrimFunc = Any  # tvm's Python classes carry no types
 
+_PARALLEL = "edgec.parallel"  # attribute of a function: whether threads share its loops
 _STACK_LIMIT = 32768  # bytes a kernel may allocate on its stack
 
 # A kernel with a parallel loop may use these, to find its own scratch buffer for instance.
@@ -43,8 +44,11 @@ class Signature:
     parallel: bool
 
 
-def _split_over_threads(func: PrimFunc) -> tuple[PrimFunc, tuple[Any, ...]]:
-    """Give each thread a contiguous share of the outermost parallel loops."""
+def _split_over_threads(func: PrimFunc) -> PrimFunc:
+    """Give each thread a contiguous share of the outermost parallel loops.
+
+    Before anything is simplified: of a loop of one turn only the body would be left, for every thread.
+    """
     found = False
 
     def rewrite(loop: Any) -> Any:
@@ -62,7 +66,7 @@ def _split_over_threads(func: PrimFunc) -> tuple[PrimFunc, tuple[Any, ...]]:
         return tirx.For(loop.loop_var, begin, count, tirx.ForKind.SERIAL, loop.body, None, loop.annotations)
 
     body = tvm_ffi.structural_map(func.body, (tirx.For, rewrite))
-    return func.with_body(body), (THREAD, THREADS) if found else ()
+    return func.with_body(body).with_attr(_PARALLEL, found)
 
 
 def _check_allocations(func: PrimFunc, name: str) -> None:
@@ -86,7 +90,7 @@ def _check_allocations(func: PrimFunc, name: str) -> None:
 
 
 def _plain(name: str, func: PrimFunc) -> tuple[PrimFunc, Signature]:
-    func, thread_parameters = _split_over_threads(func)
+    thread_parameters = (THREAD, THREADS) if func.attrs[_PARALLEL] else ()
     _check_allocations(func, name)
     parameters: list[Any] = []
     declarations: list[Any] = []
@@ -126,6 +130,11 @@ def _without_fma(func: PrimFunc) -> PrimFunc:
 
 
 @tvm.transform.module_pass(opt_level=0)
+def _shared_by_threads(module: Any, _context: Any) -> Any:
+    return tvm.IRModule({v: _split_over_threads(f) for v, f in module.functions.items()}, attrs=module.attrs)
+
+
+@tvm.transform.module_pass(opt_level=0)
 def _strict_arithmetic(module: Any, _context: Any) -> Any:
     return tvm.IRModule({v: _without_fma(f) for v, f in module.functions.items()}, attrs=module.attrs)
 
@@ -146,6 +155,7 @@ def _passes(signatures: dict[str, Signature]) -> list[Any]:
 
     s, t = s_tir.transform, tirx.transform
     return [
+        _shared_by_threads,
         s.CanonicalizeLoop(),
         s.LowerInitBlock(),
         s.PlanAndUpdateBufferAllocationLocation(),

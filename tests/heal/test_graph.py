@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx.helper as oh
 import onnx_ir
 import onnxruntime
 import pytest
@@ -15,7 +16,7 @@ from edgec.errors import UnsupportedError
 from edgec.frontend import load
 from edgec.heal.graph import TorchGraph
 from edgec.passes import simplify
-from tests.compress.graphs import convolution_model
+from tests.compress.graphs import FLOAT, convolution_model, model_ir
 from tests.compress.prune import encoders
 from tests.frontend.decoders import save_reference
 
@@ -72,5 +73,69 @@ def test_frequencies_are_not_trained(tmp_path: Path) -> None:
 
 
 def test_operators_that_cannot_be_trained_through_are_named() -> None:
-    with pytest.raises(UnsupportedError, match="`Conv`"):
-        TorchGraph(convolution_model(), ["y"])
+    x = oh.make_tensor_value_info("x", FLOAT, [1, 5])
+    nodes = [oh.make_node("NonZero", ["x"], ["i"]), oh.make_node("Cast", ["i"], ["y"], to=FLOAT)]
+    with pytest.raises(UnsupportedError, match="`NonZero`"):
+        TorchGraph(model_ir(nodes, [x], [oh.make_tensor_value_info("y", FLOAT, [2, None])], {}), ["y"])
+
+
+CONVOLUTION = {"w": (12, 5, 3, 3), "b": (12,)}
+IMAGE_NODES: list[tuple[str, dict[str, tuple[int, ...]], dict[str, object]]] = [
+    ("Conv", CONVOLUTION, {}),
+    ("Conv", CONVOLUTION, {"pads": [0, 1, 2, 3], "strides": [2, 1], "dilations": [1, 2]}),
+    ("Conv", CONVOLUTION, {"auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+    ("Conv", CONVOLUTION, {"auto_pad": "SAME_LOWER", "strides": [2, 3]}),
+    ("Conv", {"w": (10, 1, 3, 2)}, {"group": 5, "auto_pad": "VALID"}),
+    ("MaxPool", {}, {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1]}),
+    ("AveragePool", {}, {"kernel_shape": [3, 2], "pads": [1, 0, 1, 1]}),
+    ("AveragePool", {}, {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1, "strides": [2, 2]}),
+    ("GlobalAveragePool", {}, {}),
+    ("GlobalMaxPool", {}, {}),
+    ("Flatten", {}, {"axis": 2}),
+    ("Flatten", {}, {"axis": -1}),
+    ("BatchNormalization", {"scale": (5,), "bias": (5,), "mean": (5,), "variance": (5,)}, {"epsilon": 1e-3}),
+    ("HardSigmoid", {}, {"alpha": 0.3}),
+    ("HardSwish", {}, {}),
+    ("LeakyRelu", {}, {"alpha": 0.2}),
+]
+
+
+@pytest.mark.parametrize(("operator", "shapes", "attributes"), IMAGE_NODES)
+def test_operators_of_pictures(
+    operator: str, shapes: dict[str, tuple[int, ...]], attributes: dict[str, object]
+) -> None:
+    rng = np.random.default_rng(5)
+    weights = {name: rng.uniform(0.2, 1.0, shape).astype(np.float32) for name, shape in shapes.items()}
+    node = oh.make_node(operator, ["x", *weights], ["y"], **attributes)
+    x = oh.make_tensor_value_info("x", FLOAT, [1, 5, 9, 11])
+    y = oh.make_tensor_value_info("y", FLOAT, [None] * (2 if operator == "Flatten" else 4))
+    model = model_ir([node], [x], [y], weights)
+    value = rng.standard_normal((1, 5, 9, 11)).astype(np.float32)
+    session = onnxruntime.InferenceSession(onnx_ir.to_proto(model.model).SerializeToString())
+    expected = session.run(["y"], {"x": value})[0]
+    graph = TorchGraph(model, ["y"])
+    got = graph(graph.parameters, {"x": torch.from_numpy(value)})["y"].numpy()
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_runs_can_be_stacked() -> None:
+    """Of a graph whose batch is fixed: three pictures, each as if it were alone, gradients included."""
+    model = convolution_model()
+    images = torch.randn((3, 1, 5, 8, 8), generator=torch.Generator().manual_seed(3))
+    alone, stacked = TorchGraph(model, ["y"]), TorchGraph(model, ["y"], stacked=True)
+    weights = {name: tensor.requires_grad_() for name, tensor in alone.parameters.items()}
+    together = stacked(weights, {"image": images})["y"]
+    apart = torch.stack([alone(weights, {"image": image})["y"] for image in images])
+    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-4)
+    found = torch.autograd.grad(together.square().sum(), list(weights.values()))
+    expected = torch.autograd.grad(apart.square().sum(), list(weights.values()))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-1)  # of values in the thousands
+
+
+def test_a_size_that_is_rounded_up_is_refused() -> None:
+    node = oh.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1, name="pool")
+    x = oh.make_tensor_value_info("x", FLOAT, [1, 5, 9, 11])
+    model = model_ir([node], [x], [oh.make_tensor_value_info("y", FLOAT, [None] * 4)], {})
+    graph = TorchGraph(model, ["y"])
+    with pytest.raises(UnsupportedError, match=r"`pool` rounds its size up"):
+        graph({}, {"x": torch.zeros((1, 5, 9, 11))})

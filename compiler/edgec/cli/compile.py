@@ -31,6 +31,7 @@ Examples:
   edgec compile ./my-model --profile phone-6gb --target-size 60MB
   edgec compile ./my-model --profile phone-6gb --min-accuracy 0.99
   edgec compile ./my-model --profile phone-4gb --slim 0.9 --heal-minutes 30 --calibration chats.txt
+  edgec compile efficientnet.onnx --task task.json --profile phone-6gb --bits 3 --heal-steps 80 --calibration ./pictures
   edgec compile ./my-model --profile phone-6gb --lora ./my-adapter
 """
 
@@ -82,7 +83,7 @@ Examples:
     "--heal-minutes",
     type=click.FloatRange(min=0, min_open=True),
     metavar="MINUTES",
-    help="Train what is left to be like the original (needs the extra `heal`).",
+    help="Train what is left, or what was rounded, to be like the original (needs the extra `heal`).",
 )
 @click.option(
     "--heal-steps", type=click.IntRange(min=1), metavar="STEPS", help="The same in steps, which give the same bytes."

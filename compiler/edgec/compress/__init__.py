@@ -8,18 +8,22 @@ from edgec.compress.calibration.samples import (
     read_samples,
     whole_samples,
 )
-from edgec.compress.dequantize import dequantize, dequantized_model
+from edgec.compress.calibration.views import PictureViews
+from edgec.compress.dequantize import dequantize, dequantized_model, stored_rows
 from edgec.compress.hollow import hollow
 from edgec.compress.rounding import rounding_errors
-from edgec.compress.sensitivity import sensitivities
-from edgec.compress.stage import compress, needs_samples
+from edgec.compress.sensitivity import classifies, sensitivities
+from edgec.compress.stage import compress, float_rounding, needs_samples
 
 __all__ = [
     "Agreement",
+    "PictureViews",
     "Sample",
+    "classifies",
     "compress",
     "dequantize",
     "dequantized_model",
+    "float_rounding",
     "generated_samples",
     "held_out",
     "hollow",
@@ -28,5 +32,6 @@ __all__ = [
     "read_samples",
     "rounding_errors",
     "sensitivities",
+    "stored_rows",
     "whole_samples",
 ]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir
 
 from edgec.compress.pack import unpack_nibbles
+from edgec.compress.quantize import Grid, QuantizedRows
 from edgec.ir.compressed import GROUP, ROWS, CompressedModel, PackedTensor
 from edgec.ir.model import ModelIR
 from edgec.ir.weight_use import WeightUse, weight_uses
@@ -37,6 +38,21 @@ def _dequantize_blocks(packed: PackedTensor, first: int, last: int) -> npt.NDArr
     codes *= _of_groups(packed, packed.scales[first:last].astype(np.float32) / 16)
     # [feature, block, group, row] -> [block, row, group, feature]
     return codes.transpose(1, 3, 2, 0).reshape((last - first) * ROWS, packed.groups * GROUP)
+
+
+def stored_rows(packed: PackedTensor, bits: int, *, compact: bool) -> QuantizedRows:
+    """The codes of a tensor that was planned at `bits` bits, row by row again."""
+    codes = unpack_nibbles(packed.high) << np.uint8(4)
+    if packed.low is not None:
+        codes |= unpack_nibbles(packed.low)
+    ordered = (codes >> np.uint8(8 - bits)).transpose(1, 3, 2, 0).reshape(packed.blocks * ROWS, packed.groups * GROUP)
+
+    def rows(parameters: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        ordered = parameters.transpose(0, 2, 1).reshape(packed.blocks * ROWS, -1)
+        return np.ascontiguousarray(ordered[: packed.rows])
+
+    codes = np.ascontiguousarray(ordered[: packed.rows, : packed.columns])
+    return QuantizedRows(Grid(bits, compact, packed.group_size), codes, rows(packed.scales), rows(packed.zeros))
 
 
 def _of_groups(packed: PackedTensor, parameters: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -70,4 +86,4 @@ def _reader(packed: PackedTensor, use: WeightUse, dtype: onnx_ir.DataType) -> Ca
     return read
 
 
-__all__ = ["dequantize", "dequantized_model"]
+__all__ = ["dequantize", "dequantized_model", "stored_rows"]

@@ -31,6 +31,7 @@ from edgec.ir.store import Store, key_of
 from edgec.ir.weight_use import FLOAT_TYPES, WeightUse, is_depthwise_filter, weight_uses
 
 Progress = Callable[[str, int, int], None]  # tensor, weights done before it, weights in all
+Rounding = Callable[[np.ndarray[Any, np.dtype[Any]]], np.ndarray[Any, np.dtype[Any]]]
 _FLUSHING = 2.0**-8  # root mean square of a matrix of whose weights errors up to 2^-15 do not count
 _QUANTIZER_NAMES = ", ".join(f"`{name}`" for name in QUANTIZERS)
 
@@ -99,10 +100,9 @@ def compress(
         begin(name)
         if tensor_plan is None or not tensor_plan.quantized:
             check_finite(model, name)
-            if tensor_plan is not None and tensor_plan.scheme == "channels":
-                rounded[name] = round_channels(_array(model, name))
-            elif tensor_plan is not None and tensor_plan.bits == 16:
-                rounded[name] = _array(model, name).astype(ml_dtypes.bfloat16).astype(np.float32)
+            rounding = float_rounding(tensor_plan)
+            if rounding is not None:
+                rounded[name] = rounding(_array(model, name))
         else:
             packed[name] = _packed(model, tensor_plan, uses[name], None, reuse, (healed or {}).get(name))
         finished(name)
@@ -167,6 +167,17 @@ def _calibrate(
                 packed[name] = _packed(model, plans[name], uses[name], statistics[name], reuse)
                 finished(name)
             walk.replace(name, _restored(model, uses[name], packed[name]))
+
+
+def float_rounding(planned: TensorPlan | None) -> Rounding | None:
+    """What rounds a float initializer to the values that are stored; None where all are."""
+    if planned is not None and planned.scheme == "channels":
+        return round_channels
+    return _to_bfloat16 if planned is not None and planned.bits == 16 else None
+
+
+def _to_bfloat16(array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
+    return array.astype(ml_dtypes.bfloat16).astype(np.float32)
 
 
 def needs_samples(plan: Plan) -> bool:
@@ -316,4 +327,4 @@ def _report(packed: Mapping[str, PackedTensor], sizes: Mapping[str, int], plan: 
     }
 
 
-__all__ = ["Progress", "compress", "needs_samples"]
+__all__ = ["Progress", "Rounding", "compress", "float_rounding", "needs_samples"]

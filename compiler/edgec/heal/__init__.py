@@ -1,4 +1,4 @@
-"""Healing slimmed models with torch, the extra `edgec[heal]`. Nothing else imports this package but the pipeline."""
+"""Healing slimmed and rounded models with torch, the extra `edgec[heal]`. Only the pipeline imports this package."""
 
 from __future__ import annotations
 

@@ -12,9 +12,12 @@ import torch
 
 from edgec.compress import Sample
 from edgec.heal.ops import Tensor
+from edgec.heal.training import CHECKED
 from edgec.ir.model import ModelIR
 
 TOKENS = 512  # of a batch
+PICTURES = 24  # of a batch
+_HELD = 10  # of so many pictures one is kept back, to report by
 _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -92,6 +95,36 @@ class Batches:
         return {name: torch.from_numpy(arrays[name]) for name in sample}
 
 
+class PictureBatches:
+    """Random batches of views of pictures, by their number; the first `CHECKED` are of pictures that no other has.
+
+    `student` and `teacher` are what each model is fed with for each view, `[views, ...]`; `of_each` views of a picture
+    follow each other.
+    """
+
+    def __init__(self, name: str, student: Tensor, teacher: Tensor, of_each: int, seed: int) -> None:
+        self._name, self._student, self._teacher, self._seed = name, student, teacher, seed
+        views = np.arange(len(student))
+        held = views // of_each % _HELD == _HELD - 1
+        if held.sum() < CHECKED:
+            held[:] = True  # too few to keep any back
+        self._held = views[held]
+        self._trained = views if held.all() else views[~held]
+
+    def __getitem__(self, step: int) -> Batch:
+        if step < CHECKED:
+            return self._batch(self._held[step::CHECKED])
+        size = min(PICTURES, len(self._trained))
+        epoch, place = divmod(step - CHECKED, len(self._trained) // size)
+        order = np.random.default_rng([self._seed, epoch]).permutation(self._trained)
+        return self._batch(order[place * size : (place + 1) * size])
+
+    def _batch(self, views: npt.NDArray[np.int64]) -> Batch:
+        chosen = torch.from_numpy(views)
+        student, teacher = ({self._name: values[chosen].float()} for values in (self._student, self._teacher))
+        return Batch(student, teacher, torch.ones(()), torch.ones(()))
+
+
 def _padded(samples: Sequence[Sample]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """(ids, mask) `[texts, longest]`."""
     rows = [sample["input_ids"][0] for sample in samples]
@@ -102,4 +135,4 @@ def _padded(samples: Sequence[Sample]) -> tuple[npt.NDArray[np.int64], npt.NDArr
     return ids, mask
 
 
-__all__ = ["TOKENS", "Batch", "Batches"]
+__all__ = ["PICTURES", "TOKENS", "Batch", "Batches", "PictureBatches"]

@@ -9,7 +9,7 @@ import onnx_ir
 import torch
 
 from edgec.errors import UnsupportedError
-from edgec.heal.ops import OPERATORS, Tensor, half_product
+from edgec.heal.ops import HALF_OPERATORS, OPERATORS, Operator, Tensor
 from edgec.ir.model import ModelIR
 
 
@@ -18,11 +18,14 @@ class TorchGraph:
 
     `weights` has the float initializers of more than one element (see `parameters`); other constants
     are the graph's. A decoder runs from an empty cache, and its batch may be any. The values `given` are among the
-    feeds: what they depend on is left out.
+    feeds: what they depend on is left out. Of a graph of fixed batch that is `stacked`, feeds and results are several
+    runs' in one, along a new first axis.
     Raises `UnsupportedError` for operators that cannot be trained through.
     """
 
-    def __init__(self, model: ModelIR, wanted: Collection[str], given: Collection[str] = ()) -> None:
+    def __init__(
+        self, model: ModelIR, wanted: Collection[str], given: Collection[str] = (), *, stacked: bool = False
+    ) -> None:
         unknown = sorted({node.op_type for node in model.model.graph} - set(OPERATORS))
         if unknown:
             raise UnsupportedError(
@@ -31,8 +34,8 @@ class TorchGraph:
                 hint="compile without `--heal-minutes` and `--heal-steps`",
             )
         graph = model.model.graph
-        self._wanted = frozenset(wanted)
-        self._nodes = _needed(graph, self._wanted, frozenset(given))
+        self._wanted, self._stacked = frozenset(wanted), stacked
+        self._nodes = needed_nodes(graph, self._wanted, given)
         self._constants: dict[str, Tensor] = {}
         self.parameters: dict[str, Tensor] = {}  # as read; nothing here changes them
         read = {value for node in self._nodes for value in node.inputs if value is not None}
@@ -48,7 +51,14 @@ class TorchGraph:
         self, weights: Mapping[str, Tensor], feeds: Mapping[str, Any], *, half: bool = False
     ) -> dict[str, Tensor]:
         """`half` multiplies matrices in bfloat16."""
-        operators = {**OPERATORS, "MatMul": half_product} if half else OPERATORS
+        operators = {**OPERATORS, **HALF_OPERATORS} if half else OPERATORS
+        if self._stacked:
+            return dict(torch.vmap(lambda one: self._run(operators, weights, one))(dict(feeds)))
+        return self._run(operators, weights, feeds)
+
+    def _run(
+        self, operators: Mapping[str, Operator], weights: Mapping[str, Tensor], feeds: Mapping[str, Any]
+    ) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {**self._constants, **weights, **feeds}
         for node in self._nodes:
             inputs = [None if value is None else values.get(str(value.name)) for value in node.inputs]
@@ -72,15 +82,15 @@ def _is_angle(value: onnx_ir.Value) -> bool:
     return False
 
 
-def _needed(graph: onnx_ir.Graph, wanted: Collection[str], given: frozenset[str]) -> list[onnx_ir.Node]:
+def needed_nodes(graph: onnx_ir.Graph, wanted: Collection[str], given: Collection[str]) -> list[onnx_ir.Node]:
     """The nodes on which the values `wanted` depend, in order, but not through those `given`."""
     values: set[str] = set(wanted)
     nodes: list[onnx_ir.Node] = []
     for node in reversed(list(graph)):
         if any(output.name in values for output in node.outputs):
             nodes.append(node)
-            values |= {str(value.name) for value in node.inputs if value is not None} - given
+            values |= {str(value.name) for value in node.inputs if value is not None} - set(given)
     return nodes[::-1]
 
 
-__all__ = ["TorchGraph"]
+__all__ = ["TorchGraph", "needed_nodes"]

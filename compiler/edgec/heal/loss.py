@@ -1,9 +1,9 @@
 """How far the student is from its teacher, on one batch.
 
 Decoders are held to the distribution of the next token (Hinton et al. 2015, "Distilling the Knowledge in a Neural
-Network"), embeddings to their direction, other graphs to their outputs. All of them are also held to
-the stream between the blocks that both models have (Jiao et al. 2020, "TinyBERT"): token by token where both read
-the same ones, else to its mean over each text.
+Network"), classifiers to that of the classes, embeddings to their direction, other graphs to their outputs. All of them
+are also held to the stream between the blocks that both models have (Jiao et al. 2020, "TinyBERT"): token by token
+where both read the same ones, else to its mean over each text.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from edgec.compress import classifies
 from edgec.heal.batches import Batch
 from edgec.heal.ops import Tensor
 from edgec.ir.model import ModelIR
@@ -25,6 +26,7 @@ class Distance:
     def __init__(self, student: ModelIR, hints: Sequence[str], *, same_tokens: bool = True) -> None:
         self._hints, self._same_tokens = hints, same_tokens
         self.decoder = student.decoder is not None
+        self.classifier = classifies(student)
         self.pooling = pooling_of(student)
         outputs = [
             value for value in student.model.graph.outputs if value.dtype is None or value.dtype.is_floating_point()
@@ -55,6 +57,10 @@ class Distance:
         if self.decoder:
             p, q = torch.log_softmax(teacher["logits"], -1), torch.log_softmax(student["logits"], -1)
             return ((p.exp() * (p - q)).sum(-1) * weights).sum() / weights.sum()
+        if self.classifier:
+            name = self.outputs[0]
+            p, q = torch.log_softmax(teacher[name], -1), torch.log_softmax(student[name], -1)
+            return (p.exp() * (p - q)).sum(-1).mean()
         if self.pooling is not None:
             name = self.outputs[0]
             a, b = self._pooled(student[name], weights), self._pooled(teacher[name], batch.teacher_weights)

@@ -1,4 +1,4 @@
-"""The operators of simplified transformer graphs in torch, differentiable: `OPERATORS[op_type](node, inputs)`.
+"""The operators of simplified graphs in torch, differentiable: `OPERATORS[op_type](node, inputs)`.
 
 Inputs are tensors, or None where an optional one is absent; the result is one tensor, or a list of them.
 """
@@ -13,6 +13,8 @@ import numpy as np
 import onnx_ir
 import torch
 from torch.nn import functional
+
+from edgec.heal.images import IMAGE_OPERATORS, half_convolution
 
 Tensor = Any  # torch.Tensor: torch is not installed where types are checked
 Inputs = Sequence[Tensor]
@@ -203,7 +205,10 @@ def multiplies_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+HALF_OPERATORS: Mapping[str, Operator] = {"Conv": half_convolution, "MatMul": half_product}
+
 OPERATORS: Mapping[str, Operator] = {
+    **IMAGE_OPERATORS,
     "Add": _plain(torch.add),
     "Attention": _attention,
     "Cast": _cast,
@@ -247,4 +252,4 @@ OPERATORS: Mapping[str, Operator] = {
     "Where": _plain(torch.where),
 }
 
-__all__ = ["OPERATORS", "Tensor", "dtype_of", "half_product", "multiplies_bfloat16"]
+__all__ = ["HALF_OPERATORS", "OPERATORS", "Operator", "Tensor", "dtype_of", "multiplies_bfloat16"]

@@ -11,8 +11,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -25,11 +26,11 @@ from edgec.compress.quantize import QUANTIZERS, QuantizedRows
 from edgec.errors import UnsupportedError
 from edgec.heal import checkpoint
 from edgec.heal.adam import Adam
-from edgec.heal.batches import Batches
+from edgec.heal.batches import Batches, PictureBatches
 from edgec.heal.graph import TorchGraph
 from edgec.heal.loss import Distance, pooling_of
 from edgec.heal.ops import Tensor, multiplies_bfloat16
-from edgec.heal.quantized import QuantizedWeight
+from edgec.heal.quantized import FloatWeight, QuantizedWeight
 from edgec.heal.training import CHECKED, Progress, Steps, fingerprint, one_thread
 from edgec.ir.model import ModelIR
 from edgec.ir.plan import Plan
@@ -74,49 +75,91 @@ def heal(
     if student.parts:
         raise UnsupportedError(f"`{student.facts.name}` is a model of several parts, which cannot be healed yet")
     with one_thread():
-        return _Training(teacher, student, plan, samples, kept, originals).run(steps, minutes, folder, progress)
+        course = _course(teacher, student, plan, samples, kept, originals)
+        return train(course, steps=steps, minutes=minutes, folder=folder, progress=progress)
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is trained, and on what."""
+
+    model: ModelIR  # whose initializers the trained ones replace
+    teacher: TorchGraph
+    student: TorchGraph
+    batches: Batches | PictureBatches
+    distance: Distance
+    quantized: Mapping[str, QuantizedWeight]
+    floats: Mapping[str, FloatWeight]
+    fingerprint: str
+    rates: Mapping[str, Any]  # of the parts of `quantized`, at their highest
+    latent_rates: Mapping[str, Tensor] = field(default_factory=dict)  # of single ones of `quantized`
+    rows: Mapping[str, QuantizedRows] = field(default_factory=dict)  # codes of matrices that are not trained
+    half: bool = False  # multiplies in bfloat16
+
+
+def train(
+    course: Course, *, steps: int | None, minutes: float | None, folder: Path | None, progress: Progress | None
+) -> Healed:
+    """See `heal`; called with `one_thread`."""
+    return _Training(course).run(steps, minutes, folder, progress)
+
+
+def _course(
+    teacher: ModelIR,
+    student: ModelIR,
+    plan: Plan,
+    samples: Sequence[Sample],
+    kept: Sequence[int] | None,
+    originals: Sequence[Sample] | None,
+) -> Course:
+    shared = {str(block.end.name) for block in blocks(teacher)}
+    hints = [str(block.end.name) for block in blocks(student) if str(block.end.name) in shared]
+    digest = fingerprint(teacher, student, plan, [*samples, *(originals or ())])
+    if kept is None or pooling_of(student) is None:
+        originals = None  # tokens are compared one by one, so both read the student's
+    if student.decoder is not None and kept is not None:
+        teacher, kept = prune_vocabulary(teacher, kept, student.tokenizer), None  # no others are compared
+    distance = Distance(student, hints, same_tokens=originals is None)
+    graph = TorchGraph(student, distance.wanted)
+    quantized = _quantized(student, plan, graph.parameters)
+    floats = {
+        name: FloatWeight(tensor.requires_grad_(), _RATES["float"])
+        for name, tensor in graph.parameters.items()
+        if name not in quantized
+    }
+    graph.parameters.clear()  # those that are trained stand for them
+    return Course(
+        model=student,
+        teacher=TorchGraph(teacher, distance.wanted),
+        student=graph,
+        batches=Batches(student, samples, kept, SEED, originals),
+        distance=distance,
+        quantized=quantized,
+        floats=floats,
+        fingerprint=digest,
+        rates=_RATES,
+        half=multiplies_bfloat16(),
+    )
 
 
 class _Training:
-    def __init__(
-        self,
-        teacher: ModelIR,
-        student: ModelIR,
-        plan: Plan,
-        samples: Sequence[Sample],
-        kept: Sequence[int] | None,
-        originals: Sequence[Sample] | None,
-    ) -> None:
-        self.model = student
-        shared = {str(block.end.name) for block in blocks(teacher)}
-        hints = [str(block.end.name) for block in blocks(student) if str(block.end.name) in shared]
-        self.fingerprint = fingerprint(teacher, student, plan, [*samples, *(originals or ())])
-        if kept is None or pooling_of(student) is None:
-            originals = None  # tokens are compared one by one, so both read the student's
-        if student.decoder is not None and kept is not None:
-            teacher, kept = prune_vocabulary(teacher, kept, student.tokenizer), None  # no others are compared
-        self.distance = Distance(student, hints, same_tokens=originals is None)
-        self.teacher = TorchGraph(teacher, self.distance.wanted)
-        self.student = TorchGraph(student, self.distance.wanted)
-        self.batches = Batches(student, samples, kept, SEED, originals)
-        self.quantized = _quantized(student, plan, self.student.parameters)
-        self.floats = {
-            name: tensor.requires_grad_()
-            for name, tensor in self.student.parameters.items()
-            if name not in self.quantized
-        }
-        self.student.parameters.clear()  # those that are trained stand for them
+    def __init__(self, course: Course) -> None:
+        self.model, self.fingerprint, self.half = course.model, course.fingerprint, course.half
+        self.teacher, self.student, self.distance = course.teacher, course.student, course.distance
+        self.batches, self.quantized, self.floats = course.batches, course.quantized, course.floats
+        self.course = course
         self.trained = dict(self._trained())
         self.adam = Adam(self.trained)
-        self.half = multiplies_bfloat16()
 
-    def _trained(self) -> Iterator[tuple[str, tuple[Tensor, float]]]:
+    def _trained(self) -> Iterator[tuple[str, tuple[Tensor, Any]]]:
         """(tensor, highest rate) by name."""
         for name, weight in self.quantized.items():
-            for part in ("latent", "log_steps", "centers"):
-                yield f"{name}/{part}", (getattr(weight, part), _RATES[part])
-        for name, tensor in self.floats.items():
-            yield f"{name}/float", (tensor, _RATES["float"])
+            latent = self.course.latent_rates.get(name, self.course.rates["latent"])
+            for part, rate in {**self.course.rates, "latent": latent}.items():
+                if part != "float":
+                    yield f"{name}/{part}", (getattr(weight, part), rate)
+        for name, floats in self.floats.items():
+            yield f"{name}/float", (floats.latent, floats.rate)
 
     # The loop
 
@@ -157,7 +200,12 @@ class _Training:
         loss.backward()
 
     def _weights(self) -> dict[str, Tensor]:
-        return {**self.floats, **{name: weight.array() for name, weight in self.quantized.items()}}
+        floats = {name: weight.array() for name, weight in self.floats.items()}
+        return {
+            **self.student.parameters,
+            **floats,
+            **{name: weight.array() for name, weight in self.quantized.items()},
+        }
 
     def _measured(self) -> float:
         """The reported loss on a few batches that are not trained on before the first epoch ends."""
@@ -172,7 +220,7 @@ class _Training:
     # Results
 
     def _rows(self) -> dict[str, QuantizedRows]:
-        return {name: weight.rows() for name, weight in self.quantized.items()}
+        return {**self.course.rows, **{name: weight.rows() for name, weight in self.quantized.items()}}
 
     def _result(self) -> ModelIR:
         copy = self.model.model.clone()
@@ -194,7 +242,12 @@ def _quantized(model: ModelIR, plan: Plan, parameters: Mapping[str, Tensor]) -> 
             continue
         use = uses[tensor.name]
         if use.layout not in ("kn", "nk"):
-            raise UnsupportedError(f"`{use.name}` is neither a linear layer nor a table, it cannot be healed")
+            raise UnsupportedError(
+                f"`{use.name}` is neither a linear layer nor a table, it cannot be healed",
+                hint="convolutions are healed in classifiers that give logits, with a folder of pictures"
+                if use.layout == "conv"
+                else None,
+            )
         matrix = np.ascontiguousarray(use.to_matrix(parameters[tensor.name].detach().numpy()))
         compact, size = tensor.scheme == "compact", tensor.group_size
         quantizer = QUANTIZERS["rtn"](tensor.bits, None, compact=compact, group_size=size)
@@ -202,4 +255,4 @@ def _quantized(model: ModelIR, plan: Plan, parameters: Mapping[str, Tensor]) -> 
     return found
 
 
-__all__ = ["Healed", "heal"]
+__all__ = ["Course", "Healed", "heal", "train"]

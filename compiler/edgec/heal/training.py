@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class Steps:
         }
 
 
-def fingerprint(teacher: ModelIR, student: ModelIR, plan: Plan, samples: Sequence[Sample]) -> str:
+def fingerprint(teacher: ModelIR, student: ModelIR, plan: Plan, samples: Iterable[Sample]) -> str:
     """What a checkpoint belongs to."""
     digest = hashlib.sha256()
     for model in (teacher, student):

@@ -8,7 +8,7 @@ from edgec.errors import UsageError
 from edgec.pipeline.work import Work
 
 if TYPE_CHECKING:
-    from edgec.compress import Sample
+    from edgec.compress import PictureViews, Sample
     from edgec.ir import ModelIR
 
 
@@ -64,14 +64,24 @@ def training_texts(work: Work, model: ModelIR) -> list[str] | None:
     return parted(texts, model)[0]
 
 
+def training_views(work: Work, model: ModelIR) -> PictureViews | None:
+    """What a classifier that is given a folder of pictures is trained on; None for other models and other data."""
+    from edgec.compress import PictureViews, classifies
+
+    calibration = work.options.calibration
+    if work.whole is not None or calibration is None or not calibration.is_dir() or not classifies(model):
+        return None
+    return PictureViews(model, calibration)
+
+
 def training_samples(work: Work, model: ModelIR) -> list[Sample]:
     samples = calibration_samples(work, model)
     if samples is None:
         raise UsageError(
             f"healing needs data, and `{model.facts.name}` cannot make its own",
-            hint="give a text or an .npz file with `--calibration`",
+            hint="give a text, a folder of pictures or an .npz file with `--calibration`",
         )
     return samples
 
 
-__all__ = ["calibration_samples", "texts_of_its_own", "training_samples", "training_texts"]
+__all__ = ["calibration_samples", "texts_of_its_own", "training_samples", "training_texts", "training_views"]

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from edgec.errors import UsageError
-from edgec.pipeline.data import texts_of_its_own, training_samples, training_texts
+from edgec.pipeline.data import (
+    calibration_samples,
+    texts_of_its_own,
+    training_samples,
+    training_texts,
+    training_views,
+)
 from edgec.pipeline.work import Work
+
+if TYPE_CHECKING:
+    from edgec.compress import PictureViews
+    from edgec.heal.train import Healed
+    from edgec.ir import ModelIR, Plan
 
 
 def slim_model(work: Work) -> None:
@@ -32,10 +44,13 @@ def slim_model(work: Work) -> None:
 def heal_weights(work: Work) -> None:
     from edgec.compress import whole_samples
     from edgec.heal.train import heal
-    from edgec.ir.plan import HealPlan
 
     options, model, plan = work.options, work.model, work.plan
     assert model is not None and plan is not None
+    views = training_views(work, model)
+    if views is not None:
+        _heal_pictures(work, model, plan, views)
+        return
     texts = training_texts(work, work.whole or model)
     result = heal(
         work.whole or model,
@@ -49,6 +64,32 @@ def heal_weights(work: Work) -> None:
         folder=work.heal_folder(),
         progress=work.advance("heal"),
     )
+    _take(work, plan, result)
+
+
+def _heal_pictures(work: Work, model: ModelIR, plan: Plan, views: PictureViews) -> None:
+    """A classifier begins with the codes that its plan's quantizers find."""
+    from edgec.compress import compress, needs_samples
+    from edgec.heal.pictures import heal_pictures
+
+    options, advance = work.options, work.advance("heal")
+    samples = calibration_samples(work, model) if needs_samples(plan) else None
+    start = compress(model, plan, samples=samples, store=work.cache, source_key=work.key(model), progress=advance)
+    result = heal_pictures(
+        model,
+        start,
+        views,
+        steps=options.heal_steps,
+        minutes=options.heal_minutes,
+        folder=work.heal_folder(),
+        progress=advance,
+    )
+    _take(work, plan, result)
+
+
+def _take(work: Work, plan: Plan, result: Healed) -> None:
+    from edgec.ir.plan import HealPlan
+
     tensors = tuple(
         dataclasses.replace(tensor, quantizer="healed") if tensor.name in result.rows else tensor
         for tensor in plan.tensors

@@ -56,7 +56,8 @@ def slimming_section(plan: Plan) -> str:
     if not lines:
         return ""
     items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-    return f"<h2>What was taken away</h2><ul>{items}</ul>{_trials(plan.slim)}"
+    title = "How it was healed" if plan.slim is None else "What was taken away"
+    return f"<h2>{title}</h2><ul>{items}</ul>{_trials(plan.slim)}"
 
 
 def _trials(slim: SlimPlan | None) -> str:

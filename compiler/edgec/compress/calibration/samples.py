@@ -7,7 +7,7 @@ input name, the samples along their first axis. All of it is deterministic.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,8 +165,8 @@ def _prefix(model: ModelIR) -> list[int]:
     return both[: len(both) - len(alone)] if both[len(both) - len(alone) :] == alone else both[:1]
 
 
-def picture_samples(model: ModelIR, folder: Path) -> list[Sample]:
-    """Pictures of `folder`, evenly spread over all of them where there are more than `MOST_SAMPLES`."""
+def picture_input(model: ModelIR, folder: Path) -> tuple[Mapping[str, Any], onnx_ir.Value]:
+    """How a picture becomes the model's input, as its task says, and that input. Raises `UsageError` for others."""
     image = (model.task or {}).get("image")
     inputs = [value for value in model.model.graph.inputs if value.name is not None]
     if image is None or len(inputs) != 1 or inputs[0].dtype is None:
@@ -174,10 +174,17 @@ def picture_samples(model: ModelIR, folder: Path) -> list[Sample]:
             f"`{model.facts.name}` does not say how a picture becomes its input, so `{folder}` cannot calibrate it",
             hint="describe it with `--task FILE`, or give an .npz file with an array for each input",
         )
+    return image, inputs[0]
+
+
+def picture_samples(model: ModelIR, folder: Path) -> list[Sample]:
+    """Pictures of `folder`, evenly spread over all of them where there are more than `MOST_SAMPLES`."""
+    image, value = picture_input(model, folder)
     pictures = list_pictures(folder)
     if len(pictures) > MOST_SAMPLES:
         pictures = [pictures[number * len(pictures) // MOST_SAMPLES] for number in range(MOST_SAMPLES)]
-    value, dtype, samples = inputs[0], inputs[0].dtype, []
+    dtype, samples = value.dtype, []
+    assert dtype is not None
     for picture in pictures:
         pixels, _ = fit(read_image(picture), image)
         array = to_tensor(pixels, image, raw=dtype == onnx_ir.DataType.UINT8).astype(dtype.numpy(), copy=False)
@@ -247,6 +254,7 @@ __all__ = [
     "Sample",
     "generated_samples",
     "is_archive",
+    "picture_input",
     "picture_samples",
     "read_samples",
     "text_samples",

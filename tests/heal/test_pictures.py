@@ -12,7 +12,7 @@ import onnx_ir
 import pytest
 
 from edgec.compress import PictureViews, compress, dequantized_model, float_rounding, read_samples, stored_rows
-from edgec.heal.pictures import heal_pictures
+from edgec.heal.pictures import _RATES, heal_pictures
 from edgec.heal.train import Healed
 from edgec.ir.compressed import CompressedModel
 from edgec.ir.model import ModelIR
@@ -51,8 +51,9 @@ def arrays(model: ModelIR) -> dict[str, np.ndarray]:
     return {name: value.const_value.numpy() for name, value in model.model.graph.initializers.items()}
 
 
-def test_a_classifier_is_healed_from_the_codes_it_has(start: Start) -> None:
+def test_a_classifier_is_healed_from_the_codes_it_has(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     model, compressed, views = start
+    monkeypatch.setitem(_RATES, "latent", 0.004)  # so that codes change in a few steps
     progress: list[tuple[str, int, int]] = []
     healed = heal_pictures(model, compressed, views, steps=40, progress=lambda *step: progress.append(step))
     assert progress[0] == ("views of the pictures", 0, len(views)) and progress[-1] == ("", 40, 40)
@@ -87,6 +88,15 @@ def test_it_begins_with_what_was_compressed(start: Start) -> None:
         patch.setattr("edgec.heal.training.Steps.share", lambda steps, number: 0.0)
         healed = heal_pictures(model, compressed, views, steps=1)
     assert healed.before == healed.after
+    for name, array in arrays(dequantized_model(compressed)).items():
+        np.testing.assert_array_equal(arrays(healed.model)[name], array, err_msg=name)
+
+
+def test_training_that_does_harm_is_not_taken(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, compressed, views = start
+    monkeypatch.setitem(_RATES, "latent", 5.0)
+    healed = heal_pictures(model, compressed, views, steps=3)
+    assert healed.after == healed.before
     for name, array in arrays(dequantized_model(compressed)).items():
         np.testing.assert_array_equal(arrays(healed.model)[name], array, err_msg=name)
 

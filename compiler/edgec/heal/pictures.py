@@ -46,13 +46,17 @@ def heal_pictures(
 ) -> Healed:
     """Train the network as `compressed` stores it to give each view the classes that `teacher` does.
 
-    `rows` of the result has the codes of all its matrices. The rest is as in `edgec.heal.train.heal`.
+    `rows` of the result has the codes of all its matrices; they are those of `compressed` where training did not help.
+    The rest is as in `edgec.heal.train.heal`.
     """
     if teacher.parts:
         raise UnsupportedError(f"`{teacher.facts.name}` is a model of several parts, which cannot be healed yet")
     with one_thread():
         course = _course(teacher, compressed, views, progress)
-        return train(course, steps=steps, minutes=minutes, folder=folder, progress=progress)
+        healed = train(course, steps=steps, minutes=minutes, folder=folder, progress=progress)
+    if healed.after < healed.before:
+        return healed
+    return Healed(course.model, course.rows, healed.steps, healed.before, healed.before)
 
 
 def _course(teacher: ModelIR, compressed: CompressedModel, views: PictureViews, progress: Progress | None) -> Course:

@@ -14,11 +14,9 @@ _BETAS, _EPSILON = (0.9, 0.98), 1e-8
 
 
 class Adam:
-    """`tensors` has (tensor, highest rate) by name, a number or a tensor that is broadcast; tensors without a gradient
-    stay as they are.
-    """
+    """`tensors` has (tensor, highest rate) by name; tensors without a gradient stay as they are."""
 
-    def __init__(self, tensors: Mapping[str, tuple[Tensor, Any]]) -> None:
+    def __init__(self, tensors: Mapping[str, tuple[Tensor, float]]) -> None:
         self._tensors = dict(tensors)
         self._moments = {name: (torch.zeros_like(t), torch.zeros_like(t)) for name, (t, _) in self._tensors.items()}
 
@@ -34,8 +32,7 @@ class Adam:
                 mean.lerp_(gradient, 1 - first)
                 square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
                 divisor = (square / (1 - second**number)).sqrt_().add_(_EPSILON)
-                moved, most = (mean, rate) if isinstance(rate, float) else (mean * rate, 1.0)
-                tensor.addcdiv_(moved, divisor, value=-most * share / (1 - first**number))
+                tensor.addcdiv_(mean, divisor, value=-rate * share / (1 - first**number))
                 tensor.grad = None
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:

@@ -1,9 +1,9 @@
 """Healing networks that classify pictures: the rounded one learns from the original what is in views of pictures.
 
-It begins with the codes that its quantizers found, and changes them where the gradients of many views agree (straight
-through, as in `edgec/heal/quantized.py`). The first layers of such networks have next to none of the weights and
-most of the work: they are left as they are, and what comes out of them is computed once for each view. Both models go
-on from there. So do filters of depthwise convolutions stay, which have 8 bits and slow gradients.
+The codes that its quantizers found stay as they are, and so do filters of depthwise convolutions: what is trained is
+the biases, through which each channel makes up for what rounding did to it (docs/decisions/0036). The first layers of
+such networks have next to none of the weights and most of the work: they are left as they are, and what comes out of
+them is computed once for each view. Both models go on from there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import onnx_ir
 import torch
 
@@ -22,7 +21,7 @@ from edgec.heal.batches import PictureBatches
 from edgec.heal.graph import TorchGraph, needed_nodes
 from edgec.heal.loss import Distance
 from edgec.heal.ops import Tensor, multiplies_bfloat16
-from edgec.heal.quantized import FloatWeight, QuantizedWeight
+from edgec.heal.quantized import FloatWeight
 from edgec.heal.train import SEED, Course, Healed, train
 from edgec.heal.training import Progress, fingerprint, one_thread
 from edgec.ir.compressed import CompressedModel
@@ -30,8 +29,7 @@ from edgec.ir.model import ModelIR
 from edgec.ir.weight_use import is_depthwise_filter, weight_uses
 
 _FRONT = 0.05  # of the weights lie before what is trained, at most
-_RATES = {"latent": 0.002, "log_steps": 0.0, "centers": 0.0}  # of weights in steps of their codes
-_FLOAT_RATE = 2e-3  # of an initializer's mean magnitude
+_RATE = 1e-3  # Adam's, at its highest, of an initializer's mean magnitude
 
 
 def heal_pictures(
@@ -60,7 +58,7 @@ def heal_pictures(
 
 
 def _course(teacher: ModelIR, compressed: CompressedModel, views: PictureViews, progress: Progress | None) -> Course:
-    student, plan, uses = dequantized_model(compressed), compressed.plan, weight_uses(teacher.model)
+    student, plan = dequantized_model(compressed), compressed.plan
     cut = _cut(teacher)
     computed = {value.name for node in _after(teacher, cut) for value in node.outputs}
     ends = [str(block.end.name) for block in blocks(teacher)]
@@ -72,18 +70,13 @@ def _course(teacher: ModelIR, compressed: CompressedModel, views: PictureViews, 
         for name, packed in compressed.packed.items()
         if (planned := plan.tensor(name)) is not None
     }
-    quantized = {}
-    for name in graph.parameters:
-        if name in rows:
-            matrix = np.ascontiguousarray(uses[name].to_matrix(whole.parameters[name].numpy()))
-            quantized[name] = QuantizedWeight.start(uses[name], matrix, rows[name], held=True)
     floats = {
-        name: FloatWeight(tensor.clone().requires_grad_(), _FLOAT_RATE * float(tensor.abs().mean()), rounding)
+        name: FloatWeight(tensor.clone().requires_grad_(), _RATE * float(tensor.abs().mean()), rounding)
         for name, tensor in whole.parameters.items()
-        if name not in quantized and not is_depthwise_filter(teacher.model.graph.initializers[name])
+        if name not in compressed.packed and not is_depthwise_filter(teacher.model.graph.initializers[name])
         for rounding in [float_rounding(plan.tensor(name))]
     }
-    for name in (*quantized, *floats):
+    for name in floats:
         del graph.parameters[name]  # those that are trained stand for them
     fed = _Fed(student, teacher, cut, progress)
     digest = fingerprint(teacher, student, plan, fed.watch(views))
@@ -93,11 +86,9 @@ def _course(teacher: ModelIR, compressed: CompressedModel, views: PictureViews, 
         student=graph,
         batches=PictureBatches(cut, torch.stack(fed.student), torch.stack(fed.teacher), views.of_each, SEED),
         distance=distance,
-        quantized=quantized,
+        quantized={},
         floats=floats,
         fingerprint=digest,
-        rates=_RATES,
-        latent_rates={name: _RATES["latent"] * weight.log_steps.detach().exp() for name, weight in quantized.items()},
         rows=rows,
         half=multiplies_bfloat16(),
     )

@@ -19,7 +19,6 @@ from edgec.compress.quantize import Grid, QuantizedRows
 from edgec.heal.ops import Tensor
 from edgec.ir.weight_use import WeightUse
 
-_HELD = 0.45  # of a step: how far from what its code means a weight begins at most
 _LEAST_SCALE = 6.2e-5  # the smallest normal float16
 _LARGEST_SCALE, _LARGEST_COMPACT_SCALE = 65504.0, 1.9375
 
@@ -69,25 +68,14 @@ class QuantizedWeight:
     centers: Tensor  # [rows, groups, 1], the code that means zero
 
     @classmethod
-    def start(
-        cls, use: WeightUse, matrix: npt.NDArray[np.float32], found: QuantizedRows, *, held: bool = False
-    ) -> QuantizedWeight:
-        """From float weights and a first choice of steps and zero points, and of codes where they are `held`: weights
-        that lie elsewhere are moved next to what their code means.
-        """
+    def start(cls, use: WeightUse, matrix: npt.NDArray[np.float32], found: QuantizedRows) -> QuantizedWeight:
+        """From float weights and a first choice of steps and zero points."""
         groups, size = found.scales.shape[1], found.grid.group_size
         padded = np.zeros((use.rows, groups * size), np.float32)
         padded[:, : use.columns] = matrix
         steps = np.maximum(found.grid.steps(found.scales), found.grid.steps(np.array(_LEAST_SCALE, np.float32)))
         centers = found.grid.centers(found.zeros)
-        parted = padded.reshape(use.rows, groups, size)
-        if held:
-            codes = np.zeros_like(padded)
-            codes[:, : use.columns] = found.codes
-            offsets = codes.reshape(parted.shape) - centers[..., None]
-            low, high = ((offsets + side * _HELD) * steps[..., None] for side in (-1, 1))
-            parted = np.clip(parted, low, high)
-        latent = torch.from_numpy(parted).requires_grad_()
+        latent = torch.from_numpy(padded.reshape(use.rows, groups, size)).requires_grad_()
         log_steps = torch.from_numpy(np.log(steps)[..., None]).requires_grad_()
         return cls(use, found.grid, latent, log_steps, torch.from_numpy(centers[..., None].copy()).requires_grad_())
 
@@ -96,9 +84,6 @@ class QuantizedWeight:
         steps, centers = self._stored()
         values = _Round.apply(self.latent, steps, centers, float(self.grid.levels))
         matrix = values.reshape(self.use.rows, -1)[:, : self.use.columns]
-        if self.use.layout == "conv":
-            rows, channels, *kernel = self.use.shape
-            return matrix.reshape(rows, *kernel, channels).movedim(-1, 1)
         return matrix.T if self.use.layout == "kn" else matrix
 
     def _stored(self) -> tuple[Tensor, Tensor]:
@@ -131,7 +116,7 @@ class FloatWeight:
     """An initializer that is stored as floats. `latent` is what is trained, `rate` how fast at most."""
 
     latent: Tensor
-    rate: Any  # a number, or a tensor that is broadcast
+    rate: float
     stored: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = None  # rounds to what is stored
 
     def array(self) -> Tensor:

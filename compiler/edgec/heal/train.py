@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -91,8 +90,6 @@ class Course:
     quantized: Mapping[str, QuantizedWeight]
     floats: Mapping[str, FloatWeight]
     fingerprint: str
-    rates: Mapping[str, Any]  # of the parts of `quantized`, at their highest
-    latent_rates: Mapping[str, Tensor] = field(default_factory=dict)  # of single ones of `quantized`
     rows: Mapping[str, QuantizedRows] = field(default_factory=dict)  # codes of matrices that are not trained
     half: bool = False  # multiplies in bfloat16
 
@@ -137,7 +134,6 @@ def _course(
         quantized=quantized,
         floats=floats,
         fingerprint=digest,
-        rates=_RATES,
         half=multiplies_bfloat16(),
     )
 
@@ -151,13 +147,11 @@ class _Training:
         self.trained = dict(self._trained())
         self.adam = Adam(self.trained)
 
-    def _trained(self) -> Iterator[tuple[str, tuple[Tensor, Any]]]:
+    def _trained(self) -> Iterator[tuple[str, tuple[Tensor, float]]]:
         """(tensor, highest rate) by name."""
         for name, weight in self.quantized.items():
-            latent = self.course.latent_rates.get(name, self.course.rates["latent"])
-            for part, rate in {**self.course.rates, "latent": latent}.items():
-                if part != "float":
-                    yield f"{name}/{part}", (getattr(weight, part), rate)
+            for part in ("latent", "log_steps", "centers"):
+                yield f"{name}/{part}", (getattr(weight, part), _RATES[part])
         for name, floats in self.floats.items():
             yield f"{name}/float", (floats.latent, floats.rate)
 

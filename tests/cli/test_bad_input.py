@@ -282,7 +282,7 @@ def test_full_disk(tmp_path: Path) -> None:
     model.mkdir()
     folder.mkdir()
     write_tiny_llama(model, intermediate=8192)
-    refused(run_limited(folder, model, 3 << 19), errors.OutputError, "out.edgec")
+    refused(run_limited(folder, model, 7 << 17), errors.OutputError, "out.edgec")
     assert list(folder.iterdir()) == []
 
 

@@ -25,8 +25,8 @@ from edgec.heal.adam import Adam
 from edgec.heal.batches import Batches
 from edgec.heal.graph import TorchGraph
 from edgec.heal.loss import Distance
-from edgec.heal.ops import Tensor, multiplies_bfloat16
-from edgec.heal.training import CHECKED, Progress, Steps, fingerprint, one_thread
+from edgec.heal.ops import Tensor
+from edgec.heal.training import Distillation, Progress, Steps, fingerprint, one_thread
 from edgec.ir.adapter import LowRank
 from edgec.ir.compressed import CompressedModel
 from edgec.ir.lowered import AdapterSlot
@@ -88,10 +88,10 @@ class _Training:
     ) -> None:
         student = dequantized_model(compressed)
         hints = [str(block.end.name) for block in blocks(student)]
-        self.distance = Distance(student, hints)
-        self.teacher = TorchGraph(teacher, self.distance.wanted)
-        self.student = TorchGraph(student, self.distance.wanted)
-        self.batches = Batches(student, samples, None, SEED)
+        distance = Distance(student, hints)
+        self.teacher, self.student = TorchGraph(teacher, distance.wanted), TorchGraph(student, distance.wanted)
+        batches = Batches(student, samples, None, SEED)
+        self.distillation = Distillation(self.teacher, self.student, distance, batches)
         self.parts = _parts(linears, self.student.parameters)
         self.pairs: dict[str, tuple[Tensor, Tensor]] = {}
         for matrix, parts in self.parts.items():
@@ -105,33 +105,25 @@ class _Training:
             for side, tensor in zip(("down", "up"), pair, strict=True)
         }
         self.adam = Adam(trained)
-        self.half = multiplies_bfloat16()
         codes = [tensor.high for _, tensor in sorted(compressed.packed.items())]
         self.fingerprint = key_of(fingerprint(teacher, student, compressed.plan, samples), str(rank), codes)
 
     def run(self, steps: int, folder: Path | None, progress: Progress | None) -> HealingAdapter:
         found = checkpoint.load(folder, self.fingerprint) if folder is not None else None
         if found is None:
-            before, fitted = self._measured(self.student.parameters), self._measured(self._weights())
+            before = self.distillation.measured(lambda: self.student.parameters)
+            fitted = self.distillation.measured(self._weights)
             loop = Steps(steps, {"before": before, "fitted": fitted})
         else:
             state, arrays = found
             loop = Steps.resumed(state, steps, folder)
             self.adam.restore(arrays)
-        for number in loop.numbers(progress):
-            self._gradients(number)
-            self.adam.step(number + 1, loop.share(number))
-            if folder is not None and loop.save_now():
-                checkpoint.save(folder, loop.state(self.fingerprint), self.adam.arrays())
-        after = self._measured(self._weights())
+        loop.run(self._gradients, self.adam, fingerprint=self.fingerprint, folder=folder, progress=progress)
+        after = self.distillation.measured(self._weights)
         return HealingAdapter(self._stored(), loop.done, loop.kept["before"], loop.kept["fitted"], after)
 
     def _gradients(self, number: int) -> None:
-        batch = self.batches[CHECKED + number]
-        with torch.no_grad():
-            expected = self.teacher(self.teacher.parameters, batch.teacher, half=self.half)
-        loss, _ = self.distance(self.student(self._weights(), batch.student, half=self.half), expected, batch)
-        loss.backward()
+        self.distillation.gradients(self._weights, number)
 
     def _weights(self) -> dict[str, Tensor]:
         """The stored ones, with the adapter added."""
@@ -140,16 +132,6 @@ class _Training:
             added = [(self.pairs[part.name][1] @ self.pairs[part.name][0]).T for part in parts]
             weights[matrix] = weights[matrix] + (added[0] if len(added) == 1 else torch.cat(added, 1))
         return weights
-
-    def _measured(self, weights: Mapping[str, Tensor]) -> float:
-        """The loss on a few batches that are not trained on before the first epoch ends."""
-        losses = []
-        with torch.no_grad():
-            for number in range(CHECKED):
-                batch = self.batches[number]
-                expected = self.teacher(self.teacher.parameters, batch.teacher)
-                losses.append(self.distance(self.student(weights, batch.student), expected, batch)[1])
-        return float(torch.stack(losses).mean())
 
     def _stored(self) -> dict[str, LowRank]:
         return {

@@ -12,10 +12,10 @@ import torch
 
 from edgec.compress import Sample
 from edgec.heal.ops import Tensor
-from edgec.heal.training import CHECKED
 from edgec.ir.model import ModelIR
 
 TOKENS = 512  # of a batch
+CHECKED = 4  # batches whose loss is reported before and after; training begins with the next
 PICTURES = 24  # of a batch
 _HELD = 10  # of so many pictures one is kept back, to report by
 _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -135,4 +135,4 @@ def _padded(samples: Sequence[Sample]) -> tuple[npt.NDArray[np.int64], npt.NDArr
     return ids, mask
 
 
-__all__ = ["PICTURES", "TOKENS", "Batch", "Batches", "PictureBatches"]
+__all__ = ["CHECKED", "PICTURES", "TOKENS", "Batch", "Batches", "PictureBatches"]

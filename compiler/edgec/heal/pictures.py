@@ -20,10 +20,10 @@ from edgec.errors import UnsupportedError
 from edgec.heal.batches import PictureBatches
 from edgec.heal.graph import TorchGraph, needed_nodes
 from edgec.heal.loss import Distance
-from edgec.heal.ops import Tensor, multiplies_bfloat16
+from edgec.heal.ops import Tensor
 from edgec.heal.quantized import FloatWeight
 from edgec.heal.train import SEED, Course, Healed, train
-from edgec.heal.training import Progress, fingerprint, one_thread
+from edgec.heal.training import Distillation, Progress, fingerprint, one_thread
 from edgec.ir.compressed import CompressedModel
 from edgec.ir.model import ModelIR
 from edgec.ir.weight_use import is_depthwise_filter, weight_uses
@@ -80,17 +80,14 @@ def _course(teacher: ModelIR, compressed: CompressedModel, views: PictureViews, 
         del graph.parameters[name]  # those that are trained stand for them
     fed = _Fed(student, teacher, cut, progress)
     digest = fingerprint(teacher, student, plan, fed.watch(views))
+    batches = PictureBatches(cut, torch.stack(fed.student), torch.stack(fed.teacher), views.of_each, SEED)
     return Course(
         model=student,
-        teacher=whole,
-        student=graph,
-        batches=PictureBatches(cut, torch.stack(fed.student), torch.stack(fed.teacher), views.of_each, SEED),
-        distance=distance,
+        distillation=Distillation(whole, graph, distance, batches),
         quantized={},
         floats=floats,
         fingerprint=digest,
         rows=rows,
-        half=multiplies_bfloat16(),
     )
 
 

@@ -25,12 +25,12 @@ from edgec.compress.quantize import QUANTIZERS, QuantizedRows
 from edgec.errors import UnsupportedError
 from edgec.heal import checkpoint
 from edgec.heal.adam import Adam
-from edgec.heal.batches import Batches, PictureBatches
+from edgec.heal.batches import Batches
 from edgec.heal.graph import TorchGraph
 from edgec.heal.loss import Distance, pooling_of
-from edgec.heal.ops import Tensor, multiplies_bfloat16
+from edgec.heal.ops import Tensor
 from edgec.heal.quantized import FloatWeight, QuantizedWeight
-from edgec.heal.training import CHECKED, Progress, Steps, fingerprint, one_thread
+from edgec.heal.training import Distillation, Progress, Steps, fingerprint, one_thread
 from edgec.ir.model import ModelIR
 from edgec.ir.plan import Plan
 from edgec.ir.weight_use import mark_grid, weight_uses
@@ -83,15 +83,11 @@ class Course:
     """What is trained, and on what."""
 
     model: ModelIR  # whose initializers the trained ones replace
-    teacher: TorchGraph
-    student: TorchGraph
-    batches: Batches | PictureBatches
-    distance: Distance
+    distillation: Distillation
     quantized: Mapping[str, QuantizedWeight]
     floats: Mapping[str, FloatWeight]
     fingerprint: str
     rows: Mapping[str, QuantizedRows] = field(default_factory=dict)  # codes of matrices that are not trained
-    half: bool = False  # multiplies in bfloat16
 
 
 def train(
@@ -127,22 +123,19 @@ def _course(
     graph.parameters.clear()  # those that are trained stand for them
     return Course(
         model=student,
-        teacher=TorchGraph(teacher, distance.wanted),
-        student=graph,
-        batches=Batches(student, samples, kept, SEED, originals),
-        distance=distance,
+        distillation=Distillation(
+            TorchGraph(teacher, distance.wanted), graph, distance, Batches(student, samples, kept, SEED, originals)
+        ),
         quantized=quantized,
         floats=floats,
         fingerprint=digest,
-        half=multiplies_bfloat16(),
     )
 
 
 class _Training:
     def __init__(self, course: Course) -> None:
-        self.model, self.fingerprint, self.half = course.model, course.fingerprint, course.half
-        self.teacher, self.student, self.distance = course.teacher, course.student, course.distance
-        self.batches, self.quantized, self.floats = course.batches, course.quantized, course.floats
+        self.model, self.distillation = course.model, course.distillation
+        self.quantized, self.floats = course.quantized, course.floats
         self.course = course
         self.trained = dict(self._trained())
         self.adam = Adam(self.trained)
@@ -158,23 +151,20 @@ class _Training:
     # The loop
 
     def run(self, steps: int | None, minutes: float | None, folder: Path | None, progress: Progress | None) -> Healed:
-        found = checkpoint.load(folder, self.fingerprint) if folder is not None else None
+        found = checkpoint.load(folder, self.course.fingerprint) if folder is not None else None
         if found is not None:
             state, arrays = found
             loop = Steps.resumed(state, steps, folder)
             self.adam.restore(arrays)
         else:
-            before = self._measured()
+            before = self.distillation.measured(self._weights)
             if steps is None:
                 assert minutes is not None
                 steps = self._affordable(60 * minutes)
             loop = Steps(steps, {"before": before})
-        for number in loop.numbers(progress):
-            self._gradients(number)
-            self.adam.step(number + 1, loop.share(number))
-            if folder is not None and loop.save_now():
-                checkpoint.save(folder, loop.state(self.fingerprint), self.adam.arrays())
-        return Healed(self._result(), self._rows(), loop.done, loop.kept["before"], self._measured())
+        loop.run(self._gradients, self.adam, fingerprint=self.course.fingerprint, folder=folder, progress=progress)
+        after = self.distillation.measured(self._weights)
+        return Healed(self._result(), self._rows(), loop.done, loop.kept["before"], after)
 
     def _affordable(self, seconds: float) -> int:
         """Steps in so many seconds, from steps that change nothing."""
@@ -187,29 +177,12 @@ class _Training:
         return max(1, int(seconds * _TIMED / (1.1 * (time.monotonic() - began))))
 
     def _gradients(self, number: int) -> None:
-        batch = self.batches[CHECKED + number]
-        with torch.no_grad():
-            expected = self.teacher(self.teacher.parameters, batch.teacher, half=self.half)
-        loss, _ = self.distance(self.student(self._weights(), batch.student, half=self.half), expected, batch)
-        loss.backward()
+        self.distillation.gradients(self._weights, number)
 
     def _weights(self) -> dict[str, Tensor]:
-        floats = {name: weight.array() for name, weight in self.floats.items()}
-        return {
-            **self.student.parameters,
-            **floats,
-            **{name: weight.array() for name, weight in self.quantized.items()},
-        }
-
-    def _measured(self) -> float:
-        """The reported loss on a few batches that are not trained on before the first epoch ends."""
-        with torch.no_grad():
-            weights, losses = self._weights(), []
-            for number in range(CHECKED):
-                batch = self.batches[number]
-                expected = self.teacher(self.teacher.parameters, batch.teacher)
-                losses.append(self.distance(self.student(weights, batch.student), expected, batch)[1])
-        return float(torch.stack(losses).mean())
+        trained: Mapping[str, FloatWeight | QuantizedWeight] = {**self.floats, **self.quantized}
+        arrays = {name: weight.array() for name, weight in trained.items()}
+        return {**self.distillation.student.parameters, **arrays}
 
     # Results
 

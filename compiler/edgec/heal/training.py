@@ -1,4 +1,4 @@
-"""What every training of this package shares: which steps there are, how fast they learn, and when to save."""
+"""What every training of this package shares: who learns from whom, which steps there are, and when to save."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,58 @@ import torch
 
 from edgec.compress import Sample
 from edgec.errors import UsageError
+from edgec.heal import checkpoint
+from edgec.heal.adam import Adam
+from edgec.heal.batches import CHECKED, Batches, PictureBatches
+from edgec.heal.graph import TorchGraph
+from edgec.heal.loss import Distance
+from edgec.heal.ops import Tensor, multiplies_bfloat16
 from edgec.ir.model import ModelIR
 from edgec.ir.plan import Plan
 
-CHECKED = 4  # batches whose loss is reported before and after; training begins with the next
 _SAVE_SECONDS = 60.0
 _WARM_UP = 0.05  # of all steps
 
 Progress = Callable[[str, int, int], None]
+Weights = Callable[[], Mapping[str, Tensor]]  # the student's, as they are now
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """A student that learns to give what its teacher gives for batches of samples."""
+
+    teacher: TorchGraph
+    student: TorchGraph
+    distance: Distance
+    batches: Batches | PictureBatches
+    half: bool = field(default_factory=multiplies_bfloat16)  # multiplies in bfloat16 while it learns
+
+    def gradients(self, weights: Weights, number: int) -> None:
+        """Adds those of step `number` to what `weights` is made of."""
+        batch = self.batches[CHECKED + number]
+        with torch.no_grad():
+            expected = self.teacher(self.teacher.parameters, batch.teacher, half=self.half)
+        loss, _ = self.distance(self.student(weights(), batch.student, half=self.half), expected, batch)
+        loss.backward()
+
+    def measured(self, weights: Weights) -> float:
+        """The reported loss on a few batches that are not trained on before the first epoch ends."""
+        losses = []
+        with torch.no_grad():
+            current = weights()
+            for number in range(CHECKED):
+                batch = self.batches[number]
+                expected = self.teacher(self.teacher.parameters, batch.teacher)
+                losses.append(self.distance(self.student(current, batch.student), expected, batch)[1])
+        return float(torch.stack(losses).mean())
 
 
 class Steps:
     """Numbered from 0. `kept` goes into checkpoints along with them."""
 
-    def __init__(self, total: int, kept: Mapping[str, Any], *, done: int = 0, seconds: float = 0.0) -> None:
+    def __init__(self, total: int, kept: Mapping[str, Any], *, done: int = 0) -> None:
         self.total, self.kept, self.done = total, dict(kept), done
-        self._spent = seconds
-        self._began = self._saved = time.monotonic()
+        self._saved = time.monotonic()
 
     @classmethod
     def resumed(cls, state: Mapping[str, Any], asked: int | None, folder: Path | None) -> Steps:
@@ -42,15 +78,26 @@ class Steps:
                 f"the checkpoint in `{folder}` is of {state['total']:,} steps, not of {asked:,}",
                 hint="ask for as many, give another folder with `--heal-dir`, or remove it",
             )
-        return cls(state["total"], state["kept"], done=state["done"], seconds=state["seconds"])
+        return cls(state["total"], state["kept"], done=state["done"])
 
-    def numbers(self, progress: Progress | None) -> Iterator[int]:
-        """Those that are left."""
+    def run(
+        self,
+        gradients: Callable[[int], None],
+        adam: Adam,
+        *,
+        fingerprint: str,
+        folder: Path | None,
+        progress: Progress | None,
+    ) -> None:
+        """Those that are left; with a `folder` they are saved there every minute, and after the last one."""
         while self.done < self.total:
             if progress is not None:
                 progress(f"step {self.done + 1:,}", self.done, self.total)
+            gradients(self.done)
+            adam.step(self.done + 1, self.share(self.done))
             self.done += 1
-            yield self.done - 1
+            if folder is not None and self._save_now():
+                checkpoint.save(folder, self._state(fingerprint), adam.arrays())
         if progress is not None:
             progress("", self.total, self.total)
 
@@ -61,23 +108,15 @@ class Steps:
             return (number + 1) / warm
         return 0.5 + 0.5 * math.cos(math.pi * (number - warm) / max(1, self.total - warm))
 
-    def save_now(self) -> bool:
-        """Whether it is time to save: every minute, and after the last step."""
+    def _save_now(self) -> bool:
         now = time.monotonic()
         if now - self._saved <= _SAVE_SECONDS and self.done < self.total:
             return False
         self._saved = now
         return True
 
-    def state(self, fingerprint: str) -> dict[str, Any]:
-        """For a checkpoint, when a step is over."""
-        return {
-            "fingerprint": fingerprint,
-            "done": self.done,
-            "total": self.total,
-            "seconds": self._spent + time.monotonic() - self._began,
-            "kept": self.kept,
-        }
+    def _state(self, fingerprint: str) -> dict[str, Any]:
+        return {"fingerprint": fingerprint, "done": self.done, "total": self.total, "kept": self.kept}
 
 
 def fingerprint(teacher: ModelIR, student: ModelIR, plan: Plan, samples: Iterable[Sample]) -> str:
@@ -105,4 +144,4 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-__all__ = ["CHECKED", "Progress", "Steps", "fingerprint", "one_thread"]
+__all__ = ["Distillation", "Progress", "Steps", "fingerprint", "one_thread"]

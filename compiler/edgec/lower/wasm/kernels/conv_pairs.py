@@ -36,12 +36,9 @@ from edgec.lower.wasm.kernels.builder import (
 from edgec.lower.wasm.kernels.depthwise import Window
 from edgec.lower.wasm.kernels.epilogue import Epilogue, Finish
 from edgec.lower.wasm.kernels.linear_pairs import pack_pairs
-from edgec.lower.wasm.kernels.pairs import ROWS_TOGETHER, factors, largest_lane, pair_products
+from edgec.lower.wasm.kernels.pairs import BLOCKS, ROWS_TOGETHER, VECTORS, factors, largest_lane, pair_products
 from edgec.passes import dims as d
 from edgec.passes.dims import Dim
-
-_BLOCKS = 8  # whose sums wait for their activation
-_VECTORS = 2 * ROWS_TOGETHER  # of a block's sums: `2 * pixel + half`
 
 
 def pairs_of(window: Window) -> int:
@@ -133,10 +130,10 @@ def conv_pairs(w: Window, outputs: int, epilogue: Epilogue) -> PrimFunc:
                     return bind(tirx.min(tile * ROWS_TOGETHER + pixel, out_width - 1))
 
                 columns = [bind(number_of(i) * (w.strides[1] * pairs)) for i in range(ROWS_TOGETHER)]
-                for first in range(0, blocks, _BLOCKS):
-                    count = min(_BLOCKS, blocks - first)
-                    sums = Floats(count * _VECTORS * 4)
-                    with T.serial(0, count * _VECTORS) as i:
+                for first in range(0, blocks, BLOCKS):
+                    count = min(BLOCKS, blocks - first)
+                    sums = Floats(count * VECTORS * 4)
+                    with T.serial(0, count * VECTORS) as i:
                         sums.set_vector(i * 4, splat(0.0, "float32x4"))
                     with T.serial(0, past_row - first_row) as i:
                         row = bind(first_row + i)
@@ -146,12 +143,12 @@ def conv_pairs(w: Window, outputs: int, epilogue: Epilogue) -> PrimFunc:
                         with T.serial(0, count) as block:
                             here = window(weights, ((first + block) * w.kernel[0] + row) * (run * ROWS))
                             products = pair_products(codes, starts, here, T.int32(run))
-                            for v in range(_VECTORS):
-                                at = (block * _VECTORS + v) * 4
+                            for v in range(VECTORS):
+                                at = (block * VECTORS + v) * 4
                                 sums.set_vector(at, sums.vector(at) + T.Cast("float32x4", products[v]) * step)
                     with T.serial(0, count) as block, T.serial(0, ROWS_TOGETHER) as pixel:
                         for half in range(2):
                             scale = load(scales, (first + block) * ROWS + 4 * half)
-                            value = bind(sums.vector((block * _VECTORS + 2 * pixel + half) * 4) * scale)
+                            value = bind(sums.vector((block * VECTORS + 2 * pixel + half) * 4) * scale)
                             finish(first + block, line * out_width + number_of(pixel), half, value, None)
     return k.func

@@ -29,12 +29,10 @@ from edgec.lower.wasm.kernels.builder import (
     window,
 )
 from edgec.lower.wasm.kernels.epilogue import Epilogue, Finish
-from edgec.lower.wasm.kernels.pairs import ROWS_TOGETHER, pair_products, quantize_pairs
+from edgec.lower.wasm.kernels.pairs import BLOCKS, ROWS_TOGETHER, VECTORS, pair_products, quantize_pairs
 
 WIDEST = 1024  # features of a row; their codes lie on the stack
 _WEIGHT_LEVELS = 8191  # at most; with many features weights get no more bits than those do
-_BLOCKS = 8  # whose sums wait for their activation, the constants of which would take the registers of sums
-_VECTORS = 2 * ROWS_TOGETHER  # of a block's sums: `2 * row + half`
 
 
 def pack_pairs(weight: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float32], int]:
@@ -85,10 +83,10 @@ def linear_pairs(epilogue: Epilogue) -> PrimFunc:
 
                 steps[row] = quantize_pairs(window(source, number_of(row) * stride), columns, levels, put)
             starts = [T.int32(row * (WIDEST // 2)) for row in range(ROWS_TOGETHER)]
-            with T.serial(0, tirx.truncdiv(blocks + (_BLOCKS - 1), _BLOCKS)) as chunk:
-                first = bind(chunk * _BLOCKS)
-                count = bind(tirx.min(blocks - first, _BLOCKS))
-                sums = Floats(_BLOCKS * _VECTORS * 4)
+            with T.serial(0, tirx.truncdiv(blocks + (BLOCKS - 1), BLOCKS)) as chunk:
+                first = bind(chunk * BLOCKS)
+                count = bind(tirx.min(blocks - first, BLOCKS))
+                sums = Floats(BLOCKS * VECTORS * 4)
                 with T.serial(0, count) as block:
                     products = pair_products(codes, starts, window(weights, (first + block) * pairs * ROWS), pairs)
                     for half in range(2):
@@ -96,9 +94,9 @@ def linear_pairs(epilogue: Epilogue) -> PrimFunc:
                         for r in range(ROWS_TOGETHER):
                             exact = T.Cast("float32x4", products[2 * r + half])
                             value = exact * splat(steps[r], "float32x4") * scale
-                            sums.set_vector((block * _VECTORS + 2 * r + half) * 4, value)
+                            sums.set_vector((block * VECTORS + 2 * r + half) * 4, value)
                 with T.serial(0, count) as block, T.serial(0, ROWS_TOGETHER) as row:
                     for half in range(2):
-                        value = bind(sums.vector((block * _VECTORS + 2 * row + half) * 4))
+                        value = bind(sums.vector((block * VECTORS + 2 * row + half) * 4))
                         finish(first + block, number_of(row), half, value, None)
     return k.func

@@ -27,6 +27,8 @@ from edgec.lower.wasm.kernels.dot import signed_dot
 
 ROWS_TOGETHER = 4
 SIDE = 8  # columns side by side
+VECTORS = 2 * ROWS_TOGETHER  # of the sums of a block of 8 columns: `2 * row + half`
+BLOCKS = 8  # whose sums wait for their activation, the constants of which would take the registers of sums
 
 
 def pair_products(rows: Integers | Buffer, starts: Sequence[Expr], columns: Buffer, pairs: Expr) -> Registers:

@@ -26,7 +26,6 @@ import numpy as np
 import onnx_ir
 from ggml_recipes import RECIPES, Ggml, stored_bytes, tensor_type
 from threadpoolctl import threadpool_limits
-from whole_file import whole_file
 
 from edgec import profiles
 from edgec.compress import (
@@ -47,6 +46,7 @@ from edgec.passes import simplify
 from edgec.plan import NARROW, Target, make_plan, quantizable, to_measure
 from edgec.plan.memory import MODULE_BYTES, weight_bytes
 from edgec.run.tokenizer import Tokenizer
+from edgec.whole_file import whole_file
 
 PROFILE = "laptop-8gb"
 _NAME = re.compile(r"model\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)_proj\.weight")

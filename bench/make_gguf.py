@@ -14,7 +14,8 @@ import numpy as np
 from gguf import GGMLQuantizationType as Type
 from gguf import GGUFReader, GGUFValueType, GGUFWriter, Keys, LlamaFileType, ReaderField
 from gguf.quants import dequantize, quantize
-from whole_file import whole_file
+
+from edgec.whole_file import whole_file
 
 WRITTEN_BY_WRITER = {Keys.General.ARCHITECTURE, Keys.General.FILE_TYPE}  # and the counts of the header, `GGUF.*`
 EIGHT_BITS = {"token_embd.weight", "output.weight"}

@@ -18,7 +18,8 @@ from gguf import GGMLQuantizationType as Type
 from gguf import GGUFReader, ReaderTensor
 from gguf.quants import dequantize, quantize
 from onnx import TensorProto, helper
-from whole_file import whole_file
+
+from edgec.whole_file import whole_file
 
 BLOCK = 32
 CONTRIB = "com.microsoft"

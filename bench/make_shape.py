@@ -21,7 +21,8 @@ from gguf import GGMLQuantizationType as Type
 from gguf import GGUFReader, GGUFWriter, LlamaFileType, TokenType
 from gguf.quants import quant_shape_to_byte_shape, quantize
 from make_gguf import add_field
-from whole_file import whole_file
+
+from edgec.whole_file import whole_file
 
 SEED = 20250101
 DEVIATION = 0.02  # what models of this kind are initialised with

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from whole_file import whole_file
 
 import edgec
 from edgec import bundle as bundles
@@ -32,6 +31,7 @@ from edgec.errors import EdgecError
 from edgec.pipeline import CompileOptions, run_stages
 from edgec.run.decoder import DecoderState
 from edgec.run.graph import open_graph
+from edgec.whole_file import whole_file
 
 CONTEXT = 512  # tokens of decoders; the plan predicts an answer at half of it
 PROMPT = 128

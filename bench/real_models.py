@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from whole_file import whole_file
+from edgec.whole_file import whole_file
 
 PROFILE = "phone-8gb"
 ENGINES = ("wasmtime", "node", "chromium", "firefox")

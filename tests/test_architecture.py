@@ -10,11 +10,12 @@ import edgec
 
 PACKAGE = Path(edgec.__file__).parent
 
-GROUND = {"errors", "resources"}
+GROUND = {"errors", "resources", "whole_file"}
 SHARED = GROUND | {"ir", "passes", "profiles"}
 # part of edgec -> the other parts that it may import
 MAY_IMPORT = {
     "errors": set(),
+    "whole_file": set(),
     "resources": set(),
     "memory": set(),
     "cache": SHARED,

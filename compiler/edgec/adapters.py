@@ -17,6 +17,7 @@ from edgec.bundle.adapters import RANK_STEP, Part, write_adapter_file
 from edgec.bundle.manifest import AdapterLinear, AdapterSpace
 from edgec.errors import ModelError, OutputError, UsageError
 from edgec.ir.adapter import LowRank
+from edgec.whole_file import whole_file
 
 _BLOCK = 8  # rows side by side, `edgec/lower/wasm/kernels/adapter.py`
 
@@ -59,14 +60,11 @@ def pack_adapter(space: AdapterSpace, pairs: Mapping[str, LowRank], rank: int, n
 
 def write(content: bytes, file: Path) -> None:
     """Replaces `file`, whole or not at all. Raises `OutputError`."""
-    temporary = file.with_name(f".{file.name}.tmp")
     try:
-        temporary.write_bytes(content)
-        temporary.replace(file)
+        with whole_file(file) as partial:
+            partial.write_bytes(content)
     except OSError as error:
         raise OutputError(f"`{file}` cannot be written ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _packed(linear: AdapterLinear, pair: LowRank, rank: int) -> dict[Part, bytes]:

@@ -11,6 +11,7 @@ import click
 
 from edgec.cli.compile import dimensions, numbers
 from edgec.errors import DoesNotFitError, UnsupportedError, UsageError
+from edgec.whole_file import whole_file
 
 if TYPE_CHECKING:
     from edgec.ir import ModelIR, Plan
@@ -76,12 +77,8 @@ def _inspect_bundle(path: Path, html: Path | None, tensors: bool, as_json: bool)
 
 def write_text(file: Path, text: str) -> None:
     """Write beside the file, then rename. Raises `OSError`."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(file) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _show_report(report: Report, tensors: bool) -> None:

@@ -11,6 +11,7 @@ import click
 from edgec.cli import console
 from edgec.errors import UsageError
 from edgec.pictures import SUFFIXES
+from edgec.whole_file import whole_file
 
 if TYPE_CHECKING:
     from edgec.run import Model
@@ -83,11 +84,8 @@ def segment(model: Model, images: Sequence[Path], output: Path | None, *, as_jso
 
 
 def _write(segmentation: Segmentation, image: Path, output: Path) -> None:
-    temporary = output.with_name(f".{output.stem}.tmp{output.suffix}")
     try:
-        segmentation.overlay(image).save(temporary)
-        temporary.replace(output)
+        with whole_file(output) as partial:
+            segmentation.overlay(image).save(partial)
     except OSError as error:
         raise UsageError(f"`{output}` cannot be written ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)

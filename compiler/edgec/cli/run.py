@@ -12,6 +12,7 @@ import click
 
 from edgec.cli import labelling, loading, searching
 from edgec.errors import UsageError
+from edgec.whole_file import whole_file
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -234,12 +235,8 @@ def _read_array(file: Path) -> npt.NDArray[Any]:
 def _write_arrays(file: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
     import numpy as np
 
-    temporary = file.with_name(f".{file.name}.tmp.npz")
-    try:
-        np.savez(temporary, **arrays)  # type: ignore[arg-type]
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(file) as partial, partial.open("wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
 def _look(model: Model, images: tuple[Path, ...], labels: tuple[str, ...], as_json: bool) -> None:

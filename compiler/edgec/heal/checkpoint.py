@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from edgec.errors import OutputError, UsageError
+from edgec.whole_file import whole_file
 
 _FILE = "heal.safetensors"
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -20,15 +20,12 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 def save(folder: Path, state: Mapping[str, Any], arrays: Arrays) -> None:
     """Replace the folder's checkpoint. Raises `OutputError`; the old one is then still whole."""
-    temporary = folder / f".{_FILE}.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(arrays, temporary, metadata={"edgec": json.dumps(state, sort_keys=True)})
-        temporary.replace(folder / _FILE)
+        with whole_file(folder / _FILE) as partial:
+            save_file(arrays, partial, metadata={"edgec": json.dumps(state, sort_keys=True)})
     except OSError as error:
         raise OutputError(f"the checkpoint in `{folder}` cannot be written ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(folder: Path, fingerprint: str) -> tuple[dict[str, Any], Arrays] | None:

@@ -7,6 +7,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 BUILD  := build
 PROFILE ?= laptop-8gb
 BENCH_FLAGS ?=
+# Tests run in as many processes; each may take 4 GB. A process that is done takes over tests of another, from the end.
+JOBS ?= 2
 # With a terminal the demo goes on serving its page; in a pipe or with CI=true it ends after the answer.
 SERVE  ?= $(if $(filter true 1,$(CI)),0,$(shell test -t 1 && echo 1 || echo 0))
 
@@ -98,7 +100,7 @@ format: $(VENV)/.dev ## Format the Python code
 	@$(BIN)/ruff check --fix .
 
 test: setup ## Tests that take a minute or two
-	@$(BIN)/python -m pytest -q -m 'not slow and not browser'
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m 'not slow and not browser'
 
 browsers: ## Install Chromium and Firefox from Debian's packages where they are missing
 	@command -v chromium >/dev/null && command -v firefox-esr >/dev/null || { \
@@ -111,7 +113,7 @@ test-all: browsers check ## Everything that CI runs: lint, types, all tests, rea
 	@npm --prefix runtime_wasm --silent test
 	@node --test --test-reporter=dot bench/test/
 	$(STEP) "all other tests"
-	@$(BIN)/python -m pytest -q --durations=10
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --durations=10
 
 families: $(VENV)/.dev ## Measure every decoder family again and write docs/families.md
 	@$(BIN)/python -m tests.lower.families_page

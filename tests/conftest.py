@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,9 +23,14 @@ CHAT_TEMPLATE = (
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Finished stages of tests are no business of the user's cache, nor the other way round."""
+    """Finished stages of tests are no business of the user's cache, nor the other way round.
+
+    Processes of pytest-xdist, whose folders are next to each other, share one.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEC_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("EDGEC_CACHE_DIR", str(folder))
         yield
 
 

@@ -182,10 +182,10 @@ def page(rows: Iterable[Found]) -> str:
         "This page is written by `bench/same_bytes.py`. Every model is compiled for the profile",
         f"`{PROFILE}` three times without a common cache: as it is; elsewhere (another folder, locale, time zone",
         "and hash seed, two threads instead of one, one processor instead of two); and killed with SIGKILL at chance",
-        "moments, then finished.",
+        "moments, then finished; *reused, made* are the pieces of work of the last run then.",
         f"The bundles are the same bytes in {good} of {len(rows)} rows.",
         "",
-        "| model | options | files | MB | SHA-256 | elsewhere | killed | kills | reused, made at last | seconds, at last |",
+        "| model | options | files | MB | SHA-256 | elsewhere | killed | kills | reused, made | seconds, at last |",
         "|---|---|--:|--:|---|---|---|--:|--:|--:|",
     ]
     for row in rows:

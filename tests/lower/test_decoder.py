@@ -19,9 +19,10 @@ from edgec.compress import compress, dequantized_model
 from edgec.errors import UnsupportedError
 from edgec.frontend import load
 from edgec.ir import CompressedModel, LoweredModule, ModelIR
+from edgec.ir.model import TURN, TURN_BACK
 from edgec.lower.wasm import lower
 from edgec.lower.wasm.decoder_match import match_decoder
-from edgec.passes import simplify
+from edgec.passes import rotate, simplify
 from edgec.plan import make_plan
 
 Logits = npt.NDArray[np.float32]
@@ -119,6 +120,16 @@ def test_scales_of_64_columns(model: ModelIR, tmp_path: Path, quantizer: Any) ->
     assert np.sqrt(np.square(found - wanted).mean()) < 0.02 * wanted.std()
     for variant in ("relaxed", "relaxed16"):
         np.testing.assert_array_equal(lowered.logits(variant=variant), found)
+    np.testing.assert_array_equal(lowered.decoded(), found)
+
+
+def test_a_rotated_stream(tiny_llama: Path, tmp_path: Path) -> None:
+    lowered = Lowered(compressed(simplify(rotate(load(tiny_llama))), bits=4), tmp_path)
+    packed = lowered.source.packed
+    assert all(packed[name].error["relative_rmse"] < 2**-11 for name in (TURN, TURN_BACK))
+    wanted = reference(dequantized_model(lowered.source))
+    found = lowered.logits()
+    assert np.sqrt(np.square(found - wanted).mean()) < 0.02 * wanted.std()
     np.testing.assert_array_equal(lowered.decoded(), found)
 
 

@@ -114,6 +114,11 @@ Examples:
     help="A LoRA adapter of MODEL, as the peft library saves it, to be merged into the weights.",
 )
 @click.option(
+    "--rotate",
+    is_flag=True,
+    help="Turn what the layers of a language model hand on by an orthogonal matrix, so that no feature stands out.",
+)
+@click.option(
     "--adapters",
     type=click.IntRange(1, 256),
     metavar="RANK",
@@ -194,6 +199,7 @@ def command(
     heal_dir: Path | None,
     calibration: Path | None,
     lora: Path | None,
+    rotate: bool,
     adapters: int | None,
     exits: str | None,
     exit_agreement: float,
@@ -269,6 +275,7 @@ def command(
         heal_folder=heal_dir,
         calibration=calibration,
         lora=lora,
+        rotate=rotate,
         adapter_rank=adapters,
         exits=_layers(exits) if exits else None,
         exit_agreement=exit_agreement,

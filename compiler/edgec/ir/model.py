@@ -9,12 +9,12 @@ as it is and the lowering recognises it):
     outputs  logits                   float [1, n, vocabulary]
              present.{i}.key          float [1, kv_heads, past + n, head_dim] (and .value)
 
-    Gather(embed) [-> Mul(scale)] [-> Add(Gather(positions, position_ids))]
+    Gather(embed) [-> Mul(scale)] [-> Add(Gather(positions, position_ids))] [-> MatMul(turn)]
     -> per layer: [Norm ->] MatMul(q), MatMul(k), MatMul(v) [-> Norm of queries and keys]
          [-> RotaryEmbedding(q), RotaryEmbedding(k)] -> Attention(is_causal, past_key, past_value)
          [-> Norm] -> MatMul(o) [-> Norm] -> Add(residual)
          -> [Norm ->] MLP or experts [-> Norm] -> Add(residual)
-    -> Norm -> MatMul(lm_head) [-> Mul -> Tanh -> Mul: soft cap]
+    -> Norm [-> MatMul(turn_back)] -> MatMul(lm_head) [-> Mul -> Tanh -> Mul: soft cap]
 
     MLP      MatMul(gate), MatMul(up) -> act(gate) -> Mul [-> Norm] -> MatMul(down), or
              MatMul(up) -> act [-> Norm] -> MatMul(down)
@@ -59,6 +59,7 @@ not in Llama:
     [model.layers.{i}.mlp_output_layernorm.weight]
     model.norm.weight [.bias]
     lm_head.weight                                 [hidden, vocabulary], absent when tied; [lm_head.bias]
+    [model.turn.weight, model.turn_back.weight]    [hidden, hidden], of `passes/rotate.py`
     rope.inv_freq, rope.{j}.inv_freq               radians per token, scaling applied
 """
 
@@ -72,6 +73,7 @@ import numpy as np
 import onnx_ir
 
 INV_FREQ = "rope.inv_freq"  # of the layers that rotate as most do
+TURN, TURN_BACK = "model.turn.weight", "model.turn_back.weight"  # of a rotated stream whose table is not
 
 
 @dataclass(frozen=True)

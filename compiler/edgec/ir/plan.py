@@ -170,6 +170,7 @@ class Plan:
     heal: HealPlan | None = None
     accuracy: AccuracyPlan | None = None
     adapters: AdapterPlan | None = None
+    rotated: bool = False  # the decoder's stream is turned before anything else (`edgec/passes/rotate.py`)
     format: int = PLAN_FORMAT
 
     def tensor(self, name: str) -> TensorPlan | None:
@@ -232,6 +233,8 @@ class Plan:
             yield from _slim_problems(self.slim)
         if self.adapters is not None:
             yield from self._adapter_problems(self.adapters)
+        if self.rotated and self.kv is None:
+            yield "`rotated` is for decoders, which have a `kv`"
         for name, size in self.dims.items():
             if size < 1:
                 yield f"`dims.{name}` is {size}, expected a positive number"
@@ -250,6 +253,8 @@ class Plan:
             yield "`adapters` are for decoders, which have a `kv`"
         if self.slim is not None:
             yield "`adapters` are for whole models, and `slim` takes parts away"
+        if self.rotated:
+            yield "`adapters` do not know of the rotation that `rotated` says"
         if adapters.rank not in range(ADAPTER_STEP, LARGEST_ADAPTER + 1, ADAPTER_STEP):
             yield f"`adapters.rank` is {adapters.rank}, expected a multiple of {ADAPTER_STEP} up to {LARGEST_ADAPTER}"
 
@@ -290,7 +295,7 @@ def _decode(kind: Any, data: Any, path: str) -> Any:
         return data
     if kind is float and isinstance(data, (int, float)) and not isinstance(data, bool):
         return float(data)
-    if kind in (int, str) and isinstance(data, kind) and not isinstance(data, bool):
+    if kind in (int, str, bool) and isinstance(data, kind) and (kind is bool or not isinstance(data, bool)):
         return data
     expected = ", ".join(f"`{a}`" for a in arguments) if origin is Literal else _NAMES.get(origin or kind, "a value")
     raise UsageError(f"the plan's `{path}` is `{data}`, expected {expected}")
@@ -300,6 +305,7 @@ _NAMES: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
     str: "a string",
+    bool: "true or false",
     tuple: "a list",
     Mapping: "an object",
 }

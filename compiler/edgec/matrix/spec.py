@@ -51,6 +51,12 @@ def _one_of(*allowed: Any) -> Callable[[Any, Path], Any]:
     return read
 
 
+def _flag(value: Any, _folder: Path) -> bool:
+    if not isinstance(value, bool):
+        raise _Wrong("`true` or `false`")
+    return value
+
+
 def _group_size(value: Any, folder: Path) -> Any:
     return LARGEST_GROUP if value == "row" else _one_of(32, 64, 128, "row")(value, folder)
 
@@ -106,6 +112,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any, Path], Any]]] = {
     "kv_bits": ("kv_bits", _one_of(16, 32)),
     "max_dim": ("max_dims", _sizes),
     "precision": ("precision", _one_of("auto", "float32")),
+    "rotate": ("rotate", _flag),
     "quantizer": ("quantizer", _one_of("rtn", "irtn", "hqq", "awq", "gptq")),
     "target_bpw": ("target_bpw", _bits_per_weight),
     "target_size": ("target_bytes", _bytes),

@@ -5,8 +5,9 @@ from edgec.passes.expand_functions import EXPANDED, PREVIEW
 from edgec.passes.fix_inputs import fix_inputs
 from edgec.passes.inline_control_flow import CONTROL_FLOW
 from edgec.passes.pipeline import PIPELINE, simplify
+from edgec.passes.rotate import rotate
 
 SIMPLIFIED_OPS = EXPANDED | PREVIEW | CONTROL_FLOW | CONTRIB_OPS
 """Operators that `simplify` takes apart."""
 
-__all__ = ["PIPELINE", "SIMPLIFIED_OPS", "fix_inputs", "simplify"]
+__all__ = ["PIPELINE", "SIMPLIFIED_OPS", "fix_inputs", "rotate", "simplify"]

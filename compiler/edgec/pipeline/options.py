@@ -39,6 +39,7 @@ class CompileOptions:
     heal_adapter: int | None = None  # steps of training an adapter beside the quantized model
     heal_folder: Path | None = None  # where training is saved, and goes on from
     lora: Path | None = None  # folder of an adapter of the peft library, added to the weights
+    rotate: bool = False  # turn a decoder's stream, so that no feature stands out
     adapter_rank: int | None = None  # largest rank of adapters that may be swapped at run time; None for no room
     exits: tuple[int, ...] | None = None  # layers after which a token may leave; empty: the trainer's choice
     exit_agreement: float = 0.95  # share of the tokens that leave early which the whole model would say too
@@ -58,6 +59,10 @@ def slims(options: CompileOptions) -> bool:
     return options.slim is not None or options.keep_vocabulary is not None or replayed
 
 
+def rotates(options: CompileOptions) -> bool:
+    return options.rotate or (options.plan is not None and options.plan.rotated)
+
+
 def heals(options: CompileOptions) -> bool:
     return options.heal_steps is not None or options.heal_minutes is not None
 
@@ -68,8 +73,24 @@ def trains_adapter(options: CompileOptions) -> bool:
 
 def check_options(options: CompileOptions) -> None:
     """Raises `UsageError` for choices that exclude each other, `MissingDependencyError` where an extra is missing."""
+    _check_rotation(options)
     _check_healing(options)
     _check_adapters(options)
+
+
+def _check_rotation(options: CompileOptions) -> None:
+    if options.rotate and options.plan is not None and not options.plan.rotated:
+        raise UsageError("the plan says whether the model is rotated", hint="make the plan with `--rotate`")
+    if rotates(options) and options.adapter_rank is not None:
+        raise UsageError(
+            "adapters do not know that what they read and write is rotated",
+            hint="merge one with `--lora`, or leave `--rotate` out",
+        )
+    if rotates(options) and options.exits is not None:
+        raise UsageError(
+            "early exits read the stream as the lm_head does, which is rotated",
+            hint="leave `--rotate` or `--exits` out",
+        )
 
 
 def _check_healing(options: CompileOptions) -> None:
@@ -101,4 +122,4 @@ def _check_adapters(options: CompileOptions) -> None:
         raise UsageError("kernels are timed without adapters", hint="leave `--adapters` out")
 
 
-__all__ = ["CompileOptions", "check_options", "heals", "slims", "trains_adapter"]
+__all__ = ["CompileOptions", "check_options", "heals", "rotates", "slims", "trains_adapter"]

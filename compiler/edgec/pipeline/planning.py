@@ -73,6 +73,7 @@ def _made(
         losses=losses,
         errors=errors,
         adapter_rank=options.adapter_rank,
+        rotated=options.rotate,
         compact=True if _searched(work) else None,
     )
     notes = () if model.facts.note is None else (model.facts.note,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection
 
+from edgec.pipeline.options import rotates
 from edgec.pipeline.work import Work
 
 
@@ -18,10 +19,12 @@ def read_model(work: Work) -> None:
 
 
 def simplify_graph(work: Work) -> None:
-    from edgec.passes import PIPELINE, fix_inputs, simplify
+    from edgec.passes import PIPELINE, fix_inputs, rotate, simplify
 
     assert work.loaded is not None
     work.loaded = fix_inputs(work.loaded, work.options.fixed_inputs or {})
+    if rotates(work.options):
+        work.loaded = rotate(work.loaded)
     advance = work.advance("simplify")
     done = itertools.count(1)
     work.model = simplify(work.loaded, observer=lambda name, _graph: advance(name, next(done), len(PIPELINE)))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edgec.bundle.adapters import SUFFIX
-from edgec.pipeline.options import CompileOptions
+from edgec.pipeline.options import CompileOptions, rotates
 
 if TYPE_CHECKING:
     from edgec.bundle import Bundle
@@ -109,6 +109,7 @@ _HARMLESS = frozenset(
         *("min_accuracy", "plan", "calibration", "name", "profile_kernels", "cache", "force", "stop_after", "dump"),
         *("adapter_rank", "heal_adapter", "exits", "exit_agreement", "exit_steps"),
         "lora",  # is part of the source's hash
+        "rotate",  # is part of the key
     ]
 )
 
@@ -130,7 +131,8 @@ def source_key(work: Work, model: ModelIR) -> str:
         weights.append([name, str(value.dtype), str(value.shape)])
         if changed and value.const_value is not None:
             weights[-1].append(key_of(value.const_value.tobytes()))
-    return key_of(model.facts.source_sha256, str(model.decoder), nodes, weights)
+    rotated = ["rotated"] if rotates(work.options) else []
+    return key_of(model.facts.source_sha256, str(model.decoder), nodes, weights, *rotated)
 
 
 __all__ = ["Progress", "Stage", "StageRecord", "Work", "source_key"]

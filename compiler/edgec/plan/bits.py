@@ -12,7 +12,7 @@ from typing import Literal
 import onnx_ir
 
 from edgec.ir.compressed import GROUP
-from edgec.ir.model import ModelIR
+from edgec.ir.model import TURN, TURN_BACK, ModelIR
 from edgec.ir.plan import CALIBRATED_QUANTIZERS, QuantizerName, TensorPlan
 from edgec.ir.weight_use import FLOAT_TYPES, WeightUse, is_depthwise_filter, weight_uses
 from edgec.plan.allocate import NARROW, SPANS, Choice
@@ -24,9 +24,11 @@ WIDEST_GPTQ = 4096  # columns; of more, factors of the second moment take minute
 SMALL_RECURRENT = 1 << 20  # weights; 4 MiB of floats
 SMALL_MODEL = 8 << 20  # weights; 8 bits of such a model cost at most 4 MiB more than 4
 
+TURNS = (TURN, TURN_BACK)
 _RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 _ROUTER = ".mlp.router.weight"  # see `ir/model.py`
 _GRID = "quantized before: the codes are kept, nothing is lost again"
+_TURN = "rotation: its weights have one size in 32 columns, which codes hold without loss"
 _HEAD = "lm_head: 4 bits cost 5% perplexity, 6 bits 0.5%"
 
 
@@ -65,6 +67,8 @@ def tensor_plans(
             plans.append(_float(name, "router: which experts compute depends on it"))
         elif use.elements <= TINY:
             plans.append(_float(name, f"tiny ({use.elements} weights)"))
+        elif name in TURNS and bits != 32:
+            plans.append(turn_plan(use))
         elif allocated is not None:
             choice = allocated[name]
             plans.append(packed(use, choice.bits, choice.reason, choice.group_size, compact or choice.bits <= NARROW))
@@ -87,7 +91,13 @@ def tensor_plans(
 
 def quantizable(model: ModelIR) -> tuple[str, ...]:
     """The matrices that may have any number of bits, in the graph's order."""
-    return tuple(name for name, use in weight_uses(model.model).items() if use.elements > TINY)
+    uses = weight_uses(model.model).items()
+    return tuple(name for name, use in uses if use.elements > TINY and name not in TURNS)
+
+
+def turn_plan(use: WeightUse) -> TensorPlan:
+    """Of a matrix that rotates the stream of a decoder: exact, so that no target has to choose."""
+    return TensorPlan(use.name, 4 if use.columns % GROUP == 0 else 8, GROUP, "asymmetric", _TURN, "rtn")
 
 
 def group_sizes(uses: Mapping[str, WeightUse], asked: int | None) -> tuple[int, ...]:
@@ -205,4 +215,4 @@ def _consumer(node: onnx_ir.Node) -> str:
     return "a depthwise or grouped convolution" if grouped else f"`{node.op_type}`"
 
 
-__all__ = ["TINY", "group_sizes", "quantizable", "tensor_plans"]
+__all__ = ["TINY", "TURNS", "group_sizes", "quantizable", "tensor_plans", "turn_plan"]

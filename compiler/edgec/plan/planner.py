@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -31,7 +32,7 @@ from edgec.ir.plan import (
 from edgec.ir.weight_use import WeightUse, weight_uses
 from edgec.plan import graph_speed, memory, roofline
 from edgec.plan.allocate import Errors, allocate
-from edgec.plan.bits import group_sizes, tensor_plans
+from edgec.plan.bits import TURNS, group_sizes, tensor_plans, turn_plan
 from edgec.plan.dims import bounds
 from edgec.profiles import Profile, query
 
@@ -81,6 +82,7 @@ def make_plan(
     compact: bool | None = None,
     group_size: int | None = None,
     adapter_rank: int | None = None,
+    rotated: bool = False,
 ) -> Plan:
     """Decide how `model` is stored and run on `profile`.
 
@@ -93,7 +95,7 @@ def make_plan(
     weights, whose bits are then allocated by `losses` (of every `quantizable` matrix, see
     `edgec.compress.sensitivities`) and `errors` (of those in `to_measure`, see
     `edgec.compress.rounding_errors`). Under a target scales and the like are `compact`, unless the weights may have
-    been quantized before. `adapter_rank` makes room for adapters of up to that rank.
+    been quantized before. `adapter_rank` makes room for adapters of up to that rank. `rotated` says that `model` is.
 
     Raises `UsageError` for choices that make no sense and `DoesNotFitError`, with the numbers
     and the nearest thing that would fit.
@@ -107,6 +109,8 @@ def make_plan(
             hint="choose another quantizer, for example `gptq`",
         )
     calibrated, notes = _calibrated(model, quantizer, calibration, target)
+    if rotated:
+        notes = [*notes, "the stream is rotated, so that no feature stands out: asked for"]
     if precision == "float32":
         bits, kv_bits = 32, 32
     allocated = None
@@ -117,7 +121,10 @@ def make_plan(
             raise UsageError("a target and a number of bits exclude each other", hint="leave one of them out")
         assert losses is not None
         uses = weight_uses(model.model)
-        floats_only = tensor_plans(model, 32, compact=compact)
+        floats_only = [
+            turn_plan(uses[tensor.name]) if tensor.name in TURNS and tensor.name not in losses else tensor
+            for tensor in tensor_plans(model, 32, compact=compact)
+        ]
         budget = _matrix_budget(model, target, losses, uses, floats_only)
         sizes = group_sizes(uses, group_size)
         allocated = allocate(model.facts.name, uses, losses, budget, compact=compact, group_sizes=sizes, errors=errors)
@@ -131,7 +138,7 @@ def make_plan(
     context = planner.context(profile)
     if context is None:
         raise planner.refusal(profile, asked=bits is not None or kv_bits is not None)
-    return planner.plan(profile, context, reasons, kv_asked=kv_bits is not None)
+    return dataclasses.replace(planner.plan(profile, context, reasons, kv_asked=kv_bits is not None), rotated=rotated)
 
 
 def _check_choices(

@@ -507,6 +507,9 @@ class _Lowering:
     def embed(self, entry: Entry) -> None:
         columns, stride, network = self.facts.hidden, self.stride, self.network
         table = self.weights.matrix(network.embedding, transposed=False)
+        target = self.stream  # an unquantized product needs its input until the end
+        if network.turn is not None:
+            target = self.program.workspace("embedded", 4 * stride * self.rows)
         kernel = self.program.kernel(
             ("embedding", table.bits, table.span),
             lambda isa: embedding(
@@ -519,18 +522,20 @@ class _Lowering:
             ),
         )
         work = Work(weights=times("n", table.row_bytes), activations=times("n", 4 + 4 * columns), shape=f"{columns}")
-        entry.call(kernel, self.tokens, *table.storages, self.stream, "n", work=work)
-        if network.positions is None:
-            return
-        places = self.weights.matrix(network.positions, transposed=False)
-        kernel = self.program.kernel(
-            ("positions", places.bits, places.span),
-            lambda isa: embedding(
-                rows=places.rows, columns=columns, bits=places.bits, stride=stride, learned=True, span=places.span
-            ),
-        )
-        work = Work(weights=times("n", places.row_bytes), activations=times("n", 8 * columns), shape=f"{columns}")
-        entry.call(kernel, *places.storages, self.stream, "position", "n", work=work)
+        entry.call(kernel, self.tokens, *table.storages, target, "n", work=work)
+        if network.positions is not None:
+            places = self.weights.matrix(network.positions, transposed=False)
+            kernel = self.program.kernel(
+                ("positions", places.bits, places.span),
+                lambda isa: embedding(
+                    rows=places.rows, columns=columns, bits=places.bits, stride=stride, learned=True, span=places.span
+                ),
+            )
+            work = Work(weights=times("n", places.row_bytes), activations=times("n", 8 * columns), shape=f"{columns}")
+            entry.call(kernel, *places.storages, target, "position", "n", work=work)
+        if network.turn is not None:
+            turn = self.matrix(LinearWeights(network.turn))
+            self.linear(entry, self.quantize(entry, target, stride, turn, "embedded_codes"), turn, self.stream, "n")
 
     def prefill(self) -> None:
         """In one piece, or in one for each span of layers between exits, which may be called by themselves."""
@@ -548,9 +553,14 @@ class _Lowering:
 
     def head(self) -> None:
         entry = self.program.entry("head", "row")
-        matrix = self.lm_head()
-        normed = self.buffers_for(matrix, "final_norm", 1)
+        matrix, turn_back = self.lm_head(), self.network.turn_back
+        first = matrix if turn_back is None else self.matrix(LinearWeights(turn_back))
+        normed = self.buffers_for(first, "final_norm", 1)
         self.norm(entry, self.network.final_norm, normed, "row", 1)
+        if turn_back is not None:
+            turned = self.program.workspace("turned_back", 4 * self.stride)
+            self.linear(entry, normed, first, turned, 1)
+            normed = self.quantize(entry, turned, self.stride, matrix, "head_input", single=True)
         self.logits_of(entry, normed, matrix)
 
     def lm_head(self) -> Matrix:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir
 
 from edgec.errors import UnsupportedError
-from edgec.ir.model import DecoderFacts, ModelIR
+from edgec.ir.model import TURN, DecoderFacts, ModelIR
 
 _HINT = "compile the Hugging Face directory or the GGUF file, not an export of it"
 
@@ -92,8 +92,10 @@ class Decoder:
     embedding: str
     embedding_scale: float
     positions: str | None  # table of learned positions
+    turn: str | None  # matrix that the embedded token is multiplied with
     layers: tuple[tuple[AttentionLayer, MlpLayer], ...]
     final_norm: Norm
+    turn_back: str | None  # matrix before the lm_head
     lm_head: LinearWeights  # the weight is the embedding's name when tied
     logit_softcap: float | None
 
@@ -451,7 +453,8 @@ class _Matcher:
 
     # Ends
 
-    def embedded(self) -> tuple[str, float, str | None, onnx_ir.Value]:
+    def embedded(self) -> tuple[str, float, str | None, str | None, onnx_ir.Value]:
+        """(table, scale, table of positions, matrix, the stream)."""
         gather = self.user(self.inputs["input_ids"], "Gather", slot=1)
         self.attributes(gather, axis=0)
         stream, scale, table = gather.outputs[0], 1.0, None
@@ -467,10 +470,15 @@ class _Matcher:
             self.attributes(node, axis=0)
             table = self.initializer(node, 0)
             stream = self.residual(node.outputs[0], stream)
-        return self.initializer(gather, 0), scale, table, stream
+        turn = None
+        product = next((node for node, slot in stream.uses() if node.op_type == "MatMul" and slot == 0), None)
+        if product is not None and product.inputs[1] is not None and product.inputs[1].name == TURN:
+            self.seen.add(product)
+            turn, stream = TURN, product.outputs[0]
+        return self.initializer(gather, 0), scale, table, turn, stream
 
-    def head(self) -> tuple[LinearWeights, float | None, onnx_ir.Value]:
-        """(lm_head, softcap of the logits, its input)."""
+    def head(self) -> tuple[LinearWeights, float | None, str | None, onnx_ir.Value]:
+        """(lm_head, softcap of the logits, matrix before it, its input)."""
         value: onnx_ir.Value | None = self.outputs["logits"]
         cap = None
         scaled = self.maybe(value, "Mul")
@@ -486,25 +494,28 @@ class _Matcher:
         transpose = self.maybe(node.inputs[1], "Transpose")
         weight = self.initializer(node, 1) if transpose is None else self.initializer(transpose, 0)
         source = node.inputs[0]
+        back = self.maybe(source, "MatMul")
+        if back is not None:
+            source = back.inputs[0]
         assert source is not None
-        return LinearWeights(weight, bias), cap, source
+        return LinearWeights(weight, bias), cap, None if back is None else self.initializer(back, 1), source
 
 
 def match_decoder(model: ModelIR) -> Decoder:
     """Raises `UnsupportedError` naming the first node that does not fit."""
     assert model.decoder is not None
     matcher = _Matcher(model, model.decoder)
-    embedding, scale, positions, stream = matcher.embedded()
+    embedding, scale, positions, turn, stream = matcher.embedded()
     layers = []
     for number in range(model.decoder.layers):
         layer, stream = matcher.layer(number, stream)
         layers.append(layer)
-    lm_head, cap, source = matcher.head()
+    lm_head, cap, back, source = matcher.head()
     final_norm, source = matcher.norm(source)
     if final_norm is None or source is not stream:
         raise matcher.refusal("the lm_head does not read the normed stream")
     _all_seen(matcher, model.model.graph)
-    return Decoder(embedding, scale, positions, tuple(layers), final_norm, lm_head, cap)
+    return Decoder(embedding, scale, positions, turn, tuple(layers), final_norm, back, lm_head, cap)
 
 
 def _all_seen(matcher: _Matcher, graph: onnx_ir.Graph) -> None:

@@ -220,6 +220,8 @@ def rebuild(files: list[tuple[bytearray, tuple[Segment, ...]]], size: int = 1157
                 merge_narrow(target, source, segment.op)
             elif segment.op == "bits2":
                 planes.merge_bits2(target, source)
+            elif segment.op == "trits":
+                planes.merge_trits(target, source)
             elif segment.op == "bit1":
                 planes.merge_bit1(target, source, segment.shift)
             else:
@@ -345,3 +347,20 @@ def test_planes_that_are_all_zero_are_left_out() -> None:
     assert [segment.op for _, segments in files for segment in segments] == ["bits2"]
     assert sum(len(content) for content, _ in files) == codes.size // 2
     np.testing.assert_array_equal(planes.merge(np.frombuffer(bytes(files[0][0]), np.uint8)), codes)
+
+
+@pytest.mark.parametrize("limit", [128, 192, 1 << 20])
+@pytest.mark.parametrize("below", [False, True])
+def test_ternary_codes_are_five_to_a_byte(limit: int, below: bool) -> None:
+    random = np.random.default_rng(7)
+    digits = random.integers(0, 3, (2, 1024))
+    codes = (digits[0] << 2 | digits[1] << 6).astype(np.uint8)
+    if below:
+        codes |= random.integers(0, 256, 1024).astype(np.uint8) & 0x33
+    files = list(weight_files([WeightPlacement("ternary", "nibbles", 0, codes)], limit=limit))
+    segments = [segment for _, segments in files for segment in segments if segment.op in ("trits", "bits2")]
+    assert sum(segment.target_bytes for segment in segments if segment.op == "trits") == 960
+    assert [segment.target_bytes for segment in segments if segment.op == "bits2"] == [64]
+    assert all(segment.target % 64 == 0 for segment in segments)
+    for some in (files, files[::-1]):
+        assert np.array_equal(rebuild(some, 1024), codes)

@@ -226,7 +226,7 @@ def test_a_model_too_large_for_the_profile(tmp_path: Path, edgec: Edgec) -> None
         ("--max-dim", "sequence=0"),
         ("--bits", "9"),
         ("--bits", "4", "--target-bpw", "4"),
-        ("--target-bpw", "2"),
+        ("--target-bpw", "1.5"),
         ("--target-size", "small"),
         ("--target-size", "60MB", "--precision", "float32"),
         ("--min-accuracy", "1"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import edgec
+import edgec.bundle
 from edgec.pipeline import CompileOptions, compile_model
 from tests.conformance.runtimes import Answer, Runtime, answers
 
@@ -79,7 +80,9 @@ def tiny_bundle(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def tiny_compact_bundle(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("conformance") / "compact.edgec"
-    compile_model(tiny_llama, "phone-8gb", out, CompileOptions(target_bpw=3.2))
+    compile_model(tiny_llama, "phone-8gb", out, CompileOptions(target_bpw=2.2))
+    segments = [segment for weight in edgec.bundle.read(out).manifest.weights for segment in weight.segments]
+    assert {"scale8", "upper4", "trits", "bits2"} <= {segment.op for segment in segments}
     return out
 
 
@@ -101,7 +104,7 @@ def test_tiny(runtime: Runtime, tiny_bundle: Path) -> None:
 
 @pytest.mark.parametrize("runtime", [one for one in RUNTIMES if "simd128" in str(one.id)])
 def test_tiny_of_few_bytes(runtime: Runtime, tiny_compact_bundle: Path) -> None:
-    """Scales and zero points are widened at load."""
+    """Scales, zero points and ternary codes are widened at load."""
     assert answers(runtime, tiny_compact_bundle, PROMPTS[:2], max_tokens=16) == reference(tiny_compact_bundle, 2, 16)
 
 

@@ -117,7 +117,7 @@ class TestMatrices:
         weights = read(tmp_path, tensors, {**BITNET, "linear_class": linear_class})
         factor = scale.astype(np.float32) if linear_class == "autobitlinear" else 1 / scale.astype(np.float32)
         np.testing.assert_allclose(weights.read("a.weight"), ternary * factor, rtol=1e-7)
-        assert weights.grid_bits("a.weight") == 2
+        assert weights.grid_bits("a.weight") == "ternary"
 
     def test_bitnet_that_is_rounded_when_it_is_used(self, tmp_path: Path) -> None:
         from transformers.integrations.bitnet import WeightQuant
@@ -131,7 +131,7 @@ class TestMatrices:
         for name in ("embed_tokens.weight", "lm_head.weight", "b.weight"):
             np.testing.assert_array_equal(weights.read(name), values)
             assert weights.grid_bits(name) is None
-        assert weights.grid_bits("a.weight") == 2
+        assert weights.grid_bits("a.weight") == "ternary"
 
 
 def gptq_layer(values: np.ndarray, **options: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -206,6 +206,7 @@ class TestModels:
         uses = weight_uses(model.model)
         kept = [tensor for tensor in plan.tensors if tensor.quantizer == "grid"]
         assert len(kept) == 4 * 2 and {tensor.bits for tensor in kept} == {KEPT[way]}
+        assert {tensor.ternary for tensor in kept} == {way == "bitnet"}
         for tensor in kept:
             assert compressed.report["tensors"][tensor.name]["relative_rmse"] == 0
             array = model.model.graph.initializers[tensor.name].const_value.numpy()

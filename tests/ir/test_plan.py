@@ -62,7 +62,7 @@ def test_whole_numbers_are_numbers_too() -> None:
         (
             "tensors.0.scheme",
             "symmetric",
-            r"`tensors\[0\].scheme` is `symmetric`, expected `asymmetric`, `compact`, `channels`, `float`",
+            r"`tensors\[0\].scheme` is `symmetric`, expected `asymmetric`, `compact`, `ternary`, `channels`, `float`",
         ),
         ("tensors.0.scheme", "channels", "`channels` with `bits` 4 and `group_size` 32, expected 8 and 0"),
         ("tensors.1.name", "a", "tensor `a` is listed twice"),

@@ -41,6 +41,20 @@ def byte1_by_the_book(data: planes.Bytes, shift: int) -> list[int]:
     ]
 
 
+def test_trits() -> None:
+    digits = np.random.default_rng(2).integers(0, 3, 640)
+    data = (digits[0::2] << 2 | digits[1::2] << 6).astype(np.uint8)
+    packed = planes.split_trits(data)
+    assert packed.tolist() == [sum(int(d) * 3**j for j, d in enumerate(some)) for some in digits.reshape(-1, 5)]
+    merged = np.full_like(data, 0x33)
+    planes.merge_trits(merged, packed)
+    assert np.array_equal(merged, data | 0x33)
+    assert planes.is_ternary(merged)
+    for both in (0x0C, 0xC0):
+        data[17] = both
+        assert not planes.is_ternary(data)
+
+
 def test_planes_of_bytes() -> None:
     data = codes(384)
     merged = np.zeros_like(data)

@@ -75,7 +75,7 @@ def test_a_profile_beside_the_matrix(tmp_path: Path) -> None:
         ("bits = 4", "bits = 9", "`models.small.bits` is `9`"),
         ("bits = 4", "bits = true", "`models.small.bits` is `True`"),
         ("bits = 4", 'target_size = "big"', '`models.small.target_size` is `big`, allowed is a size such as "60MB"'),
-        ("bits = 4", "target_bpw = 1", "`models.small.target_bpw` is `1`, allowed is a number from 2.75"),
+        ("bits = 4", "target_bpw = 1", "`models.small.target_bpw` is `1`, allowed is a number from 1.7"),
         ('source = "small.gguf"', "", "`models.small.source` is missing"),
         ('"phone-8gb"', '"phone-9gb"', "`models.other.profiles` names a profile that cannot be used"),
         ('["phone-8gb"]', "[]", "`models.other.profiles` lists no device"),

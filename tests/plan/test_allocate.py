@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from edgec.errors import DoesNotFitError
-from edgec.ir.plan import PROBE_BITS, WEIGHT_BITS
+from edgec.ir.plan import PROBE_BITS, TERNARY, WEIGHT_BITS, Bits
 from edgec.ir.weight_use import WeightUse
 from edgec.plan.allocate import NARROW, SPANS, _loss, allocate, expected_loss
 from edgec.plan.memory import matrix_bytes
@@ -22,12 +23,13 @@ USES = {"a": use("a", 64, 64), "b": use("b", 128, 32), "c": use("c", 8, 96), "d"
 LOSSES = {"a": 0.5, "b": 0.01, "c": 0.2, "d": 0.05}
 
 
-def stored(name: str, bits: int, group_size: int = 32) -> int:
-    """Codes of 2 and 3 bits have compact scales."""
-    return matrix_bytes(USES[name], bits, stored=True, compact=bits <= NARROW, group_size=group_size)
+def stored(name: str, bits: Bits, group_size: int = 32) -> int:
+    """Ternary codes and those of 2 and 3 bits have compact scales."""
+    compact = bits == TERNARY or bits <= NARROW
+    return matrix_bytes(USES[name], bits, stored=True, compact=compact, group_size=group_size)
 
 
-def size(bits: dict[str, int]) -> int:
+def size(bits: Mapping[str, Bits]) -> int:
     return sum(stored(name, number) for name, number in bits.items())
 
 
@@ -47,6 +49,18 @@ def test_close_to_the_best_of_all_choices(bits_per_weight: float) -> None:
     every = (dict(zip(USES, bits, strict=True)) for bits in itertools.product(WEIGHT_BITS, repeat=len(USES)))
     best = min(loss(bits) for bits in every if size(bits) <= budget)
     assert loss(found) <= 2 * best
+
+
+def test_ternary_weights_where_bytes_are_few() -> None:
+    most, least = size(dict.fromkeys(USES, 2)), size(dict.fromkeys(USES, "ternary"))
+    assert least < 0.85 * most
+    assert set(bits_of(allocate("m", USES, LOSSES, least, ternary=True)).values()) == {TERNARY}
+    between = allocate("m", USES, LOSSES, (least + 3 * most) // 4, ternary=True)
+    assert {TERNARY} < set(bits_of(between).values())
+    assert any("three levels" in choice.reason for choice in between.values())
+    assert allocate("m", USES, LOSSES, 2 * most, ternary=True) == allocate("m", USES, LOSSES, 2 * most)
+    with pytest.raises(DoesNotFitError, match="at 2 bits"):
+        allocate("m", USES, LOSSES, least)
 
 
 def test_more_bytes_never_lose_more() -> None:

@@ -125,18 +125,24 @@ class KV:
     table_offset: int
 
 
-SegmentOp = Literal["copy", "scaled8", "upper4", "scale8", "upper16", "bits2", "bit1", "byte1"]
-EXPANSION: Mapping[SegmentOp, int] = {  # target bytes per stored byte
+SegmentOp = Literal["copy", "scaled8", "upper4", "scale8", "upper16", "bits2", "trits", "bit1", "byte1"]
+EXPANSION: Mapping[SegmentOp, float] = {  # target bytes per stored byte
     "copy": 1,
     "scaled8": 4,  # of those behind the scales
     "upper4": 2,
     "scale8": 2,
     "upper16": 2,
     "bits2": 2,
+    "trits": 2.5,
     "bit1": 4,
     "byte1": 8,
 }
 SHIFTS: Mapping[SegmentOp, int] = {"bit1": 1, "byte1": 7}  # largest `shift`
+
+
+def expanded(op: SegmentOp, stored: int) -> int:
+    """Target bytes of so many stored ones."""
+    return int(stored * EXPANSION[op])
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,7 @@ class Segment:
 
     @property
     def target_bytes(self) -> int:
-        return (self.length - 2 * self.columns) * EXPANSION[self.op]
+        return expanded(self.op, self.length - 2 * self.columns)
 
     def to_json(self) -> dict[str, Any]:
         result: dict[str, Any] = {"op": self.op, "length": self.length, "target": self.target}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgec.bundle.manifest import EXPANSION, WEIGHT_FILE_BYTES, Segment, SegmentOp
+from edgec.bundle.manifest import EXPANSION, WEIGHT_FILE_BYTES, Segment, SegmentOp, expanded
 from edgec.ir import WeightPlacement, narrow, planes
 
 
@@ -30,16 +30,13 @@ class _Part:
     scaled: npt.NDArray[np.uint8] | None = None  # the stored bytes of `scaled8`, which is not cut further
 
     @property
-    def ratio(self) -> int:
-        """Target bytes per stored byte."""
-        return EXPANSION[self.op]
-
-    @property
     def quantum(self) -> int:
         """Stored bytes between two places where the part may be cut: targets stay multiples of 64."""
         if self.scaled is not None:
             return self.scaled.size
-        return max(planes.QUANTUM // self.ratio, 1 if self.op == "copy" else planes.VECTOR)
+        if self.op == "trits":
+            return self._packed(planes.TRITS_QUANTUM)
+        return max(self._packed(planes.QUANTUM), 1 if self.op == "copy" else planes.VECTOR)
 
     @property
     def mask(self) -> int:
@@ -52,23 +49,29 @@ class _Part:
     def stored_bytes(self) -> int:
         if self.scaled is not None:
             return self.scaled.size
-        return (self.placement.data.size if self.stop is None else self.stop) // self.ratio - self.start // self.ratio
+        return self._packed(self.placement.data.size if self.stop is None else self.stop) - self._packed(self.start)
+
+    def _packed(self, target: int) -> int:
+        """Stored bytes of so many target bytes."""
+        return int(target // EXPANSION[self.op])
 
     def segment(self, start: int, length: int) -> Segment:
-        target = self.placement.offset + self.start + start * self.ratio
+        target = self.placement.offset + self.start + expanded(self.op, start)
         return Segment(self.op, length, target, self.shift, self.placement.columns if self.scaled is not None else 0)
 
     def bytes(self, start: int, length: int) -> npt.NDArray[np.uint8]:
         if self.scaled is not None:
             return self.scaled
-        first = self.start + start * self.ratio
-        data = self.placement.data[first : first + length * self.ratio]
+        first = self.start + expanded(self.op, start)
+        data = self.placement.data[first : first + expanded(self.op, length)]
         if self.op == "copy":
             return data
         if self.op == "upper4" or self.op == "scale8" or self.op == "upper16":
             return narrow.narrow(data, self.op)
         if self.op == "bits2":
             return planes.split_bits2(data)
+        if self.op == "trits":
+            return planes.split_trits(data)
         return planes.split_bit1(data, self.shift) if self.op == "bit1" else planes.split_byte1(data, self.shift)
 
 
@@ -95,8 +98,19 @@ def download_order(placements: Sequence[WeightPlacement], limit: int) -> list[_P
     parts = [part for placement in some if placement.kind == "raw" for part in _raw_parts(placement, limit)]
     for kind, op, shift in _PLANES:
         planes_of_all = [_Part(placement, op, shift) for placement in some if placement.kind == kind]
-        parts += [part for part in planes_of_all if not part.is_zero()]
+        for part in planes_of_all:
+            if not part.is_zero():
+                parts += _trits(part.placement) if op == "bits2" else [part]
     return parts
+
+
+def _trits(placement: WeightPlacement) -> list[_Part]:
+    """The two top bits of codes, as trits where that is possible."""
+    whole = placement.data.size // planes.TRITS_QUANTUM * planes.TRITS_QUANTUM
+    if not whole or not planes.is_ternary(placement.data):
+        return [_Part(placement, "bits2")]
+    rest = [_Part(placement, "bits2", start=whole)] if placement.data.size > whole else []
+    return [_Part(placement, "trits", stop=whole), *rest]
 
 
 def _raw_parts(placement: WeightPlacement, limit: int) -> list[_Part]:

@@ -42,8 +42,8 @@ Examples:
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Where the bundle goes  [default: NAME.edgec].")
 @click.option(
     "--bits",
-    type=click.Choice(["2", "3", "4", "5", "6", "7", "8", "32"]),
-    help="Bits per weight, instead of the planner's choice.",
+    type=click.Choice(["ternary", "2", "3", "4", "5", "6", "7", "8", "32"]),
+    help="Bits per weight, instead of the planner's choice; `ternary` is -1, 0 and 1 times a scale.",
 )
 @click.option(
     "--quantizer",
@@ -58,7 +58,7 @@ Examples:
 @click.option(
     "--target-size", metavar="SIZE", help="Largest download, for example 60MB; bits go where they matter most."
 )
-@click.option("--target-bpw", type=click.FloatRange(2.375, 8.75), metavar="BITS", help="The same, in bits per weight.")
+@click.option("--target-bpw", type=click.FloatRange(1.7, 8.75), metavar="BITS", help="The same, in bits per weight.")
 @click.option(
     "--min-accuracy",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -257,7 +257,7 @@ def command(
     if dry_run and stop_after not in (None, "plan"):
         raise UsageError("`--dry-run` stops after the stage `plan`")
     options = CompileOptions(
-        bits=int(bits) if bits else None,
+        bits=None if bits is None else "ternary" if bits == "ternary" else int(bits),
         context_length=context,
         kv_bits=int(kv_bits) if kv_bits else None,
         max_dims=dimensions(max_dims) or None,
@@ -379,13 +379,13 @@ def _show_plan(work: Work, as_json: bool) -> None:
         return
     out = console.stdout()
     out.print(f"\n[bold]{console.plain(plan.model)}[/] for [bold]{plan.profile}[/]\n")
-    counts: dict[tuple[int, str], int] = {}
+    counts: dict[tuple[str, str], int] = {}
     for tensor in plan.tensors:
-        key = (tensor.bits, tensor.reason)
+        key = ("ternary" if tensor.ternary else str(tensor.bits), tensor.reason)
         counts[key] = counts.get(key, 0) + 1
     table = console.table("tensors", "bits", "why", right=["tensors", "bits"])
     for (bits, reason), count in sorted(counts.items(), key=lambda entry: -entry[1]):
-        table.add_row(f"{count:,}", str(bits), console.plain(reason))
+        table.add_row(f"{count:,}", bits, console.plain(reason))
     out.print(table)
     prediction = plan.prediction
     facts = console.table("predicted", "", right=[""])

@@ -13,6 +13,7 @@ from edgec.compress.pack import unpack_nibbles
 from edgec.compress.quantize import Grid, QuantizedRows
 from edgec.ir.compressed import GROUP, ROWS, CompressedModel, PackedTensor
 from edgec.ir.model import ModelIR
+from edgec.ir.plan import TensorPlan
 from edgec.ir.weight_use import WeightUse, weight_uses
 
 _BLOCKS_PER_SLAB = 64
@@ -40,19 +41,21 @@ def _dequantize_blocks(packed: PackedTensor, first: int, last: int) -> npt.NDArr
     return codes.transpose(1, 3, 2, 0).reshape((last - first) * ROWS, packed.groups * GROUP)
 
 
-def stored_rows(packed: PackedTensor, bits: int, *, compact: bool) -> QuantizedRows:
-    """The codes of a tensor that was planned at `bits` bits, row by row again."""
+def stored_rows(packed: PackedTensor, planned: TensorPlan) -> QuantizedRows:
+    """The codes of a tensor that was so planned, row by row again."""
     codes = unpack_nibbles(packed.high) << np.uint8(4)
     if packed.low is not None:
         codes |= unpack_nibbles(packed.low)
-    ordered = (codes >> np.uint8(8 - bits)).transpose(1, 3, 2, 0).reshape(packed.blocks * ROWS, packed.groups * GROUP)
+    ordered = (codes >> np.uint8(8 - planned.bits)).transpose(1, 3, 2, 0)
+    ordered = ordered.reshape(packed.blocks * ROWS, packed.groups * GROUP)
 
     def rows(parameters: npt.NDArray[Any]) -> npt.NDArray[Any]:
         ordered = parameters.transpose(0, 2, 1).reshape(packed.blocks * ROWS, -1)
         return np.ascontiguousarray(ordered[: packed.rows])
 
     codes = np.ascontiguousarray(ordered[: packed.rows, : packed.columns])
-    return QuantizedRows(Grid(bits, compact, packed.group_size), codes, rows(packed.scales), rows(packed.zeros))
+    grid = Grid(planned.bits, planned.compact, packed.group_size, ternary=planned.ternary)
+    return QuantizedRows(grid, codes, rows(packed.scales), rows(packed.zeros))
 
 
 def _of_groups(packed: PackedTensor, parameters: npt.NDArray[Any]) -> npt.NDArray[Any]:

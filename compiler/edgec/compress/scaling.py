@@ -81,7 +81,7 @@ def _reader(tensor: onnx_ir.TensorProtocol, factor: Floats) -> Callable[[], onnx
 
 
 def _grid(planned: TensorPlan) -> Grid:
-    return Grid(planned.bits, planned.scheme == "compact", planned.group_size)
+    return Grid(planned.bits, planned.compact, planned.group_size, ternary=planned.ternary)
 
 
 def _array(model: ModelIR, name: str) -> npt.NDArray[np.generic]:

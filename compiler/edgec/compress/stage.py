@@ -26,7 +26,7 @@ from edgec.compress.scaling import scaled
 from edgec.errors import ModelError
 from edgec.ir.compressed import GROUP, CompressedModel, PackedTensor
 from edgec.ir.model import ModelIR
-from edgec.ir.plan import GROUP_SIZES, WEIGHT_BITS, Plan, TensorPlan, group_size_allowed
+from edgec.ir.plan import GROUP_SIZES, TERNARY, WEIGHT_BITS, Plan, TensorPlan, group_size_allowed
 from edgec.ir.store import Store, key_of
 from edgec.ir.weight_use import FLOAT_TYPES, WeightUse, is_depthwise_filter, weight_uses
 
@@ -227,11 +227,12 @@ def _check_plan(planned: TensorPlan, use: WeightUse | None) -> None:
     if (
         bits not in WEIGHT_BITS
         or not group_size_allowed(planned.group_size)
-        or planned.scheme not in ("asymmetric", "compact")
+        or planned.scheme not in ("asymmetric", "compact", *((TERNARY,) if bits == 2 else ()))
     ):
         raise ModelError(
             f"the plan gives `{name}` {bits} bits, groups of {planned.group_size} and the scheme "
-            f"`{planned.scheme}`, expected 2 to 8 bits, groups of {GROUP_SIZES} and `asymmetric` or `compact`"
+            f"`{planned.scheme}`, expected 2 to 8 bits, groups of {GROUP_SIZES} and `asymmetric` or `compact`, "
+            "with 2 bits also `ternary`"
         )
     if planned.quantizer == Healed.name:
         return
@@ -264,12 +265,14 @@ def _packed(
             )
         quantizer: Quantizer = Healed(planned.bits, None, healed)
     else:
-        compact = planned.scheme == "compact"
+        compact = planned.compact
         # Groups that next to nothing is in would cost all others of the matrix their compact scales.
         flush = compact and float(np.sqrt(np.square(matrix, dtype=np.float64).mean())) >= _FLUSHING
         group_size = min(planned.group_size, _whole_row(use))
         kind = QUANTIZERS[planned.quantizer]
-        quantizer = kind(planned.bits, inputs, compact=compact, group_size=group_size, flush=flush)
+        quantizer = kind(
+            planned.bits, inputs, compact=compact, group_size=group_size, flush=flush, ternary=planned.ternary
+        )
     packed = pack_matrix(planned.name, matrix, quantizer, lambda row, column: _array_index(use, row, column))
     reuse.save(packed)
     return packed
@@ -295,9 +298,12 @@ def _array_index(use: WeightUse, row: int, column: int) -> tuple[int, ...]:
 def _stored_bytes(tensor: PackedTensor, planned: TensorPlan) -> int:
     """Bytes in the bundle."""
     scales, zeros = tensor.scales.nbytes, tensor.zeros.nbytes
-    if planned.scheme == "compact":
-        scales, zeros = scales // 2, zeros // 2 if planned.bits <= 3 else zeros
-    return tensor.high.size * planned.bits // 4 + scales + zeros
+    if planned.compact:
+        scales = scales // 2
+    if planned.ternary or (planned.compact and planned.bits <= 3):
+        zeros = zeros // 2
+    codes = 2 * tensor.high.size // 5 if planned.ternary else tensor.high.size * planned.bits // 4
+    return codes + scales + zeros
 
 
 def _report(packed: Mapping[str, PackedTensor], sizes: Mapping[str, int], plan: Plan) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from edgec.errors import ModelError, UnsupportedError
 from edgec.frontend.spec import DecoderSpec
 from edgec.frontend.tensors import EMBEDDING, LM_HEAD, POSITIONS, linear_shapes, tensor_shapes
 from edgec.frontend.weights import WeightSource
+from edgec.ir.plan import Bits
+from edgec.ir.weight_use import joined_grid
 
 _Array = npt.NDArray[np.float32]
 _Take = Callable[[_Array], _Array]
@@ -181,10 +183,8 @@ class CheckpointWeights:
             array = take(array)
         return np.ascontiguousarray(array, np.float32)
 
-    def grid_bits(self, name: str) -> int | None:
-        found = [self._source.grid_bits(part) for part in self._stored[name].names]
-        bits = [count for count in found if count is not None]
-        return max(bits) if len(bits) == len(found) else None
+    def grid_bits(self, name: str) -> Bits | None:
+        return joined_grid([self._source.grid_bits(part) for part in self._stored[name].names])
 
 
 def check_tensors(spec: DecoderSpec, layout: Layout, found: Mapping[str, tuple[int, ...]]) -> None:

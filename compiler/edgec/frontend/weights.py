@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgec.ir.plan import Bits
+
 
 class WeightSource(Protocol):
     """Tensors by name: those of `tensors.tensor_shapes`, or those of a checkpoint."""
@@ -15,6 +17,6 @@ class WeightSource(Protocol):
         """The values as float32 in the checkpoint's orientation; linears are `[out, in]`."""
         ...
 
-    def grid_bits(self, name: str) -> int | None:
+    def grid_bits(self, name: str) -> Bits | None:
         """The bits of the codes on which each 32 inputs of an output already lie, see `ir.weight_use.mark_grid`."""
         ...

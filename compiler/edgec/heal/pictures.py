@@ -66,7 +66,7 @@ def _course(teacher: ModelIR, compressed: CompressedModel, views: PictureViews, 
     graph = TorchGraph(student, distance.wanted, [cut], stacked=True)
     whole = TorchGraph(teacher, distance.wanted, [cut], stacked=True)
     rows = {
-        name: stored_rows(packed, planned.bits, compact=planned.scheme == "compact")
+        name: stored_rows(packed, planned)
         for name, packed in compressed.packed.items()
         if (planned := plan.tensor(name)) is not None
     }

@@ -216,8 +216,9 @@ def _quantized(model: ModelIR, plan: Plan, parameters: Mapping[str, Tensor]) -> 
                 else None,
             )
         matrix = np.ascontiguousarray(use.to_matrix(parameters[tensor.name].detach().numpy()))
-        compact, size = tensor.scheme == "compact", tensor.group_size
-        quantizer = QUANTIZERS["rtn"](tensor.bits, None, compact=compact, group_size=size)
+        quantizer = QUANTIZERS["rtn"](
+            tensor.bits, None, compact=tensor.compact, group_size=tensor.group_size, ternary=tensor.ternary
+        )
         found[tensor.name] = QuantizedWeight.start(use, matrix, quantizer.quantize(matrix))
     return found
 

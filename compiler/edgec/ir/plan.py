@@ -19,6 +19,8 @@ PAGE_TOKENS = 64  # of the KV cache; memory grows by pages
 BLOCK_TOKENS = 16  # that lie side by side in a page; contexts are multiples of it
 VARIANTS = ("simd128", "relaxed", "relaxed16", "simd128-threads", "relaxed-threads", "relaxed16-threads")
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)  # of quantized weights
+TERNARY: Literal["ternary"] = "ternary"  # in place of a number of bits: weights -1, 0 and 1 times a scale
+Bits = int | Literal["ternary"]
 LARGEST_GROUP = 1 << 15  # columns that share a scale: sums of so many products of codes fit 32 bits
 LARGEST_DECODER_GROUP = 1024  # the same of decoders, which hold a group of activations on a stack
 GROUP_SIZES = f"a multiple of 32, up to {LARGEST_GROUP}"
@@ -35,14 +37,16 @@ class TensorPlan:
 
     2 and 3 bits are 4-bit codes whose low bits are zero, 5 and 6 bits such 7-bit codes: the
     kernels and the memory of 4 or 7, the download of as many bits as there are. A `compact` tensor
-    has scales and zero points of fewer bits in the bundle (`edgec/ir/narrow.py`). `channels` is for the filter of a
-    depthwise convolution: 8 bits and a scale per channel in the bundle, float32 in memory.
+    has scales and zero points of fewer bits in the bundle (`edgec/ir/narrow.py`). A `ternary` one has the codes 0, 1
+    and 2 of 2 bits for -1, 0 and 1, five to a byte in the bundle, and compact scales unless it was ternary before.
+    `channels` is for the filter of a depthwise convolution: 8 bits and a scale per channel in the bundle, float32 in
+    memory.
     """
 
     name: str
     bits: int  # of WEIGHT_BITS or FLOAT_BITS
     group_size: int  # columns (along the input dimension) that share a scale; all of a row where it has fewer
-    scheme: Literal["asymmetric", "compact", "channels", "float"]
+    scheme: Literal["asymmetric", "compact", "ternary", "channels", "float"]
     reason: str
     quantizer: QuantizerName = "rtn"  # how codes are found, `edgec/compress/quantize/`
 
@@ -50,6 +54,15 @@ class TensorPlan:
     def quantized(self) -> bool:
         """Whether kernels meet codes."""
         return self.bits not in FLOAT_BITS and self.scheme != "channels"
+
+    @property
+    def ternary(self) -> bool:
+        return self.scheme == "ternary"
+
+    @property
+    def compact(self) -> bool:
+        """Whether scales have 8 bits in the bundle; those of a grid of before stay as they are."""
+        return self.scheme == "compact" or (self.ternary and self.quantizer != "grid")
 
 
 def group_size_allowed(size: int) -> bool:
@@ -209,7 +222,8 @@ class Plan:
                 continue
             if tensor.quantized and tensor.quantizer == "none":
                 yield f"{where} has `bits` {tensor.bits} and no `quantizer`"
-            schemes = ("asymmetric", "compact") if tensor.quantized else ("float",)
+            schemes = ["asymmetric", "compact"] if tensor.quantized else ["float"]
+            schemes += ["ternary"] * (tensor.bits == 2)
             fits = group_size_allowed(tensor.group_size) if tensor.quantized else tensor.group_size == 0
             if not fits or tensor.scheme not in schemes:
                 yield (
@@ -333,11 +347,13 @@ __all__ = [
     "LARGEST_DECODER_GROUP",
     "LARGEST_GROUP",
     "PLAN_FORMAT",
+    "TERNARY",
     "VARIANTS",
     "WEIGHT_BITS",
     "AccuracyPlan",
     "AccuracyTrial",
     "AdapterPlan",
+    "Bits",
     "HealPlan",
     "KVPlan",
     "Plan",

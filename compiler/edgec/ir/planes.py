@@ -6,9 +6,10 @@ Codes are packed two to a byte (low nibble, high nibble). `split` cuts `n` such 
     shift 1  uint8 [n / 4]   bit 1
     shift 0  uint8 [n / 4]   bit 0
 
-so that any prefix of (bits2, shift 1, shift 0) is a usable coarser code. Longer codes, a byte each, have planes
-of one bit. The byte order inside a plane is that of docs/bundle-format.md, "Weight segments": it lets 16-byte
-vectors expand with masks and shifts alone. The wasm exports `merge_*` are the same functions.
+so that any prefix of (bits2, shift 1, shift 0) is a usable coarser code. Where bits2 never has both bits set, as for
+ternary weights, five of its codes are the digits of a byte to the base 3 (`trits`, 2n / 5 bytes). Longer codes, a
+byte each, have planes of one bit. The byte order inside a plane is that of docs/bundle-format.md, "Weight segments":
+it lets 16-byte vectors expand with masks and shifts alone. The wasm exports `merge_*` are the same functions.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ Bytes = npt.NDArray[np.uint8]
 
 QUANTUM = 64  # target bytes; a whole number of 16-byte vectors in every plane of nibbles
 VECTOR = 16  # bytes; planes are whole vectors
+TRITS_QUANTUM = 320  # target bytes; the least that is whole vectors of trits and a multiple of `QUANTUM`
+_BASE = 3 ** np.arange(5)
+_DIGITS = (np.arange(256)[:, None] // _BASE % 3).astype(np.uint8)  # of each byte, the first code's first
 _CHUNK = 1 << 20  # target bytes handled at a time, so that temporaries stay small
 
 
@@ -44,6 +48,18 @@ def split_bits2(nibbles: Bytes) -> Bytes:
     vectors = nibbles.reshape(-1, 2, 16)
     top = (vectors >> 2) & 0x03 | (vectors >> 4) & 0x0C
     return np.asarray(top[:, 0] | top[:, 1] << 4, np.uint8).reshape(-1)
+
+
+def is_ternary(nibbles: Bytes) -> bool:
+    """Whether bits 3..2 of every code are 0, 1 or 2."""
+    return not np.any(nibbles & nibbles << 1 & np.uint8(0x88))
+
+
+def split_trits(nibbles: Bytes) -> Bytes:
+    """Bits 3..2 of every code, none of them 3: `n` bytes (a multiple of 40) give `2n / 5`."""
+    _check(nibbles, 40)
+    codes = np.stack([nibbles >> 2 & 3, nibbles >> 6], axis=1).reshape(-1, 5)
+    return (codes @ _BASE).astype(np.uint8)
 
 
 def split_bit1(nibbles: Bytes, shift: int) -> Bytes:
@@ -88,6 +104,13 @@ def merge_bits2(target: Bytes, source: Bytes) -> None:
     for half in range(2):
         bits = plane >> (4 * half)
         vectors[:, half] |= (bits & 0x03) << 2 | (bits & 0x0C) << 4
+
+
+def merge_trits(target: Bytes, source: Bytes) -> None:
+    """OR trits into `target`, which is 5 / 2 as long as `source` (a multiple of 16)."""
+    _check(source, VECTOR)
+    codes = _DIGITS[source].reshape(-1, 2)
+    target |= codes[:, 0] << 2 | codes[:, 1] << 6
 
 
 def merge_bit1(target: Bytes, source: Bytes, shift: int) -> None:

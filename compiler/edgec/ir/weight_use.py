@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir
+
+from edgec.ir.plan import TERNARY, Bits
 
 Layout = Literal["kn", "nk", "conv", "ekn"]
 Role = Literal["linear", "embedding", "conv", "experts"]
@@ -40,7 +42,7 @@ class WeightUse:
     layout: Layout
     roles: frozenset[Role]  # a tied embedding is both "embedding" and "linear"
     uses_per_run: int  # nodes that multiply with the whole matrix
-    grid_bits: int | None = None  # see `mark_grid`
+    grid_bits: Bits | None = None  # see `mark_grid`
 
     @property
     def rows(self) -> int:
@@ -108,19 +110,28 @@ def is_depthwise_filter(value: onnx_ir.Value) -> bool:
     )
 
 
-def mark_grid(value: onnx_ir.Value, bits: int | None) -> None:
+def mark_grid(value: onnx_ir.Value, bits: Bits | None) -> None:
     """Says that an initializer was quantized before: in each group of 32 columns of a row its values are
     `step * (code - zero)` with codes below `2^bits`, a whole zero point and a step that is, up to its rounding, a
-    float16. None takes it back."""
+    float16; where they are ternary, the codes are -1, 0 and 1. None takes it back."""
     value.metadata_props.pop(_GRID, None)
     if bits is not None:
         value.metadata_props[_GRID] = str(bits)
 
 
-def grid_bits(value: onnx_ir.Value) -> int | None:
+def grid_bits(value: onnx_ir.Value) -> Bits | None:
     """What `mark_grid` said."""
     bits = value.metadata_props.get(_GRID)
-    return None if bits is None else int(bits)
+    return None if bits is None else TERNARY if bits == TERNARY else int(bits)
+
+
+def joined_grid(parts: Sequence[Bits | None]) -> Bits | None:
+    """What holds for rows on these grids together."""
+    if None in parts:
+        return None
+    if all(bits == TERNARY for bits in parts):
+        return TERNARY
+    return max(bits if isinstance(bits, int) else 2 for bits in parts if bits is not None)
 
 
 def _weight_use(name: str, value: onnx_ir.Value) -> WeightUse | None:
@@ -177,4 +188,14 @@ def _integer(node: onnx_ir.Node, name: str, default: int) -> int:
     return default if attribute is None else attribute.as_int()
 
 
-__all__ = ["FLOAT_TYPES", "Layout", "Role", "WeightUse", "grid_bits", "is_depthwise_filter", "mark_grid", "weight_uses"]
+__all__ = [
+    "FLOAT_TYPES",
+    "Layout",
+    "Role",
+    "WeightUse",
+    "grid_bits",
+    "is_depthwise_filter",
+    "joined_grid",
+    "mark_grid",
+    "weight_uses",
+]

@@ -30,7 +30,7 @@ from typing import Any
 
 from edgec import profiles
 from edgec.errors import EdgecError, UsageError
-from edgec.ir.plan import LARGEST_GROUP, WEIGHT_BITS
+from edgec.ir.plan import LARGEST_GROUP, TERNARY, WEIGHT_BITS
 from edgec.matrix.cell import Cell
 from edgec.profiles.units import parse_size
 
@@ -68,8 +68,8 @@ def _count(value: Any, _folder: Path) -> int:
 
 
 def _bits_per_weight(value: Any, _folder: Path) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 2.75 <= value <= 8.75:
-        raise _Wrong("a number from 2.75 to 8.75")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1.7 <= value <= 8.75:
+        raise _Wrong("a number from 1.7 to 8.75")
     return float(value)
 
 
@@ -104,7 +104,7 @@ def _numbers(value: Any, _folder: Path) -> dict[str, Any]:
 
 # key -> (field of CompileOptions, how its value is read)
 _OPTIONS: dict[str, tuple[str, Callable[[Any, Path], Any]]] = {
-    "bits": ("bits", _one_of(*WEIGHT_BITS, 32)),
+    "bits": ("bits", _one_of(TERNARY, *WEIGHT_BITS, 32)),
     "calibration": ("calibration", _file),
     "context": ("context_length", _count),
     "fix_input": ("fixed_inputs", _numbers),

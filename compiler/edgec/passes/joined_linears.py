@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgec.ir.weight_use import grid_bits, mark_grid
+from edgec.ir.weight_use import grid_bits, joined_grid, mark_grid
 from edgec.passes.base import (
     add_initializer,
     constant,
@@ -75,8 +75,7 @@ def join(graph: ir.Graph, linears: Sequence[Linear], anchor: ir.Node) -> None:
     """Replaces the outputs of `linears` by parts of one product, computed before `anchor`."""
     name = joined_name([linear.weight.name or "" for linear in linears])
     weight = add_initializer(graph, name, _joined_weight(linears))
-    grids = [grid_bits(linear.weight) for linear in linears]
-    mark_grid(weight, None if None in grids else max(bits for bits in grids if bits is not None))
+    mark_grid(weight, joined_grid([grid_bits(linear.weight) for linear in linears]))
     product = insert_value(anchor, "MatMul", [linears[0].source, weight], name=f"{name}/matmul")
     product.dtype = linears[0].output.dtype or ir.DataType.FLOAT
     if any(linear.bias is not None for linear in linears):

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgec.ir import Plan
-    from edgec.ir.plan import QuantizerName
+    from edgec.ir.plan import Bits, QuantizerName
 
 
 @dataclass(frozen=True)
 class CompileOptions:
     """What may be chosen beyond model and profile; None leaves a choice to the planner."""
 
-    bits: int | None = None  # of weights: 2 to 8, or 32 for float
+    bits: Bits | None = None  # of weights: 2 to 8, 32 for float, or "ternary"
     context_length: int | None = None  # tokens
     kv_bits: int | None = None  # 16, or 32 for float
     max_dims: Mapping[str, int] | None = None  # upper bounds of a graph's symbolic dimensions

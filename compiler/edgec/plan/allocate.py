@@ -14,12 +14,14 @@ from dataclasses import dataclass
 
 from edgec.errors import DoesNotFitError
 from edgec.ir.compressed import GROUP
-from edgec.ir.plan import PROBE_BITS, WEIGHT_BITS
+from edgec.ir.plan import PROBE_BITS, TERNARY, WEIGHT_BITS, Bits
 from edgec.ir.weight_use import WeightUse
 from edgec.plan.memory import matrix_bytes
 
 NARROW = 3  # bits up to which no grid of before is met: scales are compact in any case
 SPANS = (32, 64, 128)  # group sizes to choose among; scales of more columns save less than they lose
+# Stored bits of a code; ternary ones are five to a byte.
+_WIDTHS: Mapping[Bits, float] = {TERNARY: 1.6, **{bits: bits for bits in WEIGHT_BITS}}
 # Mean squared error of Gaussian weights after the range search, relative to the weights', by `compact`, group size
 # and bits (those of WEIGHT_BITS).
 _ERRORS = {
@@ -34,21 +36,22 @@ _ERRORS = {
         128: (0.116, 0.0328, 0.00841, 0.00212, 0.000535, 0.000137, 0.0000363),
     },
 }
+_TERNARY_ERRORS = {32: 0.178, 64: 0.185, 128: 0.188}  # scales are always compact
 _PROBE_ERROR = _ERRORS[False][GROUP][WEIGHT_BITS.index(PROBE_BITS)]
 
-Errors = Mapping[tuple[int, int], float]  # relative squared errors by (bits, group size)
+Errors = Mapping[tuple[Bits, int], float]  # relative squared errors by (bits, group size)
 
 
 @dataclass(frozen=True)
 class Choice:
-    bits: int
+    bits: Bits
     group_size: int
     reason: str
 
 
 @dataclass(frozen=True)
 class _Option:
-    bits: int
+    bits: Bits
     group_size: int
     bytes: int
     loss: float
@@ -63,20 +66,25 @@ def allocate(
     compact: bool = False,
     group_sizes: Sequence[int] = (GROUP,),
     errors: Mapping[str, Errors] | None = None,
+    ternary: bool = False,
 ) -> dict[str, Choice]:
     """The bits and the group size of each tensor in `losses` (its loss at `PROBE_BITS`), together at most `budget`
     bytes as stored.
 
-    `compact` says which scheme the tensors will have (those of up to `NARROW` bits always do), `group_sizes` how many
-    columns may share a scale. `errors` are measured ones where Gaussian weights tell nothing
-    (`edgec.compress.rounding_errors`). Raises `DoesNotFitError` when the fewest bytes are too many.
+    `ternary` allows for three levels beside `WEIGHT_BITS`. `compact` says which scheme the tensors will have (those of
+    up to `NARROW` bits always do), `group_sizes` how many columns may share a scale. `errors` are measured ones where
+    Gaussian weights tell nothing (`edgec.compress.rounding_errors`). Raises `DoesNotFitError` when the fewest bytes are
+    too many.
     """
     known = {name: found for name in losses if (found := (errors or {}).get(name))}
-    options = {name: _options(uses[name], loss, compact, group_sizes, known.get(name)) for name, loss in losses.items()}
+    widths: tuple[Bits, ...] = (TERNARY, *WEIGHT_BITS) if ternary else WEIGHT_BITS
+    options = {
+        name: _options(uses[name], loss, widths, compact, group_sizes, known.get(name)) for name, loss in losses.items()
+    }
     left = budget - sum(found[0].bytes for found in options.values())
     if left < 0:
         raise DoesNotFitError(
-            f"the matrices of `{model}` take {(budget - left) / 1e6:,.1f} MB at {WEIGHT_BITS[0]} bits, "
+            f"the matrices of `{model}` take {(budget - left) / 1e6:,.1f} MB at {_WIDTHS[widths[0]]:g} bits, "
             f"the target leaves {max(budget, 0) / 1e6:,.1f} MB for them",
             hint="raise the target, or take a smaller model",
         )
@@ -105,7 +113,12 @@ def expected_loss(losses: Mapping[str, float], choices: Mapping[str, Choice], *,
 
 
 def _options(
-    use: WeightUse, loss: float, compact: bool, group_sizes: Sequence[int], errors: Errors | None
+    use: WeightUse,
+    loss: float,
+    widths: Sequence[Bits],
+    compact: bool,
+    group_sizes: Sequence[int],
+    errors: Errors | None,
 ) -> list[_Option]:
     """Of growing size and falling loss. Where there is a choice, groups divide a row: kernels are slower and larger
     where the last one is shorter."""
@@ -115,15 +128,15 @@ def _options(
         _Option(
             bits,
             min(size, row),
-            matrix_bytes(use, bits, stored=True, compact=compact or bits <= NARROW, group_size=size),
+            matrix_bytes(use, bits, stored=True, compact=compact or _WIDTHS[bits] <= NARROW, group_size=size),
             _loss(loss, bits, size, compact, errors),
         )
-        for bits in WEIGHT_BITS
+        for bits in widths
         for size in sizes
     ]
     kept: list[_Option] = []
     for option in sorted(found, key=lambda option: (option.bytes, option.loss)):
-        if not kept or option.loss < kept[-1].loss or (loss == 0 and option.bits > kept[-1].bits):
+        if not kept or option.loss < kept[-1].loss or (loss == 0 and _WIDTHS[option.bits] > _WIDTHS[kept[-1].bits]):
             kept.append(option)
     return kept
 
@@ -145,18 +158,20 @@ def _push(steps: list[_Step], options: Sequence[_Option], at: int, left: int, or
         heapq.heappush(steps, best)
 
 
-def _loss(loss: float, bits: int, group_size: int, compact: bool, errors: Errors | None = None) -> float:
+def _loss(loss: float, bits: Bits, group_size: int, compact: bool, errors: Errors | None = None) -> float:
     if errors is not None:
         probed = errors[PROBE_BITS, GROUP]
         return loss * errors[bits, group_size] / probed if probed else 0.0
-    table = _ERRORS[compact or bits <= NARROW]
-    known = min((size for size in table if size >= group_size), default=max(table))
-    return loss * table[known][WEIGHT_BITS.index(bits)] / _PROBE_ERROR
+    known = min((size for size in _TERNARY_ERRORS if size >= group_size), default=max(_TERNARY_ERRORS))
+    if bits == TERNARY:
+        return loss * _TERNARY_ERRORS[known] / _PROBE_ERROR
+    return loss * _ERRORS[compact or bits <= NARROW][known][WEIGHT_BITS.index(bits)] / _PROBE_ERROR
 
 
 def _reason(option: _Option, loss: float, total: float) -> str:
     share = 100 * option.loss / total if total else 0.0
-    where = f"{option.bits} bits in groups of {option.group_size}"
+    count = "three levels" if option.bits == TERNARY else f"{option.bits} bits"
+    where = f"{count} in groups of {option.group_size}"
     return f"loses {option.loss:.2g} at {where}, {share:.1f}% of what all lose, alone {loss:.2g} at {PROBE_BITS} bits"
 
 

@@ -13,7 +13,7 @@ import onnx_ir
 
 from edgec.ir.compressed import GROUP
 from edgec.ir.model import TURN, TURN_BACK, ModelIR
-from edgec.ir.plan import CALIBRATED_QUANTIZERS, QuantizerName, TensorPlan
+from edgec.ir.plan import CALIBRATED_QUANTIZERS, TERNARY, Bits, QuantizerName, TensorPlan
 from edgec.ir.weight_use import FLOAT_TYPES, WeightUse, is_depthwise_filter, weight_uses
 from edgec.plan.allocate import NARROW, SPANS, Choice
 
@@ -34,7 +34,7 @@ _HEAD = "lm_head: 4 bits cost 5% perplexity, 6 bits 0.5%"
 
 def tensor_plans(
     model: ModelIR,
-    bits: int | None = None,
+    bits: Bits | None = None,
     quantizer: QuantizerName | None = None,
     calibrated: bool = False,
     allocated: Mapping[str, Choice] | None = None,
@@ -71,12 +71,15 @@ def tensor_plans(
             plans.append(turn_plan(use))
         elif allocated is not None:
             choice = allocated[name]
-            plans.append(packed(use, choice.bits, choice.reason, choice.group_size, compact or choice.bits <= NARROW))
+            narrow = choice.bits == TERNARY or choice.bits <= NARROW
+            plans.append(packed(use, choice.bits, choice.reason, choice.group_size, compact or narrow))
         elif bits == 32:
             plans.append(_float(name, "asked for"))
         elif bits is not None:
             plans.append(packed(use, bits, "asked for"))
-        elif use.grid_bits is not None and quantizer is None:
+        elif use.grid_bits == TERNARY and quantizer is None:
+            plans.append(TensorPlan(name, 2, GROUP, TERNARY, _GRID, "grid"))
+        elif isinstance(use.grid_bits, int) and quantizer is None:
             plans.append(TensorPlan(name, use.grid_bits, GROUP, "asymmetric", _GRID, "grid"))
         elif rules.recurrent:
             plans.append(
@@ -172,9 +175,11 @@ class _Packer:
     group_size: int | None  # asked for
 
     def __call__(
-        self, use: WeightUse, bits: int, reason: str, chosen: int | None = None, compact: bool = False
+        self, use: WeightUse, bits: Bits, reason: str, chosen: int | None = None, compact: bool = False
     ) -> TensorPlan:
-        scheme: Literal["asymmetric", "compact"] = "compact" if compact else "asymmetric"
+        scheme: Literal["asymmetric", "compact", "ternary"] = "compact" if compact else "asymmetric"
+        if bits == TERNARY:
+            bits, scheme = 2, TERNARY
         size = min(chosen or self.group_size or self.rules.group_size(use, bits), whole_row(use))
         return TensorPlan(use.name, bits, size, scheme, reason, _quantizer(use, self.quantizer, self.calibrated))
 

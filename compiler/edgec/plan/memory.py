@@ -13,7 +13,7 @@ import onnx_ir
 
 from edgec.ir.compressed import GROUP, ROWS
 from edgec.ir.model import DecoderFacts, ModelIR
-from edgec.ir.plan import TensorPlan
+from edgec.ir.plan import TERNARY, Bits, TensorPlan
 from edgec.ir.weight_use import WeightUse, weight_uses
 
 MEBI = 1 << 20
@@ -29,15 +29,19 @@ def _padded(value: int, to: int) -> int:
     return -(-value // to) * to
 
 
-def matrix_bytes(use: WeightUse, bits: int, *, stored: bool, compact: bool = False, group_size: int = GROUP) -> int:
+def matrix_bytes(use: WeightUse, bits: Bits, *, stored: bool, compact: bool = False, group_size: int = GROUP) -> int:
     """Bytes of a matrix in the bundle (`stored`) or in memory, with scales and zero points.
 
     Codes are stored in `bits` bits and unpacked to 4 or 8. Each `group_size` columns have a scale and a zero point, of
-    16 and 8 bits, in a bundle 8 and 8 if `compact`, or 8 and 4 for codes of 2 and 3 bits.
+    16 and 8 bits, in a bundle 8 and 8 if `compact`, or 8 and 4 for codes of 2 and 3 bits. Five ternary codes are stored
+    in a byte.
     """
     rows, groups, spans = _padded(use.rows, ROWS), -(-use.columns // GROUP), -(-use.columns // group_size)
     if bits == 32:
         return 4 * rows * use.columns
+    if bits == TERNARY:
+        parameters = 24 if not stored else 12 if compact else 20
+        return rows * groups * GROUP // (5 if stored else 2) + rows * spans * parameters // 8
     width = bits if stored else 8 if bits > 4 else 4
     parameters = 24 if not (stored and compact) else 12 if bits <= 3 else 16  # bits
     return rows * (groups * GROUP * width + spans * parameters) // 8
@@ -56,8 +60,8 @@ def weight_bytes(model: ModelIR, tensors: Sequence[TensorPlan], *, stored: bool)
             shape = value.const_value.shape.numpy()
             total += math.prod(shape) + 2 * shape[0]
         elif name in uses and tensor is not None and tensor.bits != 16:
-            compact, size = tensor.scheme == "compact", tensor.group_size or GROUP
-            total += matrix_bytes(uses[name], tensor.bits, stored=stored, compact=compact, group_size=size)
+            bits, size = TERNARY if tensor.ternary else tensor.bits, tensor.group_size or GROUP
+            total += matrix_bytes(uses[name], bits, stored=stored, compact=tensor.compact, group_size=size)
         else:
             total += int(value.const_value.nbytes) // (2 if stored and tensor is not None and tensor.bits == 16 else 1)
     return total

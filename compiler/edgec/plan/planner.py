@@ -19,9 +19,11 @@ from edgec.ir.plan import (
     LARGEST_ADAPTER,
     LARGEST_DECODER_GROUP,
     PAGE_TOKENS,
+    TERNARY,
     VARIANTS,
     WEIGHT_BITS,
     AdapterPlan,
+    Bits,
     KVPlan,
     Plan,
     Prediction,
@@ -69,7 +71,7 @@ def make_plan(
     model: ModelIR,
     profile: Profile,
     *,
-    bits: int | None = None,
+    bits: Bits | None = None,
     context_length: int | None = None,
     kv_bits: int | None = None,
     max_dims: Mapping[str, int] | None = None,
@@ -86,10 +88,10 @@ def make_plan(
 ) -> Plan:
     """Decide how `model` is stored and run on `profile`.
 
-    `bits` (2 to 8, or 32) overrides the choice for all weight matrices, `group_size` (columns that share a scale, a
-    multiple of 32) that for all quantized ones, `kv_bits` (16 or 32) that
-    for the KV cache, `context_length` (tokens, rounded up to a multiple of 16) the length that is
-    aimed at, `max_dims` the upper bounds of a graph's symbolic dimensions. `precision="float32"`
+    `bits` (2 to 8, 32, or "ternary") overrides the choice for all weight matrices, `group_size` (columns that share a
+    scale, a multiple of 32) that for all quantized ones, `kv_bits` (16 or 32) that for the KV cache, `context_length`
+    (tokens, rounded up to a multiple of 16) the length that is aimed at, `max_dims` the upper bounds of a graph's
+    symbolic dimensions. `precision="float32"`
     keeps everything float. `quantizer` overrides the choice for all quantized matrices; `calibration`
     says where data for it come from: the user, the model itself, or nowhere. `target` bounds the
     weights, whose bits are then allocated by `losses` (of every `quantizable` matrix, see
@@ -127,7 +129,16 @@ def make_plan(
         ]
         budget = _matrix_budget(model, target, losses, uses, floats_only)
         sizes = group_sizes(uses, group_size)
-        allocated = allocate(model.facts.name, uses, losses, budget, compact=compact, group_sizes=sizes, errors=errors)
+        allocated = allocate(
+            model.facts.name,
+            uses,
+            losses,
+            budget,
+            compact=compact,
+            group_sizes=sizes,
+            errors=errors,
+            ternary=True,
+        )
     roomy = model.decoder is None and _has_room(model, profile)
     tensors = tensor_plans(model, bits, quantizer, calibrated, allocated, compact, group_size, roomy)
     floats = not any(tensor.quantized for tensor in tensors)
@@ -142,10 +153,10 @@ def make_plan(
 
 
 def _check_choices(
-    model: ModelIR, bits: int | None, context_length: int | None, kv_bits: int | None, precision: str
+    model: ModelIR, bits: Bits | None, context_length: int | None, kv_bits: int | None, precision: str
 ) -> None:
-    if bits not in (None, *WEIGHT_BITS, 32):
-        raise UsageError(f"weights cannot have {bits} bits", hint="choose 2 to 8, or 32")
+    if bits not in (None, TERNARY, *WEIGHT_BITS, 32):
+        raise UsageError(f"weights cannot have {bits} bits", hint="choose 2 to 8, 32, or `ternary`")
     if kv_bits not in (None, 16, 32):
         raise UsageError(f"the KV cache cannot have {kv_bits} bits", hint="choose 16 or 32")
     if precision not in ("auto", "float32"):

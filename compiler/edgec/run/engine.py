@@ -16,9 +16,10 @@ import numpy.typing as npt
 import wasmtime
 
 from edgec.bundle import Bundle
-from edgec.bundle.manifest import EXPANSION, Computed, Segment, Slot
+from edgec.bundle.manifest import Computed, Segment, Slot, expanded
 from edgec.errors import BundleError, RunError, UsageError
 from edgec.ir.narrow import merge_narrow, merge_scaled
+from edgec.ir.planes import merge_trits
 from edgec.run.doorbell import doorbell_wat
 from edgec.run.probe import make_config, relaxed_dots
 from edgec.run.shared_memory import SharedMemory
@@ -315,12 +316,15 @@ class Engine:
         if segment.op == "upper4" or segment.op == "scale8" or segment.op == "upper16":
             merge_narrow(memory[segment.target : segment.target + segment.target_bytes], source, segment.op)
             return
+        if segment.op == "trits":
+            merge_trits(memory[segment.target : segment.target + segment.target_bytes], source)
+            return
         staging = self.manifest.memory.workspace
         step = staging.bytes // _MERGE_QUANTUM * _MERGE_QUANTUM
         for start in range(0, source.size, step):
             part = source[start : start + step]
             memory[staging.offset : staging.offset + part.size] = part
-            target = segment.target + start * EXPANSION[segment.op]
+            target = segment.target + expanded(segment.op, start)
             if segment.op == "bits2":
                 self._merge_bits2(target, staging.offset, part.size)
             else:

@@ -174,7 +174,7 @@ class _Search:
         uses, floats = _matrices(model, 0)
         losses = {name: self._losses[name] for name in uses}
         choices = allocate(model.facts.name, uses, losses, self._budget - floats, compact=True)
-        bits = {name: choice.bits for name, choice in choices.items()}
+        bits = {name: choice.bits for name, choice in choices.items() if isinstance(choice.bits, int)}  # all of them
         loss = self._judge.loss(slimmed, self._round(model, bits, self._slimmer.powers(mix)))
         elements = sum(use.elements for use in uses.values())
         return loss, sum(uses[name].elements * count for name, count in bits.items()) / elements

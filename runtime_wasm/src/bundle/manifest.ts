@@ -103,7 +103,7 @@ export interface Segment {
 }
 
 /** Bytes of memory that one byte of a segment (of `scaled8` one behind the scales) becomes. */
-export const EXPANSION = { copy: 1, scaled8: 4, upper4: 2, scale8: 2, upper16: 2, bits2: 2, bit1: 4, byte1: 8 } as const;
+export const EXPANSION = { copy: 1, scaled8: 4, upper4: 2, scale8: 2, upper16: 2, bits2: 2, trits: 2.5, bit1: 4, byte1: 8 } as const;
 
 export function targetBytes({ op, length, columns }: Segment): number {
   return (length - 2 * columns) * EXPANSION[op];

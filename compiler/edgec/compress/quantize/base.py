@@ -68,8 +68,9 @@ class Quantizer(ABC):
         compact: bool = False,
         group_size: int = GROUP,
         flush: bool = False,
+        ternary: bool = False,
     ) -> None:
-        self.grid = Grid(bits, compact, group_size, flush)
+        self.grid = Grid(bits, compact, group_size, flush, ternary)
         self.inputs = inputs
 
     @abstractmethod

@@ -23,8 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.compress.quantize.base import Floats, Inputs, InputStatistics, QuantizedRows, Quantizer
-from edgec.compress.quantize.rtn import importance, round_rows
-from edgec.compress.quantize.search import search_ranges
+from edgec.compress.quantize.rtn import best_ranges, importance, round_rows
 from edgec.ir.compressed import GROUP
 
 _DAMPING = 0.5  # of each feature's mean square: correlations count so much less
@@ -45,8 +44,9 @@ class Gptq(Quantizer):
         compact: bool = False,
         group_size: int = GROUP,
         flush: bool = False,
+        ternary: bool = False,
     ) -> None:
-        super().__init__(bits, inputs, compact=compact, group_size=group_size, flush=flush)
+        super().__init__(bits, inputs, compact=compact, group_size=group_size, flush=flush, ternary=ternary)
         assert inputs is not None and inputs.second_moment is not None
         self.hessian = damped(inputs)
         self._groups = _group_order(np.diagonal(self.hessian), group_size)
@@ -76,7 +76,7 @@ class Gptq(Quantizer):
             diagonal = np.diagonal(factor)
             part = left[start:stop]
             price = (np.square(diagonal.min() / diagonal)).astype(np.float32)
-            search = search_ranges(part, self.grid, price[:, None])
+            search = best_ranges(part, self.grid, price[:, None])
             scales[group], zeros[group] = search.scales, search.zeros
             step, center = self.grid.steps(search.scales), self.grid.centers(search.zeros)
             inverse = np.divide(np.float32(1), step, out=np.zeros_like(step), where=step > 0)
@@ -193,6 +193,10 @@ class _State:
         one = float(ones.sum())
         gc, g1 = np.einsum("kr,kr->r", codes, gradient), gradient.sum(axis=0)
         old_step, old_center = self.grid.steps(self.scales[group]), self.grid.centers(self.zeros[group])
+        fixed = self.grid.ternary  # the zero point is no choice then, and codes count from it
+        if fixed:
+            cc, gc = cc - 2 * old_center * c1 + old_center * old_center * one, gc - old_center * g1
+            c1, g1 = np.zeros_like(c1), np.zeros_like(g1)
         # value = step * code - offset; the change (ds, do) solves [cc -c1; -c1 one] (ds, do) = (gc, -g1).
         with np.errstate(divide="ignore", invalid="ignore"):
             determinant = cc * one - c1 * c1

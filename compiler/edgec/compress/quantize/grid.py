@@ -14,6 +14,7 @@ import numpy as np
 from edgec.compress.quantize.base import Floats, Inputs, QuantizedRows, Quantizer
 from edgec.compress.quantize.rtn import quantized_by_groups
 from edgec.compress.quantize.search import Grid, RangeSearch
+from edgec.compress.quantize.ternary import search_ternary
 
 
 class StoredGrid(Quantizer):
@@ -27,6 +28,8 @@ class StoredGrid(Quantizer):
 def _search(weights: Floats, grid: Grid, importance: Floats | None) -> RangeSearch:
     low = np.minimum(weights.min(axis=0), np.float32(0))
     high = np.maximum(weights.max(axis=0), np.float32(0))
+    if grid.ternary:
+        return search_ternary(weights, grid)
     search = RangeSearch(weights, grid, importance)
     for levels in range(int(grid.levels), 0, -1):
         search.offer_range(low, high, grid.storable_scales((high - low) / np.float32(levels)), 0.0)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from edgec.compress.quantize.base import Floats, Inputs, QuantizedRows, Quantizer, group_ranges
 from edgec.compress.quantize.search import Grid, RangeSearch, search_ranges
+from edgec.compress.quantize.ternary import search_ternary
 
 # Columns that calibration hardly saw still count a little: another text may use them.
 _LEAST_IMPORTANCE = 0.01  # of the mean
@@ -48,7 +49,12 @@ def importance(power: npt.NDArray[np.float64]) -> Floats:
 
 def round_rows(rows: Floats, grid: Grid, weights: Floats | None) -> QuantizedRows:
     """Every group of `rows` `[rows, columns]` by itself; `weights` `[columns]` is the importance of each column."""
-    return quantized_by_groups(rows, grid, search_ranges, weights)
+    return quantized_by_groups(rows, grid, best_ranges, weights)
+
+
+def best_ranges(weights: Floats, grid: Grid, importance: Floats | None = None) -> RangeSearch:
+    """Scale and zero point of groups `weights` (float32 `[k, ...]`, finite) that lose least."""
+    return (search_ternary if grid.ternary else search_ranges)(weights, grid, importance)
 
 
 def quantized_by_groups(
@@ -74,4 +80,11 @@ def quantized_by_groups(
     return QuantizedRows(grid, codes, scales, zeros)
 
 
-__all__ = ["ImportanceRoundToNearest", "RoundToNearest", "importance", "quantized_by_groups", "round_rows"]
+__all__ = [
+    "ImportanceRoundToNearest",
+    "RoundToNearest",
+    "best_ranges",
+    "importance",
+    "quantized_by_groups",
+    "round_rows",
+]

@@ -70,17 +70,21 @@ class Grid:
 
     If `compact`, scales have 4 bits of exponent and 4 of mantissa, and zero points of codes of 2 and 3 bits are
     multiples of 16, so that a bundle stores 8 and 4 bits of them (`edgec/ir/narrow.py`). Scales below 2^-14 stay as
-    they are then, unless `flush` makes multiples of 2^-18 of them.
+    they are then, unless `flush` makes multiples of 2^-18 of them. If `ternary`, codes of 2 bits are 0, 1 and 2, and 1
+    means zero.
     """
 
     bits: int  # 2 to 8
     compact: bool = False
     group_size: int = GROUP  # columns that share a scale and a zero point
     flush: bool = False
+    ternary: bool = False
 
     @property
     def levels(self) -> np.float32:
         """The highest code."""
+        if self.ternary:
+            return np.float32(2)
         return np.float32(LARGEST_CODE[self.bits])
 
     @property
@@ -119,7 +123,9 @@ class Grid:
         return 0 if self.flush else _SMALLEST_COMPACT
 
     def storable_zeros(self, zero_codes: npt.NDArray[np.floating[Any]]) -> Floats:
-        """Zero points as stored for the (fractional) codes that mean zero."""
+        """Zero points as stored for the (fractional) codes that mean zero; on a ternary grid there is one only."""
+        if self.ternary:
+            return np.full(zero_codes.shape, self.zero_divisor, np.float32)
         unit = np.float32(16 if self.compact and self.bits <= 3 else 1)
         zeros: Floats = (np.rint(zero_codes * (self.zero_divisor / unit)) * unit).astype(np.float32)
         return np.clip(zeros, np.float32(0), np.float32(256) - unit, out=zeros)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgec.errors import ModelError
 from edgec.frontend.problems import Problem
 from edgec.frontend.safetensors_file import SafetensorsEntry
+from edgec.ir.plan import Bits
 
 Floats = npt.NDArray[np.float32]
 Entries = Mapping[str, SafetensorsEntry]
@@ -29,7 +30,7 @@ class PackedMatrix(ABC):
     def read(self) -> Floats:
         """The values, float32 `[out, in]`, not rounded any further."""
 
-    def grid_bits(self) -> int | None:
+    def grid_bits(self) -> Bits | None:
         """See `WeightSource.grid_bits`; may read what is small."""
         return None
 

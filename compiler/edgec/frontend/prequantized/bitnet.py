@@ -19,6 +19,7 @@ import numpy as np
 
 from edgec.frontend.prequantized.base import Entries, Floats, Method, PackedMatrix, expect_dtype, expect_shape, part
 from edgec.frontend.safetensors_file import FLOAT_DTYPES, SafetensorsEntry
+from edgec.ir.plan import TERNARY, Bits
 
 _BITS = 2
 _PACKED = 4
@@ -44,8 +45,8 @@ class _Ternary(PackedMatrix):
         result: Floats = values / scale if self._divided else values * scale
         return result
 
-    def grid_bits(self) -> int | None:
-        return _BITS
+    def grid_bits(self) -> Bits:
+        return TERNARY
 
 
 class _Rounded(PackedMatrix):
@@ -63,8 +64,8 @@ class _Rounded(PackedMatrix):
         result: Floats = np.clip(np.rint(values * scale), -1, 1) / scale
         return result
 
-    def grid_bits(self) -> int | None:
-        return _BITS
+    def grid_bits(self) -> Bits:
+        return TERNARY
 
 
 def _matrices(config: Mapping[str, Any], entries: Entries) -> dict[str, PackedMatrix]:

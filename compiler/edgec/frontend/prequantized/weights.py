@@ -10,6 +10,7 @@ import numpy as np
 from edgec.errors import ModelError
 from edgec.frontend.prequantized.base import Floats, Method
 from edgec.frontend.safetensors_file import FLOAT_DTYPES, SafetensorsWeights
+from edgec.ir.plan import Bits
 
 
 class PrequantizedWeights:
@@ -47,7 +48,7 @@ class PrequantizedWeights:
         values = matrix.read()
         return values.T if self._transposed else values
 
-    def grid_bits(self, name: str) -> int | None:
+    def grid_bits(self, name: str) -> Bits | None:
         matrix = self._matrices.get(name)
         return None if matrix is None else matrix.grid_bits()
 

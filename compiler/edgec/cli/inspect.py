@@ -182,10 +182,12 @@ def _refuse(problems: list[dict[str, Any]], as_json: bool) -> int:
 
 def _plan(model: ModelIR, profile: str, dims: dict[str, int]) -> Plan | DoesNotFitError:
     from edgec import profiles
+    from edgec.pipeline.planning import foreseen
     from edgec.plan import make_plan
 
+    loaded = profiles.load(profile)
     try:
-        return make_plan(model, profiles.load(profile), max_dims=dims or None)
+        return foreseen(model, make_plan(model, loaded, max_dims=dims or None), loaded)
     except DoesNotFitError as error:
         return error
 

@@ -1,7 +1,8 @@
-"""`edgec profiles measure`: what this machine does with a decoder of known size, as a device profile.
+"""`edgec profiles measure`: what this machine does with two models of known size, as a device profile.
 
-The decoder is a real one, lowered and run like any other, with weights that mean nothing. So what is measured is what
-the planner predicts: bytes of weights per second in an answer, operations per second in a prompt.
+A decoder and a convolutional network, lowered and run like any other, with weights that mean nothing. So what is
+measured is what the planner predicts with: bytes of weights per second in an answer, operations per second in a
+prompt, and what single kernels of the network reach.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,10 @@ from edgec.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from edgec.bundle import Bundle
+    from edgec.ir.work import KernelWork
+    from edgec.plan.speed import Rates
     from edgec.run import Model
+    from edgec.run.timing import TimedEngine
 
 # Wide enough that weights come from memory and linear layers take nearly all of the time.
 _CONFIG = {
@@ -42,15 +46,34 @@ _CONFIG = {
 _PROMPT = 128  # tokens
 _DECODED = 8  # tokens in a round
 _ROUNDS = 6
+_RUNS = 20  # of the network in a round
 _USABLE_SHARE = 0.5  # of the memory: the system and other programs need the rest
+
+
+# A narrow convolutional network, in which float layers stand beside those of 7 bits.
+_PIXELS = 32
+_CHANNELS = 192
+_NARROW = 24
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """Of one variant and number of threads: bytes of weights, and 8-bit operations, per second."""
+    """What one variant and number of threads reaches: bytes from memory and operations by 4-bit codes, per second."""
 
-    decode_bytes: float
-    prefill_operations: float
+    memory: float
+    narrow: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """`decoder` by variant and threads. Of one thread, per second: operations by codes of 7 bits and on floats, bytes
+    moved; and the seconds that a call costs."""
+
+    decoder: Mapping[tuple[str, int], Speeds]
+    wide: float
+    floats: float
+    moved: float
+    call: float
 
 
 class _Weights:
@@ -66,8 +89,8 @@ class _Weights:
         return None
 
 
-def make_bundle(folder: Path, threads: int) -> Bundle:
-    """The decoder that is measured, in `folder`."""
+def make_decoder(folder: Path, threads: int) -> tuple[Bundle, Mapping[str, Sequence[KernelWork]]]:
+    """The decoder that is measured, in `folder`, and what its steps do."""
     import dataclasses
 
     from edgec import bundle, profiles
@@ -76,7 +99,7 @@ def make_bundle(folder: Path, threads: int) -> Bundle:
     from edgec.frontend.hf_config import decoder_config
     from edgec.frontend.tensors import parameter_count, tensor_shapes
     from edgec.ir import ModelFacts, ModelIR
-    from edgec.lower.wasm import lower
+    from edgec.lower.wasm import lower, outline
     from edgec.passes import simplify
     from edgec.plan import make_plan
 
@@ -85,53 +108,152 @@ def make_bundle(folder: Path, threads: int) -> Bundle:
     source = build_decoder(spec, _Weights(dict(tensor_shapes(spec))), name="measured")
     model = simplify(ModelIR(source, "decoder", facts, spec.facts))
     plan = make_plan(model, profiles.load("node-server"), quantizer="rtn")
-    plan = dataclasses.replace(plan, max_threads=max(plan.max_threads, threads))
-    return bundle.write(lower(hollow(model, plan)), model=model, plan=plan, accuracy={}, out=folder / "measured.edgec")
+    plan = dataclasses.replace(plan, max_threads=max(plan.max_threads, threads), variants=_variants(threads))
+    compressed = hollow(model, plan)
+    last = {"row": _PROMPT - 1}
+    steps = {"prefill": {"n": _PROMPT, "position": 0}, "head": last, "decode": {"position": _PROMPT}}
+    works = outline(compressed, steps).steps
+    return bundle.write(lower(compressed), model=model, plan=plan, accuracy={}, out=folder / "decoder.edgec"), works
 
 
-def measure(threads: int, progress: Callable[[int, int], None] | None = None) -> dict[tuple[str, int], Speeds]:
-    """Speeds by variant and threads; the fastest of some rounds, in which everybody takes a turn."""
+def make_graph(folder: Path) -> tuple[Bundle, Sequence[KernelWork]]:
+    """The network that is measured, in `folder`, with marks after its kernels; and what those do."""
+    import dataclasses
+
+    from edgec import bundle, profiles
+    from edgec.compress import hollow
+    from edgec.frontend import load
+    from edgec.lower.wasm import lower, outline
+    from edgec.passes import simplify
+    from edgec.plan import make_plan
+
+    file = folder / "graph.onnx"
+    _save_network(file)
+    model = simplify(load(file))
+    plan = make_plan(model, profiles.load("node-server"), quantizer="rtn")
+    plan = dataclasses.replace(plan, variants=_variants(1))
+    compressed = hollow(model, plan)
+    works = outline(compressed, {"run": {}}).steps["run"]
+    lowered = lower(compressed, profile_kernels=True)
+    return bundle.write(lowered, model=model, plan=plan, accuracy={}, out=folder / "graph.edgec"), works
+
+
+def _variants(threads: int) -> tuple[str, ...]:
+    """Those that are measured: the fastest here, and plain SIMD."""
+    from edgec.ir.plan import VARIANTS
+    from edgec.run.engine import preferred_bases
+
+    bases = {preferred_bases()[0], "simd128"}
+    return tuple(
+        name for name in VARIANTS if name.removesuffix("-threads") in bases and (name in bases or threads > 1)
+    )
+
+
+def _save_network(file: Path) -> None:
+    import onnx
+    from onnx import helper
+
+    shapes = {"a": (_CHANNELS, _CHANNELS), "b": (_CHANNELS, _CHANNELS), "c": (_NARROW, _CHANNELS)}
+    random = np.random.default_rng(0)
+    weights = [
+        onnx.numpy_helper.from_array(random.normal(0, 0.1, (*shape, 1, 1)).astype(np.float32), name)
+        for name, shape in shapes.items()
+    ]
+    nodes, source = [], "x"
+    for name in shapes:
+        nodes.append(helper.make_node("Conv", [source, name], [f"{name}.sum"]))
+        nodes.append(helper.make_node("Relu", [f"{name}.sum"], [f"{name}.out"]))
+        source = f"{name}.out"
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, channels, _PIXELS, _PIXELS])
+        for name, channels in (("x", _CHANNELS), (source, _NARROW))
+    ]
+    graph = helper.make_graph(nodes, "measured", ends[:1], ends[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10), file)
+
+
+def measure(threads: int, progress: Callable[[int, int], None] | None = None) -> Measured:
+    """The fastest of some rounds, in which everybody takes a turn."""
     from edgec.run import load
     from edgec.run.engine import choose_variant, runnable_variants
+    from edgec.run.timing import TimedEngine
 
     with tempfile.TemporaryDirectory() as folder:
-        written = make_bundle(Path(folder), threads)
-        wanted = [(choose_variant(written, None, 1)[0], 1), ("simd128", 1)]
-        if threads > 1 and "simd128-threads" in runnable_variants(written):
-            wanted.append((choose_variant(written, None, threads)[0], threads))
-        models = {pair: load(written, variant=pair[0], threads=pair[1]) for pair in dict.fromkeys(wanted)}
+        decoder, steps = make_decoder(Path(folder), threads)
+        graph, works = make_graph(Path(folder))
+        wanted = [(choose_variant(decoder, None, 1)[0], 1), ("simd128", 1)]
+        if threads > 1 and "simd128-threads" in runnable_variants(decoder):
+            wanted.append((choose_variant(decoder, None, threads)[0], threads))
+        models = {pair: load(decoder, variant=pair[0], threads=pair[1]) for pair in dict.fromkeys(wanted)}
         best = dict.fromkeys(models, (np.inf, np.inf))
-        for number in range(_ROUNDS):
-            if progress is not None:
-                progress(number, _ROUNDS)
-            for pair, model in models.items():
-                decode, prefill = _round(model)
-                best[pair] = (min(best[pair][0], decode), min(best[pair][1], prefill))
+        with TimedEngine(graph) as timed:
+            kernels = np.full(len(works) + 1, np.inf)
+            for number in range(_ROUNDS):
+                if progress is not None:
+                    progress(number, _ROUNDS)
+                kernels = np.minimum(kernels, _graph_round(timed))
+                for pair, model in models.items():
+                    decode, prefill = _decoder_round(model)
+                    best[pair] = (min(best[pair][0], decode), min(best[pair][1], prefill))
         for model in models.values():
             model.close()
-        weights = written.manifest.memory.weights.bytes
-    return {
-        (variant.removesuffix("-threads"), count): _speeds(decode, prefill, weights)
-        for (variant, count), (decode, prefill) in best.items()
-    }
+    rates = _rates(works, kernels)
+    return Measured(
+        {
+            (variant.removesuffix("-threads"), count): _speeds(steps, *seconds, rates)
+            for (variant, count), seconds in best.items()
+        },
+        rates.wide,
+        rates.floats,
+        rates.moved,
+        rates.call,
+    )
 
 
-def _speeds(decode: float, prefill: float, weight_bytes: int) -> Speeds:
-    """What the planner would have to know to predict these seconds per token."""
-    from edgec.frontend.hf_config import decoder_config
-    from edgec.plan import roofline
-    from edgec.plan.planner import values_per_layer
+def _rates(works: Sequence[KernelWork], seconds: npt.NDArray[np.float64]) -> Rates:
+    """Of one thread, by the seconds of each kernel and, last, of what is around them."""
+    from edgec.plan.speed import RESULT, START, Rates, operations
 
-    d = decoder_config(_CONFIG).spec.facts
-    linears = d.layers * d.hidden * (d.head_dim * (2 * d.heads + 2 * d.kv_heads) + 3 * d.intermediate)
-    attention = 2.0 * 2 * d.heads * d.head_dim * d.layers * _PROMPT / 2
-    work = roofline.Work(weight_bytes, 2.0 * linears)
-    found = roofline.limits(work, roofline.rest(d.layers, values_per_layer(d)), attention, _PROMPT, prefill, decode)
-    return Speeds(*found)
+    def of(kind: Callable[[KernelWork], bool]) -> tuple[float, float, float, float]:
+        """Operations by products, those of floats that are around them, bytes moved, seconds."""
+        chosen = [(work, taken) for work, taken in zip(works, seconds[:-1], strict=True) if kind(work)]
+        around = sum(START + RESULT * work.results for work, _ in chosen)
+        moved = sum(work.moved for work, _ in chosen)
+        return sum(operations(work) for work, _ in chosen), around, moved, sum(taken for _, taken in chosen)
+
+    products, around, _, taken = of(lambda work: work.arithmetic == "float32")
+    floats = (products + around) / taken
+    products, around, _, taken = of(lambda work: work.arithmetic == "codes")
+    wide = products / (taken - around / floats)
+    _, around, bytes_moved, taken = of(lambda work: work.moved > 0)
+    return Rates(np.inf, np.inf, wide, floats, bytes_moved / (taken - around / floats), float(seconds[-1]))
 
 
-def _round(model: Model) -> tuple[float, float]:
-    """Seconds for a decoded token, and for a token of a prompt."""
+def _speeds(steps: Mapping[str, Sequence[KernelWork]], decode: float, prefill: float, rates: Rates) -> Speeds:
+    """What a profile would have to say to predict these seconds, of a token and of a prompt."""
+    from edgec.plan.speed import REACHED, with_limits
+
+    found = with_limits(rates, steps, prefill, decode)
+    return Speeds(found.memory / REACHED, found.narrow / REACHED)
+
+
+def _graph_round(engine: TimedEngine) -> npt.NDArray[np.float64]:
+    """Seconds of each kernel and of what is around them, the fastest of some runs."""
+    import itertools
+
+    best = np.array([])
+    for _ in range(_RUNS):
+        engine.steps = []
+        engine.call("run")
+        step = engine.steps[-1]
+        kernels = [after - before for before, after in itertools.pairwise(step.times)]
+        taken = np.array([*kernels, max(step.seconds - sum(kernels), 0.0)])
+        best = np.minimum(best, taken) if best.size else taken
+    return best
+
+
+def _decoder_round(model: Model) -> tuple[float, float]:
+    """Seconds for a decoded token, and for the prompt."""
     from edgec.run.decoder import DecoderState
 
     state = DecoderState(model.engine)
@@ -139,7 +261,7 @@ def _round(model: Model) -> tuple[float, float]:
     ids = [int(token) for token in random.integers(0, state.vocabulary, _PROMPT + _DECODED)]
     started = time.perf_counter()
     state.prompt(ids[:_PROMPT])
-    prefill = (time.perf_counter() - started) / _PROMPT
+    prefill = time.perf_counter() - started
     decode = np.inf
     for token in ids[_PROMPT:]:
         started = time.perf_counter()
@@ -148,8 +270,9 @@ def _round(model: Model) -> tuple[float, float]:
     return float(decode), prefill
 
 
-def profile_text(name: str, speeds: dict[tuple[str, int], Speeds], threads: int, version: str) -> str:
+def profile_text(name: str, measured: Measured, threads: int, version: str) -> str:
     """The profile as TOML, each number with its source."""
+    speeds = measured.decoder
     relaxed = next((variant for variant, _ in speeds if variant != "simd128"), None)
     one = speeds[relaxed or "simd128", 1]
     together = next((s for (_, count), s in speeds.items() if count > 1), one)
@@ -158,6 +281,7 @@ def profile_text(name: str, speeds: dict[tuple[str, int], Speeds], threads: int,
         f"a decoder of 2 layers, 2,048 wide, in wasmtime {version}, the fastest of {_ROUNDS} rounds; "
         "divided by the share of a limit that the planner takes kernels to reach"
     )
+    of_graph = f"a network of 1 x 1 convolutions, {_CHANNELS} wide, in wasmtime {version}, one thread, the fastest runs"
     cores = os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     facts = {
@@ -170,17 +294,21 @@ def profile_text(name: str, speeds: dict[tuple[str, int], Speeds], threads: int,
         "cpu.cores": (str(cores), "measured", "what the system says"),
         "cpu.threads": (str(threads), "measured", "processors that this process may use"),
         "cpu.bandwidth": (
-            _rate(max(together.decode_bytes, one.decode_bytes), "GB/s"),
+            _rate(max(together.memory, one.memory), "GB/s"),
             "measured",
             f"weights read by {threads} threads: {how}",
         ),
-        "cpu.thread_bandwidth": (_rate(one.decode_bytes, "GB/s"), "measured", f"weights read by one thread: {how}"),
+        "cpu.thread_bandwidth": (_rate(one.memory, "GB/s"), "measured", f"weights read by one thread: {how}"),
         "cpu.int8_relaxed": (
-            _rate(one.prefill_operations, "GOP/s"),
+            _rate(one.narrow, "GOP/s"),
             "measured",
             f"prompt of {_PROMPT} tokens, `{relaxed or 'simd128'}`, one thread: {how}",
         ),
-        "cpu.int8_simd128": (_rate(plain.prefill_operations, "GOP/s"), "measured", f"the same with `simd128`: {how}"),
+        "cpu.int8_simd128": (_rate(plain.narrow, "GOP/s"), "measured", f"the same with `simd128`: {how}"),
+        "cpu.int8_wide": (_rate(measured.wide, "GOP/s"), "measured", f"layers of 7 bits: {of_graph}"),
+        "cpu.float32": (_rate(measured.floats, "GOP/s"), "measured", f"a layer of {_NARROW} outputs: {of_graph}"),
+        "cpu.moved": (_rate(measured.moved, "GB/s"), "measured", f"codes of activations: {of_graph}"),
+        "cpu.call": (f'"{max(measured.call * 1e6, 0.1):.1f} us"', "measured", f"around the kernels: {of_graph}"),
         "features.simd128": ("true", "measured", "it ran"),
         "features.relaxed_simd": ("true" if relaxed else "false", "measured", "known answers of both dot products"),
         "features.threads": ("true" if threads > 1 else "false", "measured", f"{threads} processors"),

@@ -21,9 +21,11 @@ import onnx_ir
 
 from edgec.errors import MissingDependencyError, ModelError, UnsupportedError
 from edgec.frontend import onnx
+from edgec.frontend.files import hashing, source_sha256
 from edgec.frontend.problems import Problem, refuse
 from edgec.frontend.safetensors_file import read_header
 from edgec.ir.model import ModelIR
+from edgec.ir.store import Store, key_of
 
 EXPORT_OPSET = 18  # the newest that all of Optimum's configurations are tested with
 _SINGLE_GRAPH = "models that are one graph (encoders, classifiers, detectors)"
@@ -46,9 +48,14 @@ def check(folder: Path, config: Mapping[str, Any], task: str) -> list[Problem]:
 
 
 def load(
-    folder: Path, config: Mapping[str, Any], task: str, *, supported_ops: Collection[str] | None = None
+    folder: Path,
+    config: Mapping[str, Any],
+    task: str,
+    *,
+    supported_ops: Collection[str] | None = None,
+    store: Store | None = None,
 ) -> ModelIR:
-    """Exports and reads the graph.
+    """Exports and reads the graph; an export that `store` has from before is taken from there.
 
     Raises `MissingDependencyError` without the extra, `UnsupportedError` for what Optimum cannot
     export, and `ModelError` when the export fails.
@@ -68,7 +75,7 @@ def load(
             hint="pip install 'edgec[optimum]', or export it to ONNX elsewhere",
         )
     with tempfile.TemporaryDirectory(prefix="edgec-export-") as temporary:
-        _export(folder, Path(temporary), task)
+        _export_once(folder, Path(temporary), task, store)
         graphs = sorted(Path(temporary).glob("*.onnx"))
         if len(graphs) != 1:
             raise UnsupportedError(
@@ -85,6 +92,24 @@ def _installed() -> bool:
         return importlib.util.find_spec("optimum.exporters.onnx") is not None
     except ModuleNotFoundError:
         return False
+
+
+def _export_once(folder: Path, output: Path, task: str, store: Store | None) -> None:
+    """`_export`, or the file that it made of the same folder before."""
+    if store is None or not hashing():
+        _export(folder, output, task)
+        return
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    named = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in files]
+    key = key_of("export", source_sha256(files), named, task, EXPORT_OPSET)
+    kept = store.load(key)
+    if kept is not None:
+        (output / "model.onnx").write_bytes(kept["model"].data)
+        return
+    _export(folder, output, task)
+    made = [path for path in output.iterdir() if ".onnx" in path.name]
+    if len(made) == 1:  # very large ones are several files
+        store.save(key, {"model": np.fromfile(made[0], np.uint8)})
 
 
 def _export(folder: Path, output: Path, task: str) -> None:

@@ -20,6 +20,7 @@ from edgec.frontend.problems import Problem
 from edgec.frontend.signatures import recognized
 from edgec.frontend.tasks import read_task
 from edgec.ir.model import ModelIR
+from edgec.ir.store import Store
 
 _KNOWN = "a Hugging Face folder, a `*.gguf` or `*.onnx` file, or a hub id such as `org/name`"
 _SUFFIXES: dict[str, Literal["gguf", "onnx"]] = {".gguf": "gguf", ".onnx": "onnx"}
@@ -40,6 +41,7 @@ def load(
     supported_ops: Collection[str] | None = None,
     lora: Path | None = None,
     hashed: bool = True,
+    store: Store | None = None,
 ) -> ModelIR:
     """Reads a model.
 
@@ -48,7 +50,7 @@ def load(
     the path of a `*.json` file with a task as in `docs/bundle-format.md`. `name` overrides the
     model's name. `supported_ops` are the operators that the target has kernels for (ONNX only). `lora` is the
     folder of an adapter that is added to the weights (`lora.py`). `hashed=False` leaves the hash of the source out,
-    for which all weights would be read.
+    for which all weights would be read. `store` keeps exports for the next call.
 
     Raises `UnsupportedError` when `check` finds problems, and `ModelError` when the source makes no
     sense, both before any weight is read.
@@ -57,7 +59,7 @@ def load(
         adapter = Adapter(lora) if lora is not None else None
         description, task = _task(task)
         found = _resolve(source, description["type"] if description else task)
-        model = _load(found, description, task, name or found.name, supported_ops)
+        model = _load(found, description, task, name or found.name, supported_ops, store)
         if adapter is None:
             return model
         return merge(model, adapter, found.path if found.kind == "decoder" else None)
@@ -69,6 +71,7 @@ def _load(
     task: str | None,
     name: str | None,
     supported_ops: Collection[str] | None,
+    store: Store | None,
 ) -> ModelIR:
     match found.kind:
         case "decoder":
@@ -89,7 +92,12 @@ def _load(
             return speech.load(found.path, files, name=name, description=description, supported_ops=supported_ops)
         case "task":
             return task_model.load(
-                found.path, name=name, task=task, description=description, supported_ops=supported_ops
+                found.path,
+                name=name,
+                task=task,
+                description=description,
+                supported_ops=supported_ops,
+                store=store,
             )
 
 

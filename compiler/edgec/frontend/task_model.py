@@ -15,6 +15,7 @@ from edgec.frontend.problems import Problem
 from edgec.frontend.tasks import describe_task, infer_task
 from edgec.frontend.towers import split_towers
 from edgec.ir.model import ModelIR
+from edgec.ir.store import Store
 
 _GRAPHS = ("model.onnx", "onnx/model.onnx")
 _SETTINGS = (
@@ -47,6 +48,7 @@ def load(
     task: str | None = None,
     description: Mapping[str, Any] | None = None,
     supported_ops: Collection[str] | None = None,
+    store: Store | None = None,
 ) -> ModelIR:
     """`task` is Optimum's name of it, inferred when None; `description` replaces the one that the files give."""
     config = read_json(folder / "config.json")
@@ -57,7 +59,7 @@ def load(
         model = onnx.load(graph, supported_ops=supported_ops)
         facts = model.facts
     else:
-        model = optimum.load(folder, config, task, supported_ops=supported_ops)
+        model = optimum.load(folder, config, task, supported_ops=supported_ops, store=store)
         settings = [folder / setting for setting in _SETTINGS if (folder / setting).is_file()]
         sources = [*optimum.weight_files(folder), *settings, *tokenizer_files(folder)]
         facts = dataclasses.replace(model.facts, source_format="optimum", source_sha256=source_sha256(sources))

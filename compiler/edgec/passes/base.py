@@ -8,7 +8,7 @@ them, and checks the graph's own invariants (`verify`) after every pass.
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -117,19 +117,30 @@ def static_shape(tensor: ir.TensorProtocol) -> tuple[int, ...]:
     return tuple(dim for dim in tensor.shape if isinstance(dim, int))
 
 
-def unique_name(graph: ir.Graph, hint: str) -> str:
-    """`hint`, with a number appended where something else has that name."""
+def names_in(graph: ir.Graph) -> set[str | None]:
+    """Of all values."""
     taken = {value.name for node in graph for value in node.outputs}
     taken.update(value.name for value in graph.inputs)
     taken.update(graph.initializers)
+    return taken
+
+
+def unique_name(graph: ir.Graph, hint: str, taken: Collection[str | None] | None = None) -> str:
+    """`hint`, with a number appended where something else has that name; `taken` are `names_in(graph)` if known."""
+    taken = names_in(graph) if taken is None else taken
     if hint not in taken:
         return hint
     return next(f"{hint}_{i}" for i in range(1, len(taken) + 2) if f"{hint}_{i}" not in taken)
 
 
-def add_initializer(graph: ir.Graph, hint: str, tensor: ir.TensorProtocol | npt.NDArray[Any] | np.generic) -> ir.Value:
-    """A new initializer; a lazy tensor stays lazy."""
-    name = unique_name(graph, hint)
+def add_initializer(
+    graph: ir.Graph,
+    hint: str,
+    tensor: ir.TensorProtocol | npt.NDArray[Any] | np.generic,
+    taken: Collection[str | None] | None = None,
+) -> ir.Value:
+    """A new initializer; a lazy tensor stays lazy. `taken`: see `unique_name`."""
+    name = unique_name(graph, hint, taken)
     held: ir.TensorProtocol
     if isinstance(tensor, (np.ndarray, np.generic)):  # arithmetic on arrays of rank 0 gives scalars
         held = ir.tensor(np.asarray(tensor), name=name)

@@ -1,7 +1,11 @@
-"""Arithmetic on dimensions: `int`, or `onnx_ir.SymbolicDim` over the names of the model's inputs."""
+"""Arithmetic on dimensions: `int`, or `onnx_ir.SymbolicDim` over the names of the model's inputs.
+
+A graph asks the same questions thousands of times, and sympy is slow, so answers are kept.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -9,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import onnx_ir as ir
 
 Dim = int | ir.SymbolicDim
+_kept = functools.lru_cache(maxsize=1 << 16)
 _COMPUTED = re.compile(r"\.dim[0-9]+$")  # of `computed_dims.Names`
 
 
@@ -17,11 +22,13 @@ def known(dim: Dim) -> bool:
     return isinstance(dim, int) or dim.value is not None
 
 
+@_kept
 def computed(dim: Dim) -> bool:
     """Whether a module may compute (a part of) the dimension while it runs: it may be 0, 1, or not what it meets."""
     return not isinstance(dim, int) and known(dim) and any(_COMPUTED.search(name) for name in dim.free_symbols())
 
 
+@_kept
 def normal(dim: Dim) -> Dim:
     """An `int` where the expression is a number."""
     if isinstance(dim, int):
@@ -30,18 +37,22 @@ def normal(dim: Dim) -> Dim:
     return int(result) if isinstance(result, int) else result
 
 
+@_kept
 def add(a: Dim, b: Dim) -> Dim:
     return normal(a + b)
 
 
+@_kept
 def subtract(a: Dim, b: Dim) -> Dim:
     return normal(a - b)
 
 
+@_kept
 def multiply(a: Dim, b: Dim) -> Dim:
     return normal(a * b)
 
 
+@_kept
 def floor_divide(a: Dim, b: Dim) -> Dim:
     if isinstance(a, int) and isinstance(b, int):
         return a // b
@@ -50,6 +61,7 @@ def floor_divide(a: Dim, b: Dim) -> Dim:
     return normal(a // b)
 
 
+@_kept
 def minimum(a: Dim, b: Dim) -> Dim:
     return min(a, b) if isinstance(a, int) and isinstance(b, int) else normal(ir.SymbolicDim(f"min({a}, {b})"))
 
@@ -61,6 +73,7 @@ def product(dims: Iterable[Dim]) -> Dim:
     return result
 
 
+@_kept
 def same(a: Dim, b: Dim) -> bool:
     if isinstance(a, int) and isinstance(b, int):
         return a == b

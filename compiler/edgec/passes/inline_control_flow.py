@@ -14,6 +14,7 @@ from edgec.passes.base import (
     add_initializer,
     constant,
     insert_value,
+    names_in,
     producer,
     replace,
     shape_of,
@@ -158,10 +159,12 @@ def _spliced(graph: ir.Graph, anchor: ir.Node, body: ir.Graph, inputs: Values) -
         if actual is None:
             raise UnsupportedError(f"`{anchor.op_type}` ({anchor.name}) lacks the input `{formal.name}`")
         standing[formal] = actual
+    known = names_in(graph)
     for name, value in list(body.initializers.items()):
         tensor = value.const_value
         assert tensor is not None
-        standing[value] = add_initializer(graph, name, tensor)
+        standing[value] = add_initializer(graph, name, tensor, known)
+        known.add(standing[value].name)
     for old, new in standing.items():
         old.replace_all_uses_with(new)
     results = [standing.get(value, value) for value in results]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edgec.ir import ModelIR, Plan
     from edgec.plan import Target
     from edgec.plan.allocate import Errors
+    from edgec.profiles import Profile
 
 
 def plan_for_device(work: Work) -> None:
@@ -58,9 +59,10 @@ def _made(
     from edgec.plan import make_plan
 
     options = work.options
+    profile = profiles.load(work.profile)
     plan = make_plan(
         model,
-        profiles.load(work.profile),
+        profile,
         bits=options.bits,
         context_length=options.context_length,
         kv_bits=options.kv_bits,
@@ -78,7 +80,7 @@ def _made(
     )
     notes = () if model.facts.note is None else (model.facts.note,)
     plan = dataclasses.replace(plan, slim=work.slim_plan, reasons=(*notes, *plan.reasons))
-    return _with_real_memory(model, plan) if model.kind == "graph" else plan
+    return foreseen(model, plan, profile)
 
 
 def _smallest(work: Work, model: ModelIR, wanted: float) -> None:
@@ -105,15 +107,13 @@ def _smallest(work: Work, model: ModelIR, wanted: float) -> None:
     work.plan = dataclasses.replace(found.plan, accuracy=accuracy)
 
 
-def _with_real_memory(model: ModelIR, plan: Plan) -> Plan:
-    """Which of a graph's activations are ever in memory, and when, is what the lowering decides."""
+def foreseen(model: ModelIR, plan: Plan, profile: Profile) -> Plan:
+    """The plan with predictions made of what the lowering would make of it: kernels and memory, but no code."""
     from edgec.compress import hollow
-    from edgec.lower.wasm import memory_plan
+    from edgec.lower.wasm import outline
+    from edgec.plan import foresee, foreseen_steps
 
-    memory = memory_plan(hollow(model, plan))
-    sizes = {"weight_bytes": memory.weights.bytes, "workspace_bytes": memory.workspace.bytes}
-    prediction = dataclasses.replace(plan.prediction, **sizes, peak_bytes=memory.maximum_bytes)
-    return dataclasses.replace(plan, prediction=prediction)
+    return foresee(plan, outline(hollow(model, plan), foreseen_steps(model, plan)), profile)
 
 
 def _searched(work: Work) -> bool:
@@ -151,4 +151,4 @@ def _losses(work: Work, model: ModelIR) -> dict[str, float]:
     )
 
 
-__all__ = ["plan_for_device"]
+__all__ = ["foreseen", "plan_for_device"]

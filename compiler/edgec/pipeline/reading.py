@@ -14,7 +14,9 @@ def read_model(work: Work) -> None:
 
     options = work.options
     ops = supported_operators()
-    work.loaded = load(work.source, task=options.task, name=options.name, supported_ops=ops, lora=options.lora)
+    work.loaded = load(
+        work.source, task=options.task, name=options.name, supported_ops=ops, lora=options.lora, store=work.cache
+    )
     work.loaded.verify()
 
 

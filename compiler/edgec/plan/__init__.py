@@ -5,5 +5,17 @@ from edgec.plan.bits import quantizable
 from edgec.plan.memory import weight_bytes
 from edgec.plan.planner import Target, make_plan, to_measure
 from edgec.plan.smallest import smallest
+from edgec.plan.speed import foresee, foreseen_steps
 
-__all__ = ["NARROW", "Target", "allocate", "make_plan", "quantizable", "smallest", "to_measure", "weight_bytes"]
+__all__ = [
+    "NARROW",
+    "Target",
+    "allocate",
+    "foresee",
+    "foreseen_steps",
+    "make_plan",
+    "quantizable",
+    "smallest",
+    "to_measure",
+    "weight_bytes",
+]

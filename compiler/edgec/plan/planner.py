@@ -32,7 +32,7 @@ from edgec.ir.plan import (
     group_size_allowed,
 )
 from edgec.ir.weight_use import WeightUse, weight_uses
-from edgec.plan import graph_speed, memory, roofline
+from edgec.plan import memory
 from edgec.plan.allocate import Errors, allocate
 from edgec.plan.bits import TURNS, group_sizes, tensor_plans, turn_plan
 from edgec.plan.dims import bounds
@@ -86,7 +86,7 @@ def make_plan(
     adapter_rank: int | None = None,
     rotated: bool = False,
 ) -> Plan:
-    """Decide how `model` is stored and run on `profile`.
+    """Decide how `model` is stored and run on `profile`. How fast that is, `foresee` says.
 
     `bits` (2 to 8, 32, or "ternary") overrides the choice for all weight matrices, `group_size` (columns that share a
     scale, a multiple of 32) that for all quantized ones, `kv_bits` (16 or 32) that for the KV cache, `context_length`
@@ -387,16 +387,14 @@ class _Planner:
             size = f"{demand.download / 1e6:,.0f} MB"
             reasons.append(f"the download of {size} is above the profile's {budget.text} ({budget.source})")
         chunk = min(PREFILL_CHUNK, context)
-        prefill, decode = self._speeds(profile, decoder, context, chunk, threads) if decoder else (0.0, 0.0)
         prediction = Prediction(
             download_bytes=demand.download,
             weight_bytes=demand.weights,
             kv_bytes=demand.cache(context),
             workspace_bytes=self.workspace(profile, context),
             peak_bytes=self.peak(profile, context),
-            prefill_tokens_per_second=round(prefill, 1),
-            decode_tokens_per_second=round(decode, 1),
-            run_seconds=0.0 if decoder else self._run_seconds(profile, threads),
+            prefill_tokens_per_second=0.0,
+            decode_tokens_per_second=0.0,
         )
         plan = Plan(
             model=self.model.facts.name,
@@ -416,9 +414,6 @@ class _Planner:
         plan.verify()
         return plan
 
-    def _run_seconds(self, profile: Profile, threads: int) -> float:
-        return float(f"{graph_speed.run_seconds(self.model, self.tensors, self.dims, profile, threads):.3g}")
-
     def _why_context(self, profile: Profile, context: int) -> str:
         assert self.model.decoder is not None
         if context < self.demand.limit:
@@ -432,51 +427,6 @@ class _Planner:
                 return f"context of {context:,} tokens: for more all tokens would rotate by the long factors (longrope)"
             return f"context of {context:,} tokens: what the model was trained for"
         return f"context of {context:,} tokens: enough for a chat, the model could do more"
-
-    def _speeds(
-        self, profile: Profile, decoder: DecoderFacts, context: int, chunk: int, threads: int
-    ) -> tuple[float, float]:
-        """Tokens per second of the prompt, and of the answer with half of the context filled."""
-        uses = weight_uses(self.model.model)
-        layers: list[roofline.Work] = []
-        head: list[roofline.Work] = []
-        experts: list[roofline.Work] = []
-        for tensor in self.tensors:
-            use = uses.get(tensor.name)
-            if use is None or not use.uses_per_run:
-                continue
-            group_size = tensor.group_size or GROUP
-            size = memory.matrix_bytes(use, tensor.bits, stored=False, group_size=group_size)
-            work = roofline.matrix_work(size, use.elements, tensor.bits, group_size)
-            if use.layout == "ekn":
-                experts.append(work)
-            else:
-                (head if use.rows == decoder.vocabulary else layers).append(work)
-        attention = 2.0 * 2 * decoder.heads * decoder.head_dim * _tokens_seen(decoder, min(context, 512) / 2)
-        chosen = decoder.experts_per_token / decoder.experts if decoder.experts else 0.0
-        all_experts = roofline.total(experts)
-        # A chunk of tokens reads about all experts, a single token its own.
-        layers.append(roofline.Work(all_experts.bytes, chosen * all_experts.operations))
-        rest = roofline.rest(decoder.layers, values_per_layer(decoder))
-        prefill = roofline.prefill_tokens_per_second(profile, roofline.total(layers), rest, attention, chunk, threads)
-        layers[-1] = roofline.Work(int(chosen * all_experts.bytes), chosen * all_experts.operations)
-        seen = _tokens_seen(decoder, context // 2)
-        cached = int(self.demand.page_bytes * seen) // (PAGE_TOKENS * decoder.layers)
-        decode = roofline.decode_tokens_per_second(profile, roofline.total(layers + head), rest, cached, threads)
-        return prefill, decode
-
-
-def values_per_layer(decoder: DecoderFacts) -> int:
-    """Float32 values that a layer makes for a token: two norms, queries, keys, values, heads, and the MLP's middle."""
-    attention = decoder.head_dim * (2 * decoder.heads + 2 * decoder.kv_heads)
-    wide = decoder.experts_per_token * decoder.expert_intermediate if decoder.experts else decoder.intermediate
-    return 2 * decoder.hidden + attention + (2 if decoder.gated_mlp else 1) * wide
-
-
-def _tokens_seen(decoder: DecoderFacts, position: float) -> float:
-    """Tokens whose keys and values a token at `position` reads, of all layers together."""
-    windows = decoder.windows or (None,) * decoder.layers
-    return sum(position if window is None else min(window, position) for window in windows)
 
 
 def _context_wanted(decoder: DecoderFacts, asked: int | None) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Quantities with units, as profiles write them: `"1400 MiB"`, `"12 GB/s"`, `"50 GOP/s"`."""
+"""Quantities with units, as profiles write them: `"1400 MiB"`, `"12 GB/s"`, `"50 GOP/s"`, `"20 us"`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ _FACTORS = {
     "GB/s": 10**9,
     "GOP/s": 10**9,
     "TOP/s": 10**12,
+    "us": 1e-6,
 }
 
 
 def parse_quantity(text: str) -> float:
-    """The number in bytes, bytes per second or operations per second. `text` follows the schema."""
+    """The number in bytes, bytes per second, operations per second or seconds. `text` follows the schema."""
     number, unit = text.split(" ")
     return float(number) * _FACTORS[unit]
 

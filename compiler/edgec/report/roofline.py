@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from edgec.errors import BundleError, RunError
+from edgec.ir.work import evaluate
 
 PHASES = {
     "prefill": "prefill",
@@ -216,26 +217,6 @@ def _calls(
         yield call["mark"], {**call, **amounts}
 
 
-_OPERATORS: Mapping[str, Callable[[int, int], int]] = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "//": lambda a, b: a // b,
-    "min": min,
-    "max": max,
-}
-
-
-def evaluate(amount: Any, environment: Mapping[str, int]) -> int:
-    """The value of a number, a parameter's name, or [operator, left, right]."""
-    if isinstance(amount, int):
-        return amount
-    if isinstance(amount, str):
-        return environment[amount]
-    operator, left, right = amount
-    return _OPERATORS[operator](evaluate(left, environment), evaluate(right, environment))
-
-
 def _add(kernel: Kernel, call: Mapping[str, Any], seconds: float, limits: Mapping[str, float]) -> None:
     bounds = {
         "memory": (call["weights"] + call["cache"]) / limits["weights"],
@@ -291,4 +272,4 @@ def numbers(kernel: Kernel, phase: Phase) -> list[str]:
     ]
 
 
-__all__ = ["NUMBERS", "Kernel", "Phase", "Roofline", "Step", "analyse", "evaluate", "machine", "numbers", "summary"]
+__all__ = ["NUMBERS", "Kernel", "Phase", "Roofline", "Step", "analyse", "machine", "numbers", "summary"]

@@ -54,15 +54,20 @@ def choose_variant(bundle: Bundle, variant: str | None, threads: int | None) -> 
     if threads is None:
         threads = 1 if threaded is False else available_threads()
     threads = min(threads, bundle.manifest.memory.max_threads)
-    dots, runs = relaxed_dots(), _runnable_bases()
     if variant is None:
-        relaxed = ["relaxed16", "relaxed"] if dots.int32_is_slow else ["relaxed", "relaxed16"]
-        bases = [base for base in [*relaxed, "simd128"] if runs[base]]
+        bases = preferred_bases()
         wanted = [f"{base}-threads" for base in bases] if threads > 1 else []
         variant = next(name for name in [*wanted, *bases] if name in modules)
-    elif not runs[variant.removesuffix("-threads")]:
+    elif not _runnable_bases()[variant.removesuffix("-threads")]:
         raise RunError("this engine has no right relaxed dot product", hint="use the variant `simd128`")
     return variant, threads if variant.endswith("-threads") else 1
+
+
+def preferred_bases() -> list[str]:
+    """The instruction sets that compute rightly here, the fastest first."""
+    runs = _runnable_bases()
+    relaxed = ["relaxed16", "relaxed"] if relaxed_dots().int32_is_slow else ["relaxed", "relaxed16"]
+    return [base for base in [*relaxed, "simd128"] if runs[base]]
 
 
 def _runnable_bases() -> dict[str, bool]:

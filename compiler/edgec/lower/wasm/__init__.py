@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgec.ir import CompressedModel, LoweredModule, MemoryPlan
+from edgec.ir import CompressedModel, LoweredModule
 from edgec.ir.lowered import ExitSlot
 from edgec.ir.store import Store
+from edgec.ir.work import Outline
 
 if TYPE_CHECKING:
     from edgec.lower.wasm.program import Program
 
-__all__ = ["lower", "memory_plan"]
+__all__ = ["lower", "outline"]
 
 
 def lower(
@@ -36,9 +37,15 @@ def lower(
     return replace(module, exits=tuple(exits))
 
 
-def memory_plan(compressed: CompressedModel) -> MemoryPlan:
-    """The memory that `lower` would give it, without compiling anything. Raises what `lower` raises."""
-    return _program(compressed).place()
+def outline(compressed: CompressedModel, parameters: Mapping[str, Mapping[str, int]]) -> Outline:
+    """The memory that `lower` would give it and what the calls of some entry points would do, without compiling
+    anything.
+
+    `parameters` are those of the entry points that are asked for. Raises what `lower` raises.
+    """
+    program = _program(compressed)
+    steps = {name: program.foreseen(name, values) for name, values in parameters.items()}
+    return Outline(program.place(), steps)
 
 
 def _program(compressed: CompressedModel) -> Program:

@@ -12,6 +12,7 @@ from edgec.ir.compressed import GROUP, ROWS, CompressedModel
 from edgec.ir.exits import ExitHead
 from edgec.ir.lowered import KVLayout
 from edgec.ir.model import DecoderFacts
+from edgec.ir.work import Amount
 from edgec.lower.wasm.adapters import Adapted, Adapters, gate_and_up
 from edgec.lower.wasm.decoder_match import AttentionLayer, Experts, LinearWeights, MlpLayer, Norm, Rotary, match_decoder
 from edgec.lower.wasm.kernels.adapter import Outputs
@@ -27,7 +28,7 @@ from edgec.lower.wasm.kernels.quantize import quantize, quantized_bytes, row_byt
 from edgec.lower.wasm.kernels.softcap import softcap
 from edgec.lower.wasm.program import Entry, Operand, Program, Scalar, Storage, View
 from edgec.lower.wasm.weights import Matrix, WeightStore
-from edgec.lower.wasm.work import Amount, Work, attended, reached, times
+from edgec.lower.wasm.work import Work, attended, reached, times
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,16 @@ class _Lowering:
 
     # Operations
 
+    def codes_work(self, m: Amount, columns: int, target: Activations) -> Work:
+        """Of `m` rows that become `target`; looking for outliers takes as long again as making the codes."""
+        results = times(m, 2 * columns) if target.quantized else 0
+        return Work(activations=times(m, 4 * columns + target.row_bytes), results=results, shape=f"{columns}")
+
     def norm(self, entry: Entry, weights: Norm, target: Activations, first: Scalar, m: Scalar) -> None:
         """Rows of the stream, normalized."""
         columns = self.facts.hidden
         kernel = self.norm_kernel((f"{weights.kind}_norm",), weights, columns, self.stride, target)
-        work = Work(activations=times(m, 4 * columns + target.row_bytes), shape=f"{columns}")
+        work = self.codes_work(m, columns, target)
         entry.call(kernel, self.stream, *self.norm_weights(weights), *target.storages, first, m, work=work)
 
     def norm_kernel(
@@ -202,6 +208,9 @@ class _Lowering:
             bits=bits,
             weights=weights,
             activations=times(m, source.row_bytes + written * (1 if residual is None else 2)),
+            group_size=GROUP * matrix.span,
+            results=times(m, rows),
+            functions=times(m, written // 4) if epilogue.smooth else 0,
             shape=f"{rows}x{columns}",
         )
         entry.call(kernel, *operands, output, m, work=work, adapter=adapter)
@@ -249,6 +258,8 @@ class _Lowering:
             arithmetic="float32" if matrix.bits == 32 else "codes",
             bits=matrix.bits,
             activations=times(m, source.row_bytes + 4 * rows),
+            group_size=GROUP * matrix.span,
+            results=times(m, rows),
             shape=f"{rows}x{matrix.columns}",
         )
         entry.call(kernel, *operands, sums, m, work=work, adapter=True)
@@ -264,7 +275,7 @@ class _Lowering:
             return self.quantize(entry, source, stride, matrix, name)
         target, columns = self.buffers_for(matrix, name, self.rows), matrix.columns
         kernel = self.norm_kernel((f"inner_{weights.kind}_norm", columns, stride), weights, columns, stride, target)
-        work = Work(activations=times("n", 4 * columns + target.row_bytes), shape=f"{columns}")
+        work = self.codes_work("n", columns, target)
         entry.call(kernel, source, *self.norm_weights(weights), *target.storages, 0, "n", work=work)
         return target
 
@@ -289,7 +300,7 @@ class _Lowering:
             ("quantize", columns, stride, span), lambda isa: quantize(isa, columns=columns, stride=stride, span=span)
         )
         m = 1 if single else "n" if each == 1 else times("n", each)
-        work = Work(activations=times(m, 4 * columns + target.row_bytes), shape=f"{columns}")
+        work = self.codes_work(m, columns, target)
         entry.call(kernel, source, *target.storages, m, work=work)
         return target
 
@@ -357,11 +368,13 @@ class _Lowering:
                 span=span,
             ),
         )
+        pairs = attended("n", "position", window)
         work = Work(
-            macs=times(attended("n", "position", window), 2 * width),
+            macs=times(pairs, 2 * width),
             arithmetic="int16" if integer else "float32",
             cache=times(reached("n", "position", window), self.layout.token_bytes),
             activations=times("n", query_bytes + target.row_bytes),
+            functions=times(pairs, 2 * facts.heads),  # the exponential, and the code of the weight
             shape=f"{facts.heads}/{facts.kv_heads} heads of {facts.head_dim}",
         )
         entry.call(kernel, *queries, *cache, scratch, *target.storages, "position", "n", work=work)
@@ -398,7 +411,10 @@ class _Lowering:
         query_bytes = 2 * width + 4 * facts.heads * self.layout.groups if integer else 4 * width
         read = 4 * (width + 2 * keys + rotated)
         work = Work(
-            activations=times("n", read + query_bytes), cache=times("n", self.layout.token_bytes), shape=f"{stride}"
+            activations=times("n", read + query_bytes),
+            cache=times("n", self.layout.token_bytes),
+            results=times("n", width + 2 * keys),
+            shape=f"{stride}",
         )
         entry.call(rope, qkv, *angles, *self.cache_operands(number), *queries, "position", "n", work=work)
         return queries, query_bytes

@@ -12,6 +12,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgec.ir.compressed import CompressedModel, PackedTensor
+from edgec.ir.work import Amount
 from edgec.lower.wasm.abi import PrimFunc
 from edgec.lower.wasm.graph_dims import to_amount, upper_bound
 from edgec.lower.wasm.graph_values import (
@@ -22,14 +23,14 @@ from edgec.lower.wasm.graph_values import (
     dtype_of,
     memory_dtype,
 )
-from edgec.lower.wasm.kernels.elementwise import Operand, dimension, dimensions, elementwise
+from edgec.lower.wasm.kernels.elementwise import Operand, dimension, dimensions, elementwise, smooth_operators
 from edgec.lower.wasm.kernels.generic import Body, Layout, Tensor, generic
 from edgec.lower.wasm.kernels.generic import dimensions as generic_dimensions
 from edgec.lower.wasm.program import Entry, Program, Storage, View
 from edgec.lower.wasm.program import Operand as CallOperand
 from edgec.lower.wasm.target import Isa
 from edgec.lower.wasm.weights import WeightStore
-from edgec.lower.wasm.work import Amount, Work, plus, times
+from edgec.lower.wasm.work import Work, plus, times
 from edgec.passes import dims as d
 from edgec.passes.base import static_shape
 from edgec.passes.computed_dims import Names
@@ -188,6 +189,11 @@ class GraphContext:
             lambda isa: elementwise(lazy.tree, operands, output, shape),
             [*leaves, target],
             dimensions([*operands, output], shape),
+            work=Work(
+                activations=activation_bytes([*leaves, target]),
+                functions=times(_elements(target), smooth_operators(lazy.tree)),
+                shape=_shape(target),
+            ),
         )
 
     def _shape_tensor(self, value: ir.Value, content: Content) -> Handle:
@@ -224,6 +230,7 @@ class GraphContext:
         inputs: Sequence[TensorView],
         outputs: Sequence[TensorView],
         body: Body,
+        work: Work | None = None,
     ) -> None:
         """Call the generic kernel that `body` writes; it may depend on `attributes` and the tensors' layouts alone."""
         if all(0 in view.shape for view in outputs):
@@ -234,6 +241,7 @@ class GraphContext:
             lambda isa: generic(layouts[0], layouts[1], body),
             [*inputs, *outputs],
             generic_dimensions(layouts[0], layouts[1]),
+            work=work,
         )
 
     def numbers(

@@ -11,8 +11,9 @@ import sympy  # type: ignore[import-untyped]
 from tvm import tirx
 
 from edgec.errors import UnsupportedError
+from edgec.ir.work import Amount
 from edgec.lower.wasm.program import Scalar
-from edgec.lower.wasm.work import Amount, times
+from edgec.lower.wasm.work import times
 from edgec.passes.dims import Dim, computed
 
 Expr = Any  # tvm's Python classes carry no types

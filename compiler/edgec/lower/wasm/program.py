@@ -33,6 +33,7 @@ from edgec.ir.lowered import (
     WeightPlacement,
 )
 from edgec.ir.store import Store
+from edgec.ir.work import KernelWork, evaluate
 from edgec.lower.wasm.abi import PrimFunc, Signature, compile_kernels
 from edgec.lower.wasm.assembler import (
     AssembledFunction,
@@ -379,6 +380,19 @@ class Program:
             for entry in self.entries
         }
         return json.dumps({"entries": entries}, sort_keys=True, separators=(",", ":")).encode()
+
+    def foreseen(self, name: str, parameters: Mapping[str, int]) -> tuple[KernelWork, ...]:
+        """What the calls of an entry point do, and those of the entry points that it enters; without adapters."""
+        entry = next(entry for entry in self.entries if entry.name == name)
+        works: list[KernelWork] = []
+        for call in entry.calls:
+            if isinstance(call, str):
+                inner = next(other for other in self.entries if other.name == call)
+                values = [evaluate(value, parameters) for value in entry.arguments[call]]
+                works += self.foreseen(call, dict(zip(inner.parameters, values, strict=True)))
+            elif not call.adapter:
+                works.append(call.work.foreseen(call.kernel.rpartition("_")[0], {**self._most, **parameters}))
+        return tuple(works)
 
     @property
     def _most(self) -> dict[str, int]:

@@ -9,15 +9,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
+from edgec.ir.compressed import GROUP
+from edgec.ir.work import Amount, Arithmetic, KernelWork, evaluate
 from edgec.lower.wasm.kernels.dot import passes, sums_in_halfwords
 from edgec.lower.wasm.target import Isa
 
-Amount = int | str | tuple[str, Any, Any]
-"""A number, a parameter, or (operator, left, right) with one of + - * // min max."""
-
-Arithmetic = Literal["codes", "int16", "float32"]
+_LANES = 4  # floats that a vector instruction multiplies
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class Work:
 
     `arithmetic` says what multiplies: `codes` are weights of `bits` bits by 8-bit activations, `int16` the
     products of attention over an integer cache. `weights` None: all weights among the operands, once.
+    `padded`, `group_size`, `results` and `functions` are for predictions, see `KernelWork`; `padded` None: `macs`.
     """
 
     macs: Amount = 0
@@ -34,6 +34,10 @@ class Work:
     weights: Amount | None = None
     cache: Amount = 0
     activations: Amount = 0
+    padded: Amount | None = None
+    group_size: int = GROUP
+    results: Amount = 0
+    functions: Amount = 0
     shape: str = ""  # for people: `576x1536`
 
     def at(self, known: Mapping[str, int]) -> Work:
@@ -46,16 +50,37 @@ class Work:
         """For modules of `isa`: `unit` is the limit of `edgec/run/limits.py` that its products have there, `passes`
         how often each of them needs it."""
         codes = isa.name if sums_in_halfwords(isa, self.bits) or not isa.halfword_sums else f"{isa.name}-widened"
-        unit = {"codes": codes, "int16": "simd128", "float32": "float32", None: None}[self.arithmetic]
+        units = {"codes": codes, "int16": "simd128", "float32": "float32", "scalar": "float32", None: None}
+        each = {"codes": passes(isa, self.bits), "scalar": _LANES}
         return {
             "macs": self.macs,
-            "unit": unit,
-            "passes": passes(isa, self.bits) if self.arithmetic == "codes" else 1,
+            "unit": units[self.arithmetic],
+            "passes": each.get(self.arithmetic or "", 1),
             "weights": self.weights or 0,
             "cache": self.cache,
             "activations": self.activations,
             "shape": self.shape,
         }
+
+    def foreseen(self, kernel: str, known: Mapping[str, int]) -> KernelWork:
+        """The same as numbers."""
+
+        def number(amount: Amount) -> int:
+            return evaluate(amount, known)
+
+        macs = number(self.macs)
+        return KernelWork(
+            kernel,
+            products=number(self.padded) if self.padded is not None else macs,
+            arithmetic=self.arithmetic,
+            bits=self.bits,
+            group_size=self.group_size,
+            weights=number(self.weights or 0),
+            cache=number(self.cache),
+            moved=0 if macs else number(self.activations),
+            results=number(self.results),
+            functions=number(self.functions),
+        )
 
 
 def _replaced(amount: Amount, known: Mapping[str, int]) -> Amount:

@@ -41,3 +41,6 @@ ACTIVATIONS: dict[str, Callable[[Expr], Expr]] = {
     "silu": math.silu,
     "tanh": math.tanh,
 }
+
+# Made of an exponential, which takes as long as many products.
+SMOOTH = frozenset({"gelu", "gelu_tanh", "sigmoid", "silu", "tanh"})

@@ -30,7 +30,7 @@ from edgec.lower.wasm.kernels.builder import (
     load,
     store,
 )
-from edgec.lower.wasm.kernels.elementwise_operators import OPERATORS, VECTOR_OPERATORS
+from edgec.lower.wasm.kernels.elementwise_operators import OPERATORS, SMOOTH_OPERATORS, VECTOR_OPERATORS
 from edgec.passes import dims as d
 from edgec.passes.dims import Dim
 
@@ -208,6 +208,13 @@ def is_vector_tree(tree: Tree, dtype: str) -> bool:
     if operator not in VECTOR_OPERATORS:
         return False
     return all(is_vector_tree(child, _dtype_of(child, own)) for child in children)
+
+
+def smooth_operators(tree: Tree) -> int:
+    """How many of its operators are in `SMOOTH_OPERATORS`."""
+    if tree[0] in ("leaf", "number"):
+        return 0
+    return (tree[0] in SMOOTH_OPERATORS) + sum(smooth_operators(child) for child in tree[3])
 
 
 def _dtype_of(tree: Tree, default: str) -> str:

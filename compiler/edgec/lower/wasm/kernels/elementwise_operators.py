@@ -305,5 +305,11 @@ OPERATORS: dict[str, Operator] = {
 
 VECTOR_OPERATORS = frozenset(_VECTOR)
 
+# Made of an exponential, a logarithm or a series.
+SMOOTH_OPERATORS = frozenset(
+    "Acos Acosh Asin Asinh Atan Atanh Celu Cos Cosh Elu Erf Exp Gelu Log Mish Pow Selu Sigmoid Sin Sinh Softplus Swish "
+    "Tan Tanh".split()
+)
+
 # Fits for float32, bit for bit or in their number of terms.
 FLOAT32_ONLY = frozenset("Acos Acosh Asin Asinh Atan Atanh Cos Cosh Erf Gelu Sin Sinh Tan Tanh".split())

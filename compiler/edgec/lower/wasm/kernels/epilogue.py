@@ -10,7 +10,7 @@ from tvm.script.ir_builder import tirx as T
 
 from edgec.ir.compressed import ROWS
 from edgec.lower.wasm.kernels import math
-from edgec.lower.wasm.kernels.activations import ACTIVATIONS
+from edgec.lower.wasm.kernels.activations import ACTIVATIONS, SMOOTH
 from edgec.lower.wasm.kernels.builder import Buffer, Expr, Floats, Registers, bind, load, store
 from edgec.lower.wasm.kernels.quantize import ROW_TILE
 
@@ -30,6 +30,11 @@ class Epilogue:
     residual: bool = False
     gated: bool = False
     shifted: bool = False
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the activation is made of an exponential."""
+        return self.activation in SMOOTH
 
 
 PLAIN = Epilogue()

@@ -75,10 +75,12 @@ def lower(context: GraphContext, node: ir.Node) -> None:
     )
     mask_views = [mask] if mask is not None else []
     scalars = [to_scalar(q.shape[0]) if name == _BATCH.value else name for name in attention.dimensions()]
+    scores = to_amount(q.shape[0], query_heads, q.shape[2], k.shape[2])
     work = Work(
         macs=to_amount(q.shape[0], query_heads, q.shape[2], k.shape[2], width + value_width),
         arithmetic="int16",
         activations=activation_bytes([q, k, v, *mask_views, target]),
+        functions=scores,
         shape=f"{query_heads} heads of {width}",
     )
     many = upper_bound(q.shape[2], context.bounds) >= _FEW

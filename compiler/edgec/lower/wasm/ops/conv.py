@@ -16,7 +16,7 @@ from edgec.lower.wasm.graph_fusion import Group
 from edgec.lower.wasm.graph_values import TensorView
 from edgec.lower.wasm.kernels.conv_pairs import conv_pairs, pack_filters, padded_width, pairs_of, picture_codes
 from edgec.lower.wasm.kernels.depthwise import Window, depthwise, pack_depthwise
-from edgec.lower.wasm.kernels.epilogue import padded
+from edgec.lower.wasm.kernels.epilogue import Epilogue, padded
 from edgec.lower.wasm.kernels.grouped_conv import grouped_conv, pack_grouped
 from edgec.lower.wasm.kernels.im2col import can_quantize, im2col
 from edgec.lower.wasm.kernels.linear_pairs import WIDEST
@@ -255,7 +255,11 @@ def _in_pairs(
         lambda isa: conv_pairs(general, use.rows, epilogue),
         [codes, rows, *weights, *([bias] if bias else []), *tail],
         sizes,
-        work=replace(_sliding_work(window, tensor.size, [codes, *tail]), arithmetic="int16"),
+        work=replace(
+            _sliding_work(window, tensor.size, use.rows, epilogue, [codes, *tail]),
+            arithmetic="int16",
+            results=to_amount(window.batch, window.output_height, window.output_width, use.rows),
+        ),
     )
 
 
@@ -265,12 +269,16 @@ def _gathering_work(window: Window, rows: Dim, row: int) -> Work:
     return Work(activations=times(to_amount(rows), plus(pixel, row)), shape=_shape(window))
 
 
-def _sliding_work(window: Window, weights: int, buffers: Sequence[TensorView]) -> Work:
+def _sliding_work(
+    window: Window, weights: int, outputs: int, epilogue: Epilogue, buffers: Sequence[TensorView]
+) -> Work:
     """Every output pixel meets every one of `weights` weights, those that lie outside of the input too."""
+    positions = to_amount(window.batch, window.output_height, window.output_width)
     return Work(
-        macs=to_amount(window.batch, window.output_height, window.output_width, weights),
+        macs=times(positions, weights),
         arithmetic="float32",
         activations=activation_bytes(buffers),
+        functions=times(positions, outputs) if epilogue.smooth else 0,
         shape=_shape(window),
     )
 
@@ -304,13 +312,14 @@ def _depthwise(
 
     filters = context.weight(f"{weight.name}#depthwise", read, columns=static_shape(tensor)[0])
     epilogue = group.epilogue()
+    tail = [part for part in (residual, target) if part is not None]
     general = window.of_any_size()
     context.call(
         ("depthwise", general, epilogue),
         lambda isa: depthwise(general, epilogue),
-        [source, filters, *(part for part in (bias, residual, target) if part is not None)],
+        [source, filters, *([bias] if bias else []), *tail],
         [to_scalar(size) for size in window.sizes],
-        work=_sliding_work(window, tensor.size, [source, *(part for part in (residual, target) if part is not None)]),
+        work=_sliding_work(window, tensor.size, static_shape(tensor)[0], epilogue, [source, *tail]),
     )
 
 
@@ -334,10 +343,11 @@ def _grouped(
 
     filters = context.weight(f"{weight.name}#grouped", read)
     epilogue = group.epilogue()
+    tail = [part for part in (residual, target) if part is not None]
     context.call(
         ("grouped_conv", window, groups, outputs, epilogue),
         lambda isa: grouped_conv(window, groups=groups, outputs=outputs, epilogue=epilogue),
-        [source, filters, *(part for part in (bias, residual, target) if part is not None)],
+        [source, filters, *([bias] if bias else []), *tail],
         window.dimensions(),
-        work=_sliding_work(window, tensor.size, [source, *(part for part in (residual, target) if part is not None)]),
+        work=_sliding_work(window, tensor.size, outputs, epilogue, [source, *tail]),
     )

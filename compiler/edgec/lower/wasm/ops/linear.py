@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgec.ir.compressed import PackedTensor
+from edgec.ir.compressed import GROUP, PackedTensor
+from edgec.ir.work import Arithmetic
 from edgec.lower.wasm.graph_context import GraphContext
 from edgec.lower.wasm.graph_dims import to_amount, to_scalar, upper_bound
 from edgec.lower.wasm.graph_values import TensorView
-from edgec.lower.wasm.kernels.epilogue import Epilogue
+from edgec.lower.wasm.kernels.epilogue import Epilogue, padded
 from edgec.lower.wasm.kernels.linear import linear
 from edgec.lower.wasm.kernels.linear_float import linear_float, pack_float
 from edgec.lower.wasm.kernels.linear_pairs import linear_pairs, pack_pairs
 from edgec.lower.wasm.kernels.quantize import groups_of, quantize, quantized_bytes, row_bytes
 from edgec.lower.wasm.program import Storage
-from edgec.lower.wasm.work import Arithmetic, Work
+from edgec.lower.wasm.work import Work
 from edgec.passes import dims as d
 from edgec.passes.dims import Dim
 
@@ -114,11 +115,11 @@ def quantized_buffers(context: GraphContext, columns: int, rows: Dim, span: int)
 def bias_vector(context: GraphContext, name: str, read: Callable[[], npt.NDArray[Any]], rows: int) -> Storage:
     """A bias padded with zeros to whole blocks of 8 rows."""
 
-    def padded() -> npt.NDArray[np.float32]:
+    def filled() -> npt.NDArray[np.float32]:
         data = np.asarray(read(), np.float32).reshape(-1)
         return np.concatenate([data, np.zeros(-rows % ROWS_OF_8, np.float32)])
 
-    return context.weight(f"{name}#bias", padded)
+    return context.weight(f"{name}#bias", filled)
 
 
 def call_linear(
@@ -143,6 +144,10 @@ def call_linear(
         arithmetic=floats if matrix.bits == 32 else "codes",
         bits=matrix.bits,
         activations=to_amount(rows, read + written),
+        padded=to_amount(rows, padded(matrix.rows), groups_of(matrix.columns) * GROUP) if matrix.bits != 32 else None,
+        group_size=GROUP * matrix.span,
+        results=to_amount(rows, matrix.rows),
+        functions=to_amount(rows, matrix.rows) if epilogue.smooth else 0,
         shape=f"{matrix.rows}x{matrix.columns}",
     )
     if matrix.levels is not None:

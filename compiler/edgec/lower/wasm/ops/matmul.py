@@ -74,6 +74,7 @@ def lower(context: GraphContext, node: ir.Node) -> None:
             macs=to_amount(*batch, m, n, k),
             arithmetic="float32",
             activations=activation_bytes([a, b, target]),
+            results=to_amount(*batch, m, n),
             shape=f"{m}x{n}x{k}",
         ),
     )

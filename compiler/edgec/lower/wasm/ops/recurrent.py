@@ -9,11 +9,13 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgec.errors import UnsupportedError
-from edgec.lower.wasm.graph_context import GraphContext, label
+from edgec.lower.wasm.graph_context import GraphContext, activation_bytes, label
+from edgec.lower.wasm.graph_dims import to_amount
 from edgec.lower.wasm.graph_values import TensorView
 from edgec.lower.wasm.kernels.builder import Expr, bind
 from edgec.lower.wasm.kernels.elementwise_operators import OPERATORS
 from edgec.lower.wasm.kernels.generic import Body, Sum, Tensor, each
+from edgec.lower.wasm.work import Work
 from edgec.passes import dims as d
 
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
@@ -54,6 +56,15 @@ def lower(context: GraphContext, node: ir.Node) -> None:
             view = view.transposed([1, 0, 2])
         operands.append(view)
     clip = node.attributes.get_float("clip", 0.0)
+    gate_rows = d.multiply(hidden, _GATES[kind])
+    work = Work(
+        macs=to_amount(steps, batch, gate_rows, d.add(x.shape[2], hidden)),
+        arithmetic="scalar",
+        activations=activation_bytes([x, every]),
+        results=to_amount(steps, batch, gate_rows),
+        functions=to_amount(steps, batch, d.add(gate_rows, hidden)),
+        shape=f"{gate_rows}x{x.shape[2]}+{hidden}",
+    )
     for number in range(directions):
         backwards = direction == "reverse" or number == 1
         attributes = (
@@ -61,7 +72,7 @@ def lower(context: GraphContext, node: ir.Node) -> None:
             node.attributes.get_int("linear_before_reset", 0),
             node.attributes.get_int("input_forget", 0),
         )
-        context.generic("recurrent", attributes, operands, [every, *states, gates], _recurrent(*attributes))
+        context.generic("recurrent", attributes, operands, [every, *states, gates], _recurrent(*attributes), work)
     _define(context, node, every, states, batch_first)
 
 

@@ -19,6 +19,7 @@ from edgec import profiles
 from edgec.compress import compress
 from edgec.frontend import load
 from edgec.ir import CompressedModel, ModelIR
+from edgec.ir.work import evaluate
 from edgec.lower.wasm.abi import compile_kernels
 from edgec.lower.wasm.decoder import lower_decoder
 from edgec.lower.wasm.decoder_match import match_decoder
@@ -30,7 +31,6 @@ from edgec.lower.wasm.target import RELAXED, RELAXED16, SIMD128, Isa
 from edgec.lower.wasm.work import Work, attended, reached
 from edgec.passes import simplify
 from edgec.plan import make_plan
-from edgec.report.roofline import evaluate
 from edgec.run.limits import probes
 from tests.lower.families import Family
 from tests.lower.graph import harness

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from edgec.errors import BundleError, RunError
-from edgec.report.roofline import START, Roofline, analyse, evaluate, machine, summary
+from edgec.ir.work import evaluate
+from edgec.report.roofline import START, Roofline, analyse, machine, summary
 from edgec.report.roofline_page import render
 from edgec.run.timing import Step
 from tests.report.test_report import Page

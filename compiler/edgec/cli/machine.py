@@ -7,6 +7,7 @@ prompt, and what single kernels of the network reach.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import tempfile
@@ -23,6 +24,7 @@ from edgec.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from edgec.bundle import Bundle
+    from edgec.ir.store import Store
     from edgec.ir.work import KernelWork
     from edgec.plan.speed import Rates
     from edgec.run import Model
@@ -89,7 +91,7 @@ class _Weights:
         return None
 
 
-def make_decoder(folder: Path, threads: int) -> tuple[Bundle, Mapping[str, Sequence[KernelWork]]]:
+def make_decoder(folder: Path, threads: int, store: Store | None) -> tuple[Bundle, Mapping[str, Sequence[KernelWork]]]:
     """The decoder that is measured, in `folder`, and what its steps do."""
     import dataclasses
 
@@ -113,10 +115,12 @@ def make_decoder(folder: Path, threads: int) -> tuple[Bundle, Mapping[str, Seque
     last = {"row": _PROMPT - 1}
     steps = {"prefill": {"n": _PROMPT, "position": 0}, "head": last, "decode": {"position": _PROMPT}}
     works = outline(compressed, steps).steps
-    return bundle.write(lower(compressed), model=model, plan=plan, accuracy={}, out=folder / "decoder.edgec"), works
+    return bundle.write(
+        lower(compressed, store=store), model=model, plan=plan, accuracy={}, out=folder / "decoder.edgec"
+    ), works
 
 
-def make_graph(folder: Path) -> tuple[Bundle, Sequence[KernelWork]]:
+def make_graph(folder: Path, store: Store | None) -> tuple[Bundle, Sequence[KernelWork]]:
     """The network that is measured, in `folder`, with marks after its kernels; and what those do."""
     import dataclasses
 
@@ -134,7 +138,7 @@ def make_graph(folder: Path) -> tuple[Bundle, Sequence[KernelWork]]:
     plan = dataclasses.replace(plan, variants=_variants(1))
     compressed = hollow(model, plan)
     works = outline(compressed, {"run": {}}).steps["run"]
-    lowered = lower(compressed, profile_kernels=True)
+    lowered = lower(compressed, profile_kernels=True, store=store)
     return bundle.write(lowered, model=model, plan=plan, accuracy={}, out=folder / "graph.edgec"), works
 
 
@@ -144,9 +148,7 @@ def _variants(threads: int) -> tuple[str, ...]:
     from edgec.run.engine import preferred_bases
 
     bases = {preferred_bases()[0], "simd128"}
-    return tuple(
-        name for name in VARIANTS if name.removesuffix("-threads") in bases and (name in bases or threads > 1)
-    )
+    return tuple(name for name in VARIANTS if name.removesuffix("-threads") in bases and (name in bases or threads > 1))
 
 
 def _save_network(file: Path) -> None:
@@ -172,42 +174,52 @@ def _save_network(file: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10), file)
 
 
-def measure(threads: int, progress: Callable[[int, int], None] | None = None) -> Measured:
-    """The fastest of some rounds, in which everybody takes a turn."""
-    from edgec.run import load
-    from edgec.run.engine import choose_variant, runnable_variants
-    from edgec.run.timing import TimedEngine
+class Meter:
+    """Both models, opened. Everybody takes a turn in a round, and the fastest counts; `result()` after some rounds."""
 
-    with tempfile.TemporaryDirectory() as folder:
-        decoder, steps = make_decoder(Path(folder), threads)
-        graph, works = make_graph(Path(folder))
+    def __init__(self, folder: Path, threads: int, store: Store | None = None) -> None:
+        """`folder` is where the models are written; object code that `store` has is taken from there."""
+        from edgec.run import load
+        from edgec.run.engine import choose_variant, runnable_variants
+        from edgec.run.timing import TimedEngine
+
+        decoder, self._steps = make_decoder(folder, threads, store)
+        graph, self._works = make_graph(folder, store)
         wanted = [(choose_variant(decoder, None, 1)[0], 1), ("simd128", 1)]
         if threads > 1 and "simd128-threads" in runnable_variants(decoder):
             wanted.append((choose_variant(decoder, None, threads)[0], threads))
-        models = {pair: load(decoder, variant=pair[0], threads=pair[1]) for pair in dict.fromkeys(wanted)}
-        best = dict.fromkeys(models, (np.inf, np.inf))
-        with TimedEngine(graph) as timed:
-            kernels = np.full(len(works) + 1, np.inf)
-            for number in range(_ROUNDS):
-                if progress is not None:
-                    progress(number, _ROUNDS)
-                kernels = np.minimum(kernels, _graph_round(timed))
-                for pair, model in models.items():
-                    decode, prefill = _decoder_round(model)
-                    best[pair] = (min(best[pair][0], decode), min(best[pair][1], prefill))
-        for model in models.values():
+        self._models = {pair: load(decoder, variant=pair[0], threads=pair[1]) for pair in dict.fromkeys(wanted)}
+        self._best = dict.fromkeys(self._models, (np.inf, np.inf))
+        self._timed = TimedEngine(graph)
+        self._kernels = np.full(len(self._works) + 1, np.inf)
+
+    def round(self) -> None:
+        self._kernels = np.minimum(self._kernels, _graph_round(self._timed))
+        for pair, model in self._models.items():
+            decode, prefill = _decoder_round(model)
+            best = self._best[pair]
+            self._best[pair] = (min(best[0], decode), min(best[1], prefill))
+
+    def result(self) -> Measured:
+        rates = _rates(self._works, self._kernels)
+        speeds = {
+            (variant.removesuffix("-threads"), count): _speeds(self._steps, *seconds, rates)
+            for (variant, count), seconds in self._best.items()
+        }
+        return Measured(speeds, rates.wide, rates.floats, rates.moved, rates.call)
+
+    def close(self) -> None:
+        self._timed.close()
+        for model in self._models.values():
             model.close()
-    rates = _rates(works, kernels)
-    return Measured(
-        {
-            (variant.removesuffix("-threads"), count): _speeds(steps, *seconds, rates)
-            for (variant, count), seconds in best.items()
-        },
-        rates.wide,
-        rates.floats,
-        rates.moved,
-        rates.call,
-    )
+
+
+def measure(threads: int, store: Store | None = None) -> Measured:
+    """The fastest of some rounds."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(Meter(Path(folder), threads, store)) as meter:
+        for _ in range(_ROUNDS):
+            meter.round()
+        return meter.result()
 
 
 def _rates(works: Sequence[KernelWork], seconds: npt.NDArray[np.float64]) -> Rates:

@@ -89,12 +89,13 @@ def show_profile(profile: str, as_json: bool) -> None:
 def measure_profile(output: Path, threads: int | None, force: bool, as_json: bool) -> None:
     """Measure this machine and write its profile.
 
-    A small decoder is lowered and run in wasmtime, for about half a minute. The machine should have nothing else to do.
+    A decoder and a small network are lowered and run in wasmtime, for about a minute. The machine should have nothing else to do.
     Then `edgec compile --profile ./this-machine.toml --dry-run` predicts what `edgec bench` measures here.
     """
     import importlib.metadata
 
     from edgec import profiles
+    from edgec.cache import Cache, default_folder
     from edgec.cli import console, machine
     from edgec.cli.inspect import write_text
     from edgec.run.engine import available_threads
@@ -106,9 +107,9 @@ def measure_profile(output: Path, threads: int | None, force: bool, as_json: boo
     if count > (os.cpu_count() or 1):
         raise UsageError(f"this machine has no {count} processors", hint="leave `--threads` out")
     with console.stderr().status("measuring"):
-        speeds = machine.measure(count)
+        measured = machine.measure(count, Cache(default_folder()))
     try:
-        write_text(output, machine.profile_text(name, speeds, count, importlib.metadata.version("wasmtime")))
+        write_text(output, machine.profile_text(name, measured, count, importlib.metadata.version("wasmtime")))
     except OSError as error:
         raise OutputError(f"`{output}` cannot be written ({error.strerror})") from error
     if as_json:

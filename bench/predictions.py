@@ -72,8 +72,8 @@ MODELS = (
 
 @dataclasses.dataclass
 class Found:
-    """Of one model. Seconds of planning by profile, None where it does not fit, and of the first plan of all; predictions
-    are zero where they do not apply. `measured` is the fastest of the rounds, `slowest` the slowest."""
+    """Of one model. Seconds of planning by profile, None where it does not fit, and of the first plan of all;
+    predictions are zero where they do not apply. `measured` is the fastest of the rounds, `slowest` the slowest."""
 
     planning: dict[str, float | None]
     first: float = 0.0
@@ -218,10 +218,11 @@ def page(found: dict[str, Found], profile: profiles.Profile) -> str:
         "# Predictions",
         "",
         "This page is written by `bench/predictions.py`: what `edgec compile --dry-run` says for a profile of this",
-        f"machine against what wasmtime {importlib.metadata.version('wasmtime')} then does with one thread. The profile",
-        f"(`edgec profiles measure`) and the models took turns in {ROUNDS} rounds; the fastest of them counts, *slowest*",
-        f"is what the slowest round was of it. Prompts have {PROMPT} tokens, answers come after {CONTEXT // 2}. Memory is",
-        "that of the wasm, with all of the context in use. *Off* is predicted / measured - 1.",
+        f"machine against what wasmtime {importlib.metadata.version('wasmtime')} then does with one thread.",
+        f"The profile (`edgec profiles measure`) and the models took turns in {ROUNDS} rounds; the fastest of them",
+        f"counts, *slowest* is the slowest in percent of it. Prompts have {PROMPT} tokens, answers come after",
+        f"{CONTEXT // 2}. Memory is that of the wasm, with all of the context in use. *Off*",
+        "is predicted / measured - 1.",
         "",
         f"{machine_name()}, {datetime.date.today():%Y-%m-%d}, edgec {edgec.__version__}.",
         "",
@@ -255,8 +256,8 @@ def page(found: dict[str, Found], profile: profiles.Profile) -> str:
         "",
         "## Time to plan",
         "",
-        "Seconds of the stages up to the plan, for the first profile in a new process and for the slowest of the others,",
-        "which have what the cache keeps of the first.",
+        "Seconds of the stages up to the plan: for the first profile with an empty cache, and for the slowest of the",
+        "others, which have what the cache keeps of the first.",
         "",
         "| model | first | others, at most | |",
         "|---|--:|--:|---|",

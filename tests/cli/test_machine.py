@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgec import profiles
 from edgec.cli import machine
-from edgec.cli.machine import Speeds
-from edgec.plan import roofline
+from edgec.cli.machine import Measured, Speeds
+from edgec.ir.work import KernelWork
+from edgec.plan.speed import Rates, kernel_seconds
 from edgec.profiles import query
 from tests.cli.conftest import Edgec
 
@@ -23,7 +26,8 @@ SPEEDS = {
 
 def written(folder: Path, speeds: dict[tuple[str, int], Speeds], threads: int) -> profiles.Profile:
     file = folder / "my-machine.toml"
-    file.write_text(machine.profile_text("my-machine", speeds, threads, "50"))
+    measured = Measured(speeds, wide=80e9, floats=30e9, moved=12e9, call=4e-5)
+    file.write_text(machine.profile_text("my-machine", measured, threads, "50"))
     return profiles.load(file)
 
 
@@ -32,6 +36,8 @@ def test_a_written_profile_is_one(tmp_path: Path) -> None:
     values = {key: query(profile, f"cpu.{key}").value for key in ("bandwidth", "thread_bandwidth", "int8_relaxed")}
     assert values == {"bandwidth": 33e9, "thread_bandwidth": 20e9, "int8_relaxed": 100e9}
     assert query(profile, "cpu.int8_simd128").value == 40e9 and query(profile, "cpu.int8_simd128").basis == "measured"
+    assert [query(profile, f"cpu.{key}").value for key in ("int8_wide", "float32", "moved")] == [80e9, 30e9, 12e9]
+    assert query(profile, "cpu.call").value == pytest.approx(4e-5)
     assert query(profile, "features.relaxed_simd").value and query(profile, "cpu.threads").value == 2
 
 
@@ -46,12 +52,15 @@ def two_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
 
 
-def test_limits_invert_predictions(tmp_path: Path) -> None:
-    profile = written(tmp_path, {("relaxed", 1): Speeds(20e9, 100e9), ("simd128", 1): Speeds(15e9, 40e9)}, 1)
-    work, rest = roofline.Work(150_000_000, 2.4e8), roofline.rest(2, 25_000)
-    prefill = 1 / roofline.prefill_tokens_per_second(profile, work, rest, 1e6, 128, 1)
-    decode = 1 / roofline.decode_tokens_per_second(profile, work, rest, 0, 1)
-    assert roofline.limits(work, rest, 1e6, 128, prefill, decode) == pytest.approx((20e9, 100e9))
+def test_rates_are_what_predicts_the_measured_kernels() -> None:
+    rates = Rates(np.inf, np.inf, wide=5e10, floats=2e10, moved=1.5e10, call=3e-5)
+    works = [
+        KernelWork("quantize", moved=10**6),
+        KernelWork("linear", 10**8, "codes", 7, results=10**5),
+        KernelWork("linear_float", 10**7, "float32", results=10**4),
+    ]
+    seconds = np.array([*(kernel_seconds(work, rates) for work in works), rates.call])
+    assert dataclasses.astuple(machine._rates(works, seconds)) == pytest.approx(dataclasses.astuple(rates))
 
 
 @pytest.mark.slow
@@ -61,6 +70,7 @@ def test_this_machine(edgec: Edgec, working_folder: Path, monkeypatch: pytest.Mo
     assert result.code == 0, result.stderr
     facts = json.loads(result.stdout)["facts"]
     assert 1e8 < facts["cpu.thread_bandwidth"]["value"] < 1e12
+    assert all(facts[f"cpu.{key}"]["value"] > 1e8 for key in ("int8_wide", "float32", "moved"))
     assert facts["cpu.int8_simd128"]["value"] > 1e9 and facts["cpu.threads"]["value"] == 2
     again = edgec("profiles", "measure", "-o", "here.toml")
     assert again.code == 10 and "--force" in again.stderr

@@ -13,6 +13,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from edgec.cache import Cache
 from edgec.errors import CorruptFileError, MissingDependencyError, ModelError, UnsupportedError
 from edgec.frontend import check, load, optimum
 from edgec.ir.model import ModelIR
@@ -77,6 +78,29 @@ def test_sentence_embeddings(tmp_path: Path) -> None:
         with torch.no_grad():
             expected = reference(**{key: torch.from_numpy(value) for key, value in feeds.items()}).last_hidden_state
         np.testing.assert_allclose(run(model, feeds)[mask == 1], expected.numpy()[mask == 1], atol=1e-4)
+
+
+def test_an_export_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, exported = tmp_path / "model", []
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+
+    def export(folder: Path, output: Path, task: str) -> None:
+        exported.append(task)
+        (output / "model.onnx").write_bytes(f"{task}{len(exported)}".encode())
+
+    monkeypatch.setattr(optimum, "_export", export)
+    cache = Cache(tmp_path / "cache")
+
+    def once(task: str) -> bytes:
+        output = tmp_path / f"output{len(list(tmp_path.iterdir()))}"
+        output.mkdir()
+        optimum._export_once(folder, output, task, cache)
+        return (output / "model.onnx").read_bytes()
+
+    assert (once("a"), once("b"), once("a")) == (b"a1", b"b2", b"a1")
+    (folder / "config.json").write_text("[]")
+    assert once("a") == b"a3" and exported == ["a", "b", "a"]
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from edgec.lower.wasm.kernels.dot import passes
 from edgec.lower.wasm.kernels.linear import linear
 from edgec.lower.wasm.program import Entry, Program
 from edgec.lower.wasm.target import RELAXED, RELAXED16, SIMD128, Isa
-from edgec.lower.wasm.work import Work, attended, reached
+from edgec.lower.wasm.work import Work, attended, reached, times
 from edgec.passes import simplify
 from edgec.plan import make_plan
 from edgec.run.limits import probes
@@ -103,6 +103,24 @@ def test_so_do_other_families(tmp_path: Path, name: str, choices: dict[str, Any]
     rows = sum(-(-of(table) // initializer_rows(model, table)) for table in tables)
     assert all(of(table) > 0 for table in tables)
     assert totals(program, "decode", position=3)["weights"] == once + rows
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_what_is_foreseen_is_what_calls_are_said_to_do(source: ModelIR, bits: int) -> None:
+    program = decoder(source, bits=bits)
+    works = program.foreseen("decode", {"position": 40})
+    sums = totals(program, "decode", position=40)
+    assert sum(work.products for work in works) == sums["macs"]
+    assert (sum(work.weights for work in works), sum(work.cache for work in works)) == (sums["weights"], sums["cache"])
+    linears = [work for work in works if work.arithmetic == "codes"]
+    assert {work.bits for work in linears} == {bits} and {work.kernel for work in linears} == {f"linear_w{bits}a8"}
+
+
+def test_padding_is_foreseen() -> None:
+    work = Work(macs=times("n", 10 * 33), arithmetic="codes", padded=times("n", 16 * 64), results=times("n", 10))
+    found = work.foreseen("linear", {"n": 3})
+    assert (found.products, found.results, found.moved) == (3 * 16 * 64, 30, 0)
+    assert Work(activations=times("n", 8)).foreseen("copy", {"n": 3}).moved == 24
 
 
 def initializer_rows(model: ModelIR, name: str) -> int:

@@ -41,8 +41,6 @@ def test_smollm2_on_a_phone() -> None:
     assert prediction.weight_bytes == pytest.approx(94_143_872, rel=0.001)
     assert prediction.kv_bytes == 98_795_520
     assert prediction.peak_bytes < prediction.weight_bytes + prediction.kv_bytes + 32 * MEBI
-    assert 20 < prediction.decode_tokens_per_second < 200
-    assert prediction.prefill_tokens_per_second > prediction.decode_tokens_per_second
 
 
 def test_every_float_initializer_has_a_plan_with_a_reason() -> None:
@@ -57,15 +55,13 @@ def test_untied_embedding_is_read_by_rows_only() -> None:
     assert (bits["embed"], bits["lm_head"]) == (4, 6)
 
 
-def test_windows_make_long_contexts_faster() -> None:
+def test_windows_leave_the_cache_as_it_is() -> None:
     full = decoder()
     assert full.decoder is not None
     windows = (512,) * 29 + (None,)
     windowed = dataclasses.replace(full, decoder=dataclasses.replace(full.decoder, windows=windows))
     one, other = (make_plan(model, load("phone-8gb")).prediction for model in (full, windowed))
     assert one.kv_bytes == other.kv_bytes  # the cache holds every token, also those that a window hides
-    assert one.decode_tokens_per_second < other.decode_tokens_per_second
-    assert one.prefill_tokens_per_second == other.prefill_tokens_per_second
 
 
 def test_small_models_keep_8_bits() -> None:
@@ -241,14 +237,6 @@ def test_graphs_have_no_context() -> None:
     for choices in ({"context_length": 64}, {"kv_bits": 16}):
         with pytest.raises(UsageError, match="no language model"):
             make_plan(encoder(), load("tablet"), **choices)
-
-
-def test_better_devices_are_faster() -> None:
-    speeds = [
-        make_plan(decoder(), load(name)).prediction for name in ("phone-4gb", "phone-8gb", "phone-12gb", "node-server")
-    ]
-    assert [p.decode_tokens_per_second for p in speeds] == sorted(p.decode_tokens_per_second for p in speeds)
-    assert [p.prefill_tokens_per_second for p in speeds] == sorted(p.prefill_tokens_per_second for p in speeds)
 
 
 def test_plans_are_stable_and_replayable() -> None:

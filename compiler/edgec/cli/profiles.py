@@ -89,7 +89,8 @@ def show_profile(profile: str, as_json: bool) -> None:
 def measure_profile(output: Path, threads: int | None, force: bool, as_json: bool) -> None:
     """Measure this machine and write its profile.
 
-    A decoder and a small network are lowered and run in wasmtime, for about a minute. The machine should have nothing else to do.
+    A decoder and a small network are lowered and run in wasmtime, for about a minute. The machine should have nothing
+    else to do.
     Then `edgec compile --profile ./this-machine.toml --dry-run` predicts what `edgec bench` measures here.
     """
     import importlib.metadata

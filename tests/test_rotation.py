@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgec import profiles
 from edgec.errors import UsageError
+from edgec.frontend import load
 from edgec.ir import Plan
 from edgec.ir.model import TURN, TURN_BACK
+from edgec.passes import rotate, simplify
 from edgec.pipeline import CompileOptions, Work, run_stages
+from edgec.plan import make_plan
 
 ROTATED = CompileOptions(rotate=True, stop_after="compress", quantizer="rtn", bits=4)
 
@@ -40,16 +44,26 @@ def test_the_plan_says_it_and_can_be_replayed(tiny_llama: Path, tmp_path: Path) 
     assert codes(plain)[name] != codes(first)[name]
 
 
+def test_weights_that_are_rounded_twice_are_named(tiny_llama: Path) -> None:
+    model = simplify(rotate(load(tiny_llama)))
+    of_file = dataclasses.replace(model, facts=dataclasses.replace(model.facts, source_format="gguf"))
+    told = [
+        any("a second time" in reason for reason in make_plan(one, profiles.load("phone-8gb"), rotated=True).reasons)
+        for one in (model, of_file)
+    ]
+    assert told == [False, True]
+
+
 def test_targets_leave_the_rotation_alone(tiny_llama: Path) -> None:
     plans = []
-    for rotate in (False, True):
-        options = CompileOptions(rotate=rotate, target_bpw=3.5, stop_after="plan")
+    for rotated in (False, True):
+        options = CompileOptions(rotate=rotated, target_bpw=3.5, stop_after="plan")
         plans.append(run_stages(tiny_llama, "phone-8gb", None, options).plan)
-    plain, rotated = plans
-    assert plain is not None and rotated is not None
-    assert {tensor.name for tensor in rotated.tensors} - {tensor.name for tensor in plain.tensors} == {TURN, TURN_BACK}
+    plain, turned = plans
+    assert plain is not None and turned is not None
+    assert {tensor.name for tensor in turned.tensors} - {tensor.name for tensor in plain.tensors} == {TURN, TURN_BACK}
     for name in (TURN, TURN_BACK):
-        tensor = rotated.tensor(name)
+        tensor = turned.tensor(name)
         assert tensor is not None and (tensor.bits, tensor.scheme) == (4, "asymmetric")
 
 

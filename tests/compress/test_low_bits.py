@@ -10,17 +10,20 @@ import pytest
 import edgec
 from edgec.compress import dequantized_model
 from edgec.eval import ReferenceDecoder
+from edgec.ir.plan import Bits
 from edgec.pipeline import CompileOptions, Work, run_stages
 from edgec.plan.memory import weight_bytes
 
 
-@pytest.mark.parametrize("bits", [2, 3, 5])
-def test_bundles_of_few_bits(tiny_llama: Path, tmp_path: Path, bits: int) -> None:
+@pytest.mark.parametrize("bits", ["ternary", 2, 3, 5])
+def test_bundles_of_few_bits(tiny_llama: Path, tmp_path: Path, bits: Bits) -> None:
     out = tmp_path / "tiny.edgec"
     work = run_stages(tiny_llama, "phone-8gb", out, CompileOptions(bits=bits, quantizer="irtn"))
     assert work.compressed is not None and work.bundle is not None and work.plan is not None
     stored = sum(entry.bytes for name, entry in work.bundle.manifest.files.items() if name.startswith("weights/"))
-    assert stored == pytest.approx(work.compressed.report["packed_bytes"], rel=0.05)
+    report = work.compressed.report
+    assert stored == pytest.approx(report["packed_bytes"] + 4 * report["float_parameters"], rel=0.05)
+    assert all(tensor.ternary == (bits == "ternary") for tensor in work.plan.tensors if tensor.quantized)
     check_logits(work, out)
 
 
@@ -30,8 +33,9 @@ def test_compact_bundles(tiny_llama: Path, tmp_path: Path, bits_per_weight: floa
     out = tmp_path / "tiny.edgec"
     work = run_stages(tiny_llama, "phone-8gb", out, CompileOptions(target_bpw=bits_per_weight))
     assert work.compressed is not None and work.bundle is not None and work.plan is not None
-    assert {tensor.scheme for tensor in work.plan.tensors if tensor.quantized} == {"compact"}
+    assert all(tensor.compact for tensor in work.plan.tensors if tensor.quantized)
     ops = {segment.op for file in work.bundle.manifest.weights for segment in file.segments}
+    assert ("trits" in ops) == any(tensor.ternary for tensor in work.plan.tensors)
     assert "scale8" in ops and ("upper4" in ops or bits_per_weight > 4)
     predicted = weight_bytes(work.compressed.model, work.plan.tensors, stored=True)
     stored = sum(entry.bytes for name, entry in work.bundle.manifest.files.items() if name.startswith("weights/"))

@@ -64,6 +64,7 @@ def test_whole_numbers_are_numbers_too() -> None:
             "symmetric",
             r"`tensors\[0\].scheme` is `symmetric`, expected `asymmetric`, `compact`, `ternary`, `channels`, `float`",
         ),
+        ("tensors.0.scheme", "ternary", "`bits` 4 .* `scheme` `ternary`, expected .*`asymmetric` or `compact`"),
         ("tensors.0.scheme", "channels", "`channels` with `bits` 4 and `group_size` 32, expected 8 and 0"),
         ("tensors.1.name", "a", "tensor `a` is listed twice"),
         ("tensors.0.extra", 1, r"`tensors\[0\]` has an unknown field `extra`"),

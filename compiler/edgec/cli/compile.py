@@ -116,7 +116,8 @@ Examples:
 @click.option(
     "--rotate",
     is_flag=True,
-    help="Turn what the layers of a language model hand on by an orthogonal matrix, so that no feature stands out.",
+    help="Turn what the layers of a language model hand on by an orthogonal matrix, so that no feature stands out: "
+    "prompts are read faster, weights of less than 6 bits lose more.",
 )
 @click.option(
     "--adapters",

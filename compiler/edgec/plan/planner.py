@@ -112,7 +112,11 @@ def make_plan(
         )
     calibrated, notes = _calibrated(model, quantizer, calibration, target)
     if rotated:
-        notes = [*notes, "the stream is rotated, so that no feature stands out: asked for"]
+        notes = [*notes, "the stream is rotated, so that no feature stands out and prompts are read faster: asked for"]
+        if _quantized_before(model):
+            notes.append(
+                "what the file's weights were rounded to is lost by the rotation, they are rounded a second time"
+            )
     if precision == "float32":
         bits, kv_bits = 32, 32
     allocated = None

@@ -11,6 +11,7 @@ import onnx
 import onnx_ir
 import pytest
 
+from edgec.cache import Cache
 from edgec.compress import PictureViews, compress, dequantized_model, float_rounding, read_samples, stored_rows
 from edgec.heal.pictures import heal_pictures
 from edgec.heal.train import Healed
@@ -23,7 +24,7 @@ from edgec.plan import quantizable
 from tests.compress.graphs import plan_for
 from tests.heal.networks import classifier, pictures
 
-Start = tuple[ModelIR, CompressedModel, PictureViews]
+Start = tuple[ModelIR, CompressedModel, PictureViews, Path]
 
 
 def plan_of(model: ModelIR, bits: int) -> Plan:
@@ -44,7 +45,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
     compressed = compress(model, plan_of(model, 2), samples=read_samples(model, folder))
     views = PictureViews(model, folder)
     views.of_each = 6
-    return model, compressed, views
+    return model, compressed, views, folder
 
 
 def arrays(model: ModelIR) -> dict[str, np.ndarray]:
@@ -52,7 +53,7 @@ def arrays(model: ModelIR) -> dict[str, np.ndarray]:
 
 
 def test_a_classifier_is_healed_by_its_biases(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, compressed, views = start
+    model, compressed, views, _ = start
     monkeypatch.setattr("edgec.heal.pictures._RATE", 4e-3)  # so that a few steps show
     progress: list[tuple[str, int, int]] = []
     healed = heal_pictures(model, compressed, views, steps=40, progress=lambda *step: progress.append(step))
@@ -71,7 +72,7 @@ def test_a_classifier_is_healed_by_its_biases(start: Start, monkeypatch: pytest.
 
 
 def test_first_layers_with_few_weights_stay(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, compressed, views = start
+    model, compressed, views, _ = start
     monkeypatch.setattr("edgec.heal.pictures._FRONT", 0.5)
     before, after = (
         arrays(dequantized_model(compressed)),
@@ -84,7 +85,7 @@ def test_first_layers_with_few_weights_stay(start: Start, monkeypatch: pytest.Mo
 
 def test_it_begins_with_what_was_compressed(start: Start) -> None:
     """A step of no size: the packed model, bit for bit."""
-    model, compressed, views = start
+    model, compressed, views, _ = start
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edgec.heal.training.Steps.share", lambda steps, number: 0.0)
         healed = heal_pictures(model, compressed, views, steps=1)
@@ -94,7 +95,7 @@ def test_it_begins_with_what_was_compressed(start: Start) -> None:
 
 
 def test_training_that_does_harm_is_not_taken(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, compressed, views = start
+    model, compressed, views, _ = start
     monkeypatch.setattr("edgec.heal.pictures._RATE", 50.0)
     healed = heal_pictures(model, compressed, views, steps=3)
     assert healed.after == healed.before
@@ -103,7 +104,7 @@ def test_training_that_does_harm_is_not_taken(start: Start, monkeypatch: pytest.
 
 
 def test_what_is_packed_is_what_was_trained(start: Start) -> None:
-    model, compressed, views = start
+    model, compressed, views, _ = start
     healed = heal_pictures(model, compressed, views, steps=3)
     plan = compressed.plan
     tensors = tuple(
@@ -118,7 +119,7 @@ def test_what_is_packed_is_what_was_trained(start: Start) -> None:
 def test_interrupted_training_goes_on_to_the_same_weights(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, compressed, views = start
+    model, compressed, views, _ = start
     whole = heal_pictures(model, compressed, views, steps=5)
     monkeypatch.setattr("edgec.heal.training._SAVE_SECONDS", 0.0)
 
@@ -145,6 +146,24 @@ def test_views_are_the_same_everywhere(tmp_path: Path) -> None:
     assert all(np.array_equal(a["image"], b["image"]) for a, b in zip(first, second, strict=True))
     assert len({a["image"].tobytes() for a in first}) == len(first)
     assert {a["image"].shape for a in first} == {(1, 3, 24, 24)}
+    assert views.key == PictureViews(model, tmp_path).key
+    pictures(tmp_path, 4)
+    assert views.key != PictureViews(model, tmp_path).key
+
+
+def test_calibration_looks_at_views(start: Start, tmp_path: Path) -> None:
+    """Codes are others than without, the same each time, and those that a store has."""
+    model, compressed, views, folder = start
+    samples = read_samples(model, folder)
+    cache = Cache(tmp_path)
+    found = [
+        arrays(dequantized_model(compress(model, compressed.plan, samples=samples, more=views, store=store)))
+        for store in (None, cache, cache)
+    ]
+    assert all(np.array_equal(array, other[name]) for other in found[1:] for name, array in found[0].items())
+    assert not np.array_equal(found[0]["fc"], arrays(dequantized_model(compressed))["fc"])
+    without = arrays(dequantized_model(compress(model, compressed.plan, samples=samples, store=cache)))
+    assert np.array_equal(without["fc"], arrays(dequantized_model(compressed))["fc"])
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])

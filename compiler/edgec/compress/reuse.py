@@ -38,9 +38,10 @@ class TensorStore:
         plans: Mapping[str, TensorPlan],
         plain: Iterable[TensorPlan],
         samples: Sequence[Sample],
+        more: str,
     ) -> None:
-        """These are quantized on the samples, through what all tensors of earlier waves became."""
-        before = key_of("samples", self._base, [dict(sample) for sample in samples], [_choice(t) for t in plain])
+        """These are quantized on the samples and on `more`, through what all tensors of earlier waves became."""
+        before = key_of("samples", self._base, [dict(sample) for sample in samples], more, [_choice(t) for t in plain])
         for wave in waves:
             choices = [_choice(plans[name]) for name in wave.weights]
             for name, choice in zip(wave.weights, choices, strict=True):

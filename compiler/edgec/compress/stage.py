@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from edgec.compress.calibration.samples import Sample
 from edgec.compress.calibration.sites import Schedule, schedule
-from edgec.compress.calibration.walk import Walk
+from edgec.compress.calibration.walk import MoreSamples, Walk, joining_wave
 from edgec.compress.dequantize import dequantize
 from edgec.compress.finite import check_finite
 from edgec.compress.matrix import pack_matrix
@@ -41,6 +41,7 @@ def compress(
     plan: Plan,
     *,
     samples: Sequence[Sample] | None = None,
+    more: MoreSamples | None = None,
     healed: Mapping[str, QuantizedRows] | None = None,
     store: Store | None = None,
     source_key: str = "",
@@ -48,8 +49,9 @@ def compress(
 ) -> CompressedModel:
     """Quantize every initializer as `plan` says, round floats of fewer bits, and check that all are finite.
 
-    `samples` is what quantizers that look at inputs are calibrated on, see `needs_samples`; `healed` has the codes of
-    the tensors whose quantizer is "healed". Other tensors that `store` has are taken from there, or kept there as soon
+    `samples` is what quantizers that look at inputs are calibrated on, see `needs_samples`, and from where values are
+    small enough `more` as well; `healed` has the codes of the tensors whose quantizer is "healed". Other tensors that
+    `store` has are taken from there, or kept there as soon
     as they are done; `source_key` tells the weights and the graph of `model` from all others. One initializer is
     held as float at a time, and while calibrating also those of one wave. `report` has `tensors`
     (per name: bits, quantizer, rows, columns, bytes, relative_rmse, max_abs and, where calibrated,
@@ -111,8 +113,9 @@ def compress(
         # Sums of a matrix product depend on how many threads share it; a bundle's bytes must not.
         with threadpool_limits(1, "blas"):
             waves = schedule(model.model.graph, uses, {tensor.name for tensor in calibrated})
-            reuse.calibrated(waves.waves, {tensor.name: tensor for tensor in calibrated}, plain, samples)
-            _calibrate(_with_floats(model, rounded), calibrated, waves, samples, packed, reuse, begin, finished)
+            plans = {tensor.name: tensor for tensor in calibrated}
+            reuse.calibrated(waves.waves, plans, plain, samples, "" if more is None else more.key)
+            _calibrate(_with_floats(model, rounded), plans, waves, samples, more, packed, reuse, begin, finished)
     if progress is not None:
         progress("", total, total)
     packed = {name: packed[name] for name in names if name in packed}
@@ -140,23 +143,24 @@ def _given(samples: Sequence[Sample] | None, planned: TensorPlan) -> Sequence[Sa
 
 def _calibrate(
     model: ModelIR,
-    planned: Sequence[TensorPlan],
+    plans: Mapping[str, TensorPlan],
     waves: Schedule,
     samples: Sequence[Sample],
+    more: MoreSamples | None,
     packed: dict[str, PackedTensor],
     reuse: TensorStore,
     begin: Callable[[str], None],
     finished: Callable[[str], None],
 ) -> None:
-    """Quantize the tensors `planned` one after the other into `packed`, each on what those before it give."""
+    """Quantize the tensors of `plans` one after the other into `packed`, each on what those before it give."""
     uses = weight_uses(model.model)
-    plans = {tensor.name: tensor for tensor in planned}
     whole = {name for name, tensor in plans.items() if QUANTIZERS[tensor.quantizer].needs == "second moment"}
     known = {name: tensor for name in plans if (tensor := reuse.load(name)) is not None}
     for name in known:
         finished(name)
     end = max((number for number, wave in enumerate(waves.waves, 1) if not known.keys() >= {*wave.weights}), default=0)
-    walk = Walk(model, Schedule(waves.waves[:end], waves.sites), samples, whole, known)
+    joining = 0 if more is None else joining_wave(model, waves, len(samples) + len(more))
+    walk = Walk(model, Schedule(waves.waves[:end], waves.sites), samples, whole, known, more, joining)
     for name, tensor in packed.items():
         walk.replace(name, _restored(model, uses[name], tensor))
     packed |= known

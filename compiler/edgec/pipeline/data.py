@@ -47,6 +47,14 @@ def calibration_samples(work: Work, model: ModelIR) -> list[Sample] | None:
     return work.samples
 
 
+def more_samples(work: Work, model: ModelIR) -> PictureViews | None:
+    """Views of the user's pictures, to calibrate a classifier on as well; None for others.
+
+    Pictures that an accuracy is judged by would be among them, so there are none then.
+    """
+    return training_views(work, model) if work.judged is None else None
+
+
 def training_texts(work: Work, model: ModelIR) -> list[str] | None:
     """What a model that reads text is trained on; None for one that is given arrays."""
     from edgec.compress import is_archive
@@ -84,4 +92,11 @@ def training_samples(work: Work, model: ModelIR) -> list[Sample]:
     return samples
 
 
-__all__ = ["calibration_samples", "texts_of_its_own", "training_samples", "training_texts", "training_views"]
+__all__ = [
+    "calibration_samples",
+    "more_samples",
+    "texts_of_its_own",
+    "training_samples",
+    "training_texts",
+    "training_views",
+]

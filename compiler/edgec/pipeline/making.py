@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgec.errors import OutputError
-from edgec.pipeline.data import calibration_samples
+from edgec.pipeline.data import calibration_samples, more_samples
 from edgec.pipeline.options import heals, trains_adapter
 from edgec.pipeline.work import Work
 
@@ -29,9 +29,15 @@ def compress_weights(work: Work) -> None:
     if needs_samples(plan) or work.options.calibration is not None:  # the user's is read in any case: mistakes show
         advance("calibration data", 0, 1)
         samples = calibration_samples(work, model)
-    key = work.key(model)
     work.compressed = compress(
-        model, plan, samples=samples, healed=work.healed, store=work.cache, source_key=key, progress=advance
+        model,
+        plan,
+        samples=samples,
+        more=more_samples(work, model),
+        healed=work.healed,
+        store=work.cache,
+        source_key=work.key(model),
+        progress=advance,
     )
     work.samples = None
     work.compressed.verify()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from edgec.errors import UsageError
 from edgec.pipeline.data import (
     calibration_samples,
+    more_samples,
     texts_of_its_own,
     training_samples,
     training_texts,
@@ -74,7 +75,15 @@ def _heal_pictures(work: Work, model: ModelIR, plan: Plan, views: PictureViews) 
 
     options, advance = work.options, work.advance("heal")
     samples = calibration_samples(work, model) if needs_samples(plan) else None
-    start = compress(model, plan, samples=samples, store=work.cache, source_key=work.key(model), progress=advance)
+    start = compress(
+        model,
+        plan,
+        samples=samples,
+        more=more_samples(work, model),
+        store=work.cache,
+        source_key=work.key(model),
+        progress=advance,
+    )
     result = heal_pictures(
         model,
         start,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from edgec.compress.calibration.moments import Moment, vectors
 from edgec.compress.calibration.session import Session
 from edgec.compress.calibration.sites import schedule
-from edgec.compress.calibration.walk import Walk
+from edgec.compress.calibration.walk import Walk, joining_wave
 from edgec.errors import ModelError
 from edgec.ir.model import ModelIR
 from edgec.ir.weight_use import weight_uses
@@ -115,6 +116,65 @@ def test_patches_times_the_matrix_are_the_convolution(kernel: tuple[int, int], a
     expected = value_of(model, "y", {"x": image})
     got = (rows @ uses["w"].to_matrix(weight).T).reshape(2, *expected.shape[2:], 7).transpose(0, 3, 1, 2)
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+class Views:
+    """Samples that are made when they are asked for."""
+
+    key, of_each = "views", 3
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        for number in range(self._count):
+            yield {"image": np.random.default_rng([9, number]).standard_normal((1, 5, 8, 8)).astype(np.float32)}
+
+
+def test_those_who_join_late_have_passed_through_the_quantized_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(10)
+    weights = {
+        "wide": rng.standard_normal((64, 5, 3, 3)).astype(np.float32),
+        "narrow": rng.standard_normal((24, 64, 1, 1)).astype(np.float32),
+        "last": rng.standard_normal((6, 24, 1, 1)).astype(np.float32),
+    }
+    nodes = [
+        oh.make_node("Conv", ["image", "wide"], ["a"], pads=[1, 1, 1, 1]),
+        oh.make_node("Conv", ["a", "narrow"], ["b"]),
+        oh.make_node("Conv", ["b", "last"], ["y"]),
+    ]
+    inputs = [oh.make_tensor_value_info("image", FLOAT, [1, 5, 8, 8])]
+    model = model_ir(nodes, inputs, [oh.make_tensor_value_info("y", FLOAT, [1, 6, 8, 8])], weights)
+    for node, channels in zip(model.model.graph, (64, 24, 6), strict=True):
+        node.outputs[0].shape, node.outputs[0].dtype = onnx_ir.Shape([1, channels, 8, 8]), onnx_ir.DataType.FLOAT
+    first = [{"image": rng.standard_normal((1, 5, 8, 8)).astype(np.float32)}]
+    views, changed = Views(3), {name: np.full(array.shape, 0.125, np.float32) for name, array in weights.items()}
+    monkeypatch.setattr("edgec.compress.calibration.walk._MOST_BYTES", 4 * 24 * 64 * 4)  # of `b`, for four samples
+    waves = schedule(model.model.graph, weight_uses(model.model), list(weights))
+    assert joining_wave(model, waves, 4) == 2 and joining_wave(model, waves, 5) == 3
+    walk = Walk(model, waves, first, list(weights), more=views, joining=2)
+    statistics = {}
+    for wave, seen in walk:
+        statistics |= seen
+        walk.replace(wave.weights[0], changed[wave.weights[0]])
+    assert {name: one.count for name, one in statistics.items()} == {
+        "wide": 64,
+        "narrow": 64,
+        "last": 128,
+    }  # alike ones count once
+    copy = model.model.clone()
+    for name, array in changed.items():
+        copy.graph.initializers[name].const_value = onnx_ir.Tensor(array, name=name)
+    quantized = ModelIR(copy, model.kind, model.facts)
+    rows = np.concatenate([value_of(quantized, "b", s).transpose(0, 2, 3, 1).reshape(-1, 24) for s in [*first, *views]])
+    np.testing.assert_allclose(statistics["last"].second_moment, moment_of(rows), rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr("edgec.compress.calibration.walk._ENOUGH", 3)
+    waves = schedule(model.model.graph, weight_uses(model.model), ["last"])
+    (*_, (_, seen)) = Walk(model, waves, first, ["last"], more=views)
+    assert seen["last"].count == 43  # every third position
 
 
 def test_large_pictures_give_some_of_their_patches() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,14 @@ class PictureViews:
         self._spec, self._value = picture_input(model, folder)
         self._pictures = list_pictures(folder)
         self.of_each = min(_MOST_OF_ONE, max(1, VIEWS // len(self._pictures)))
+
+    @property
+    def key(self) -> str:
+        """What the views are made of."""
+        digest = hashlib.sha256(repr((_SEED, _LEAST_AREA, _SHAPES, self.of_each, dict(self._spec))).encode())
+        for picture in self._pictures:
+            digest.update(hashlib.sha256(picture.read_bytes()).digest())
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self._pictures) * self.of_each

@@ -196,3 +196,12 @@ def test_channels_of_zeros_and_of_any_size() -> None:
     assert not rounded[2].any() and np.all(np.isfinite(rounded))
     for ours, theirs in zip(rounded, filters, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=0.006 * np.abs(theirs).max())
+
+
+def test_channels_keep_their_sums() -> None:
+    """Each weight is within a step of where it was, each sum within half of one."""
+    filters = np.random.default_rng(6).standard_normal((40, 1, 5, 5)).astype(np.float32)
+    errors = (round_channels(filters) - filters).reshape(40, 25)
+    steps = np.abs(filters).reshape(40, 25).max(axis=1) / 127 * 1.01
+    assert np.all(np.abs(errors).max(axis=1) < steps) and np.all(np.abs(errors.sum(axis=1)) < 0.51 * steps)
+    assert np.square(errors).mean() < 0.18 * np.square(steps).mean()

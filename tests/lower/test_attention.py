@@ -90,11 +90,9 @@ def test_attention(
     rope = KernelRunner(rope_and_append(layout=layout, heads=heads, stride=width, rotated=rotated), SIMD128)
     mix = KernelRunner(
         attention(
-            SIMD128,
             layout=layout,
             heads=heads,
             context_length=CONTEXT,
-            quantized=False,
             sliding_window=window,
             softcap=softcap,
         ),

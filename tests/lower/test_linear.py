@@ -19,6 +19,7 @@ from edgec.lower.wasm.kernels.epilogue import Epilogue, padded
 from edgec.lower.wasm.kernels.linear import linear
 from edgec.lower.wasm.kernels.linear_float import linear_float, pack_float
 from edgec.lower.wasm.kernels.norm import norm, norm_parts
+from edgec.lower.wasm.kernels.outliers import TABLE_ROWS, table_bytes
 from edgec.lower.wasm.kernels.quantize import OUTLIER_CREST, OUTLIERS, ROW_TILE, SCALE_FACTOR, quantize, quantized_bytes
 from edgec.lower.wasm.target import ISAS, RELAXED, SIMD128, Isa
 from edgec.lower.wasm.weights import byte_codes, gather_rows, interleaved_order
@@ -67,18 +68,16 @@ def dequantized_activations(
     scales = scales * 2.0**-112
     values = codes * np.repeat(scales, span, axis=1)[:, :groups, None]
     if taken:
-        outliers, places = (array.reshape(tiles, groups, OUTLIERS, ROW_TILE) for array in taken)
+        outliers, places = (array.reshape(tiles * ROW_TILE, OUTLIERS * groups + 2) for array in taken)
     for row in range(rows if taken else 0):
-        for group in range(groups):
-            for number in range(OUTLIERS):
-                at = row // ROW_TILE, group, number, row % ROW_TILE
-                place = int(places[at])
-                if place < 0:
-                    break
-                t, bit = place >> 8, 28 - (place & 31)
-                feature = (bit & 4) * 4 + t * 4 + bit // 8
-                assert values[row, group, feature] == 0
-                values[row, group, feature] = float(outliers[at]) / SCALE_FACTOR
+        count = int(places[row, 0])
+        assert (np.diff(places[row, 1 : count + 2] // GROUP) >= 0).all()  # the last one is beyond all groups
+        assert places[row, count + 1] >= groups * GROUP
+        for place, outlier in zip(places[row, 1 : count + 1], outliers[row, 1:], strict=False):
+            group, t, j, part = place // GROUP, place // 8 % 4, place // 2 % 4, place % 2
+            feature = 16 * part + 4 * t + j
+            assert values[row, group, feature] == 0
+            values[row, group, feature] = float(outlier) / SCALE_FACTOR
     summed = np.add.reduceat(values.sum(-1), range(0, groups, span), axis=1)
     np.testing.assert_allclose(16 * sums * scales, summed, rtol=1e-6, atol=1e-6 * np.abs(values).max())
     return np.asarray(values.reshape(rows, groups * GROUP)[:, :columns])
@@ -283,6 +282,27 @@ def test_rows_do_not_depend_on_their_number(isa: Isa, bits: int, span: int, outl
     alone = np.concatenate([run(row[None]) for row in x])
     for m in (2, 3, 5, 6, 7, 8, 9, 11, 13, 15):
         np.testing.assert_array_equal(run(x[:m]), alone[:m])
+
+
+@pytest.mark.parametrize("isa", EACH, ids=lambda isa: isa.name)
+@pytest.mark.parametrize(("bits", "span", "rows"), [(4, 1, 24), (4, 1, 48), (7, 2, 32), (8, 1, 16)])
+def test_many_rows_read_outliers_from_a_table(isa: Isa, bits: int, span: int, rows: int) -> None:
+    """A pair of blocks, several, one without a partner; the same bits as without a table."""
+    columns, threads = 172, 3
+    x, weight = random_floats(1, TABLE_ROWS + 3, columns), random_floats(2, rows, columns) * 0.1
+    packed = pack_matrix("w", weight, RoundToNearest(bits, None, group_size=GROUP * span))
+    codes = packed.high if packed.low is None else byte_codes(packed)
+    weights = [*map(in_turns, (codes, packed.scales, packed.zeros))]
+    plain = KernelRunner(linear(isa, rows=rows, columns=columns, bits=bits, span=span), isa)
+    tabled = KernelRunner(linear(isa, rows=rows, columns=columns, bits=bits, span=span, tables=True), isa)
+    for m in (TABLE_ROWS - 1, TABLE_ROWS, TABLE_ROWS + 3):
+        activations = run_quantize(isa, x[:m], span=span)
+        table = np.zeros(table_bytes(columns, threads) // 4, np.float32)
+        wanted, found = np.zeros((2, m, rows), np.float32)
+        plain.run([*activations, *weights, wanted], [m])
+        tabled.run([*activations, *weights, table, found], [m], threads=threads)
+        np.testing.assert_array_equal(found, wanted)
+        assert table.any() == (m >= TABLE_ROWS)
 
 
 @pytest.mark.parametrize("rows", [8, 16, 24, 64, 72, 136])

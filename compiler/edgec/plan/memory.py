@@ -117,7 +117,7 @@ def decoder_workspace_bytes(
     quantized: bool,
     adapter_rank: int = 0,
 ) -> int:
-    """Activations of one prefill chunk, logits and the attention scores of four heads."""
+    """Activations of one prefill chunk, logits, and what threads have of their own."""
     heads = decoder.heads * decoder.head_dim
     qkv = heads + 2 * decoder.kv_heads * decoder.head_dim
     per_value = 3 if quantized else 4  # int16 codes, scales, sums and outliers
@@ -135,7 +135,9 @@ def decoder_workspace_bytes(
         sums = (12 if decoder.gated_mlp else 8) * decoder.intermediate
         mlp = max(mlp, (per_value + floats) * decoder.hidden + sums + 8 * adapter_rank, wide + 4 * adapter_rank)
     chunk = prefill_chunk * (stream + max(attention, mlp) + 4 * decoder.head_dim)
-    return max(STAGING_BYTES, chunk + 4 * decoder.vocabulary + 4 * 4 * context_length * threads)
+    # A thread has the scores of four heads, and 16 floats for each feature of the widest input of a linear.
+    widest = max(decoder.hidden, heads, decoder.intermediate) if quantized else 0
+    return max(STAGING_BYTES, chunk + 4 * decoder.vocabulary + (4 * 4 * context_length + 64 * widest) * threads)
 
 
 def graph_workspace_bytes(model: ModelIR, dims: Mapping[str, int]) -> int:

@@ -24,6 +24,7 @@ from edgec.lower.wasm.kernels.kv_cache import PageLayout, rope_and_append, rope_
 from edgec.lower.wasm.kernels.linear import linear
 from edgec.lower.wasm.kernels.linear_float import linear_float
 from edgec.lower.wasm.kernels.norm import norm, norm_parts
+from edgec.lower.wasm.kernels.outliers import table_bytes
 from edgec.lower.wasm.kernels.quantize import quantize, quantized_bytes, row_bytes
 from edgec.lower.wasm.kernels.softcap import softcap
 from edgec.lower.wasm.program import Entry, Operand, Program, Scalar, Storage, View
@@ -200,7 +201,8 @@ class _Lowering:
         if chosen is not None:
             operands.append(chosen)
         rows, columns, bits = matrix.rows, matrix.columns, matrix.bits
-        kernel = self.linear_kernel(rows, matrix, source.stride, epilogue, pairs)
+        tables = self.tables(matrix) if pairs is None and m != 1 else []
+        kernel = self.linear_kernel(rows, matrix, source.stride, epilogue, pairs, tables=bool(tables))
         written = 4 * (rows // 2 if gated else rows)
         work = Work(
             macs=times(m, rows * columns),
@@ -213,12 +215,20 @@ class _Lowering:
             functions=times(m, written // 4) if epilogue.smooth else 0,
             shape=f"{rows}x{columns}",
         )
-        entry.call(kernel, *operands, output, m, work=work, adapter=adapter)
+        entry.call(kernel, *operands, *tables, output, m, work=work, adapter=adapter)
         if adapted and self.adapters is not None:
             read = (source.storages, source.stride, source.span if source.quantized else 0)
             self.adapters.add(entry, read, columns, adapted, output, padded(rows), m)
 
-    def linear_kernel(self, rows: int, matrix: Matrix, stride: int, epilogue: Epilogue, pairs: Pairs | None) -> str:
+    def tables(self, matrix: Matrix) -> list[Storage]:
+        """What outliers of many rows need (`kernels/outliers.py`)."""
+        if matrix.bits == 32:
+            return []
+        return [self.program.workspace("tables", table_bytes(matrix.columns, self.plan.max_threads))]
+
+    def linear_kernel(
+        self, rows: int, matrix: Matrix, stride: int, epilogue: Epilogue, pairs: Pairs | None, *, tables: bool
+    ) -> str:
         columns, bits, span = matrix.columns, matrix.bits, matrix.span
         if bits == 32:
             return self.program.kernel(
@@ -228,8 +238,17 @@ class _Lowering:
                 ),
             )
         return self.program.kernel(
-            (f"linear_w{bits}a8", rows, columns, span, epilogue, pairs),
-            lambda isa: linear(isa, rows=rows, columns=columns, bits=bits, epilogue=epilogue, pairs=pairs, span=span),
+            (f"linear_w{bits}a8", rows, columns, span, epilogue, pairs, tables),
+            lambda isa: linear(
+                isa,
+                rows=rows,
+                columns=columns,
+                bits=bits,
+                epilogue=epilogue,
+                pairs=pairs,
+                span=span,
+                tables=tables,
+            ),
         )
 
     def adapted_linear(
@@ -252,7 +271,9 @@ class _Lowering:
         operands: list[Operand] = [*source.storages, *matrix.storages]
         if bias is not None:
             operands.append(self.weights.bias(bias, gated=gated))
-        kernel = self.linear_kernel(rows, matrix, source.stride, Epilogue(bias=bias is not None), None)
+        tables = self.tables(matrix)
+        epilogue = Epilogue(bias=bias is not None)
+        kernel = self.linear_kernel(rows, matrix, source.stride, epilogue, None, tables=bool(tables))
         work = Work(
             macs=times(m, rows * matrix.columns),
             arithmetic="float32" if matrix.bits == 32 else "codes",
@@ -262,7 +283,7 @@ class _Lowering:
             results=times(m, rows),
             shape=f"{rows}x{matrix.columns}",
         )
-        entry.call(kernel, *operands, sums, m, work=work, adapter=True)
+        entry.call(kernel, *operands, *tables, sums, m, work=work, adapter=True)
         read = (source.storages, source.stride, source.span if source.quantized else 0)
         self.adapters.add(entry, read, matrix.columns, adapted, sums, padded(rows), m)
         self.adapters.activate(entry, sums, output, m, activation=activation, gated=gated, rows=outputs)
@@ -345,27 +366,18 @@ class _Lowering:
         facts, program, rows = self.facts, self.program, self.rows
         queries, query_bytes = self.keys_and_values(entry, number, layer, normed, matrix)
         integer, width, cache = self.layout.bits == 16, facts.heads * facts.head_dim, self.cache_operands(number)
-        span = output_matrix.span
-        fused = output_matrix.bits != 32 and facts.head_dim % (GROUP * span) == 0 and layer.inner_norm is None
-        target = (
-            self.quantized_buffers("attention", output_matrix, rows)
-            if fused
-            else self.float_buffer("attention", width, rows)
-        )
+        mixed = program.workspace("attention", 4 * width * rows)
         context = self.plan.context_length
         scratch = program.workspace("scores", 4 * scratch_floats(context) * self.plan.max_threads)
         window = None if layer.window is None or layer.window >= context else layer.window
         kernel = program.kernel(
-            ("attention", fused, span if fused else 1, window, layer.softcap),
+            ("attention", window, layer.softcap),
             lambda isa: attention(
-                isa,
                 layout=self.layout,
                 heads=facts.heads,
                 context_length=context,
-                quantized=fused,
                 sliding_window=window,
                 softcap=layer.softcap,
-                span=span,
             ),
         )
         pairs = attended("n", "position", window)
@@ -373,15 +385,13 @@ class _Lowering:
             macs=times(pairs, 2 * width),
             arithmetic="int16" if integer else "float32",
             cache=times(reached("n", "position", window), self.layout.token_bytes),
-            activations=times("n", query_bytes + target.row_bytes),
+            activations=times("n", query_bytes + 4 * width),
             functions=times(pairs, 2 * facts.heads),  # the exponential, and the code of the weight
             shape=f"{facts.heads}/{facts.kv_heads} heads of {facts.head_dim}",
         )
-        entry.call(kernel, *queries, *cache, scratch, *target.storages, "position", "n", work=work)
-        if not fused:
-            floats = target.storages[0]
-            target = self.inner_input(entry, floats, width, layer.inner_norm, output_matrix, "attention_codes")
-        self.update(entry, target, output_matrix, layer.output, layer.output_norm, linear_name(number, "o_proj"))
+        entry.call(kernel, *queries, *cache, scratch, mixed, "position", "n", work=work)
+        codes = self.inner_input(entry, mixed, width, layer.inner_norm, output_matrix, "attention_codes")
+        self.update(entry, codes, output_matrix, layer.output, layer.output_norm, linear_name(number, "o_proj"))
 
     def keys_and_values(
         self, entry: Entry, number: int, layer: AttentionLayer, normed: Activations, matrix: Matrix

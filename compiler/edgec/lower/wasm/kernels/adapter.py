@@ -18,10 +18,10 @@ from edgec.lower.wasm.kernels import math
 from edgec.lower.wasm.kernels.activations import ACTIVATIONS
 from edgec.lower.wasm.kernels.builder import Buffer, Expr, KernelBuilder, PrimFunc, Registers, bind, load, splat, store
 from edgec.lower.wasm.kernels.quantize import (
-    OUTLIERS,
     ROW_TILE,
     SCALE_FACTOR,
     QuantizedBuffers,
+    feature_at,
     groups_of,
     reordered,
     spans_of,
@@ -43,28 +43,25 @@ def dequantize(isa: Isa, *, columns: int, span: int) -> PrimFunc:
     groups, spans = groups_of(columns), spans_of(columns, span)
     with KernelBuilder() as k:
         source = QuantizedBuffers.declare(k, isa.activation_dtype)
-        assert source.outliers is not None and source.places is not None
         output = k.buffer("output", "float32")
         m = k.scalar("m")
-        with T.parallel(0, groups) as group, T.serial(0, m) as row:
+        with T.parallel(0, m) as row:
             lane = bind(tirx.truncmod(row, ROW_TILE))
             tile = bind(tirx.truncdiv(row, ROW_TILE))
-            at = bind(tile * groups + group)
-            start = bind((row * groups + group) * GROUP)
-            place_of_scale = (tile * spans + tirx.truncdiv(group, span)) * ROW_TILE + lane
-            step = bind(source.scales[place_of_scale] * T.float32(1 / SCALE_FACTOR))
-            for i in range(0, GROUP, 4):
-                element = (i % 16 // 4 * 2 + i // 16) * ROW_TILE
-                codes = reordered(T.Cast("int32x4", load(source.codes, (at * GROUP + element + lane) * 4)), isa)
-                store(output, start + i, T.Cast("float32x4", codes) * splat(step, "float32x4"))
-            for number in range(OUTLIERS):
-                outlier = at * (OUTLIERS * ROW_TILE) + number * ROW_TILE + lane
-                place = bind(source.places[outlier])
-                with T.If(place >= 0), T.Then():  # see `quantize.place_of`
-                    bit = bind(T.int32(28) - T.bitwise_and(place, T.int32(31)))
-                    feature = T.bitwise_and(bit, T.int32(4)) * 4 + T.shift_right(place, T.int32(8)) * 4
-                    value = source.outliers[outlier] * T.float32(1 / SCALE_FACTOR)
-                    store(output, start + feature + T.shift_right(bit, T.int32(3)), value, 1)
+            first = bind(row * (groups * GROUP))
+            with T.serial(0, groups) as group:
+                at = bind(tile * groups + group)
+                start = bind(first + group * GROUP)
+                place_of_scale = (tile * spans + tirx.truncdiv(group, span)) * ROW_TILE + lane
+                step = bind(source.scales[place_of_scale] * T.float32(1 / SCALE_FACTOR))
+                for i in range(0, GROUP, 4):
+                    element = (i % 16 // 4 * 2 + i // 16) * ROW_TILE
+                    codes = reordered(T.Cast("int32x4", load(source.codes, (at * GROUP + element + lane) * 4)), isa)
+                    store(output, start + i, T.Cast("float32x4", codes) * splat(step, "float32x4"))
+            count, values, places = source.outliers_of(row, groups)
+            with T.serial(0, count) as number:
+                value = values[number] * T.float32(1 / SCALE_FACTOR)
+                store(output, first + feature_at(bind(places[number])), value, 1)
     return k.func
 
 

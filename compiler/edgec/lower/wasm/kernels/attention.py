@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from edgec.ir.compressed import GROUP
 from edgec.ir.plan import BLOCK_TOKENS
 from edgec.lower.wasm.abi import THREAD
 from edgec.lower.wasm.kernels import math
@@ -33,9 +32,7 @@ from edgec.lower.wasm.kernels.builder import (
 )
 from edgec.lower.wasm.kernels.dot import lane, signed_dot
 from edgec.lower.wasm.kernels.kv_cache import BLOCKS, Block, CacheBuffers, PageLayout
-from edgec.lower.wasm.kernels.quantize import QuantizedBuffers, Span, quantize_span
 from edgec.lower.wasm.kernels.softcap import capped
-from edgec.lower.wasm.target import Isa
 
 _MASKED = -1e30
 _WEIGHT_LEVELS = 32767.0
@@ -57,21 +54,15 @@ def _portions(heads: int) -> list[int]:
 
 
 def attention(
-    isa: Isa,
     *,
     layout: PageLayout,
     heads: int,
     context_length: int,
-    quantized: bool,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    span: int = 1,
 ) -> PrimFunc:
-    """Parameters: queries, [query scales], cache buffers, scratch (`scratch_floats` per thread), then
-    quantized buffers or a float output [m, heads * head_dim], position, m.
-
-    `quantized` (head_dim a multiple of 32 `span`) leaves the result as quantized activations. With a `softcap` c,
-    scores s become c * tanh(s / c).
+    """Parameters: queries, [query scales], cache buffers, scratch (`scratch_floats` per thread), output [m, heads *
+    head_dim], position, m. With a `softcap` c, scores s become c * tanh(s / c).
     """
     dim, bits = layout.head_dim, layout.bits
     shared = heads // layout.kv_heads
@@ -82,8 +73,7 @@ def attention(
         query_scales = k.buffer("query_scales", "float32") if bits == 16 else None
         cache = CacheBuffers.declare(k, layout)
         scratch = k.buffer("scratch", "float32")
-        target = QuantizedBuffers.declare(k, isa.activation_dtype) if quantized else None
-        output = None if quantized else k.buffer("output", "float32")
+        output = k.buffer("output", "float32")
         position = k.scalar("position")
         m = k.scalar("m")
 
@@ -134,21 +124,8 @@ def attention(
 
             for h in range(count):
                 inverse = splat(inverses[h], "float32x4")
-                if target is not None:
-
-                    def fill(values: Floats, group: Expr, width: int, h: int = h, inverse: Expr = inverse) -> None:
-                        start = bind((group - (head + h) * (dim // GROUP)) * GROUP)
-                        for i in range(0, GROUP, 4):
-                            values.set_vector(i, mixed[h].vector(start + i) * inverse)
-
-                    per_head = dim // (GROUP * span)
-                    with T.serial(0, per_head) as number:
-                        place = bind((head + h) * per_head + number)
-                        some = Span(place, place * span, span)
-                        quantize_span(isa, target, row, some, heads * dim, span, fill)
-                else:
-                    with T.serial(0, dim // 4) as i:
-                        store(output, (unit + h) * dim + i * 4, mixed[h].vector(i * 4) * inverse)
+                with T.serial(0, dim // 4) as i:
+                    store(output, (unit + h) * dim + i * 4, mixed[h].vector(i * 4) * inverse)
 
         # KV heads outside, so that threads get about the same number of tokens to attend to.
         with T.parallel(0, layout.kv_heads * len(portions) * m) as work:

@@ -23,7 +23,7 @@ from tvm.script.ir_builder import tirx as T
 
 from edgec.ir.compressed import GROUP, ROWS
 from edgec.lower.wasm.kernels import math
-from edgec.lower.wasm.kernels.builder import Buffer, Expr, bind, load
+from edgec.lower.wasm.kernels.builder import Buffer, Expr, bind, load, splat, window
 
 
 def in_turns(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -90,18 +90,40 @@ class CodeFormat:
         packed = [bind(load(codes, start + 4 * half)) for half in range(2)]
         return lambda part: [_even_odd_nibbles(vector, part) for vector in packed]
 
-    def feature(self, codes: Buffer, place: Expr, half: int) -> Expr:
-        """`float32x4`: codes of one feature of the rows `4 * half` ...; see `quantize.place_of`.
-
-        `codes` is a window at the group.
-        """
-        shift = T.bitwise_and(place, T.int32(31))
+    def floats(self, codes: Buffer, half: int) -> list[Expr]:
+        """`float32x4`: codes of eight features, in the order of their places; `codes` is a window at the step."""
         if self.bits == 4:
-            word = T.shift_right(place, T.int32(5))
-            return T.Cast("float32x4", _top_bits(load(codes, word + 4 * half), shift, 4))
-        part_words = T.int32(8) - T.shift_left(T.bitwise_and(place, T.int32(4)), T.int32(1))  # bit 2 is set in part 0
-        word = T.shift_left(T.shift_right(place, T.int32(8)), T.int32(4)) + part_words
-        return T.Cast("float32x4", _top_bits(load(codes, word + 4 * half), T.bitwise_and(shift, T.int32(24)), 8))
+            packed = bind(load(codes, 4 * half))
+            return [T.Cast("float32x4", _bits(packed, 4 * i, 4)) for i in range(8)]
+        parts = [bind(load(codes, 8 * part + 4 * half)) for part in range(2)]
+        return [T.Cast("float32x4", _bits(parts[i % 2], 8 * (i // 2), 8)) for i in range(8)]
+
+    def feature(self, place: Expr, value: Expr) -> Feature:
+        """The feature at `place` (`quantize.place_of`), to be multiplied with a scalar `value`."""
+        part = bind(T.bitwise_and(place, T.int32(1)))
+        byte = T.bitwise_and(T.shift_right(place, T.int32(1)), T.int32(3))
+        words = T.bitwise_and(place, T.int32(24))
+        if self.bits != 4:
+            start = bind((words * 2 + part * 8) * 4 + byte)
+            return Feature(start, splat(0xFF, "int32x4"), bind(splat(value, "float32x4")))
+        mask = T.shift_left(T.int32(15), T.shift_left(part, T.int32(2)))
+        sixteenth = T.reinterpret("float32", T.reinterpret("int32", value) - T.shift_left(part, T.int32(25)))
+        return Feature(bind(words * 4 + byte), bind(splat(mask, "int32x4")), bind(splat(sixteenth, "float32x4")))
+
+
+@dataclass(frozen=True)
+class Feature:
+    """`codes * value` are the products of a feature; codes of part 1 are 16 times as large as they mean, where two
+    share a byte."""
+
+    start: Expr  # byte of the group
+    mask: Expr
+    value: Expr
+
+    def codes(self, group: Buffer, half: int) -> Expr:
+        """`float32x4`, of the rows `4 * half` ...; `group` is a window at the group. Reads up to 3 bytes more."""
+        words = T.reinterpret("int32x4", load(window(group, 0, "uint8"), self.start + 16 * half, 16))
+        return T.Cast("float32x4", T.bitwise_and(words, self.mask))
 
 
 def _nibbles(packed: Expr, part: int) -> Expr:
@@ -131,7 +153,9 @@ def _shifted(vector: Expr, amount: int) -> Expr:
     return T.shift_right(T.reinterpret("uint16x8", vector), T.Broadcast(T.uint16(amount), 8))
 
 
-def _top_bits(vector: Expr, shift: Expr, bits: int) -> Expr:
-    """`int32x4` -> the `bits` top bits of each lane after a left shift, unsigned."""
-    unsigned = T.reinterpret("uint32x4", T.shift_left(vector, T.Broadcast(shift, 4)))
-    return T.reinterpret("int32x4", T.shift_right(unsigned, T.Broadcast(T.uint32(32 - bits), 4)))
+def _bits(vector: Expr, start: int, count: int) -> Expr:
+    """`int32x4`: bits of each lane from `start` on, unsigned."""
+    unsigned = T.reinterpret("uint32x4", vector)
+    if start + count < 32:
+        unsigned = T.shift_left(unsigned, T.Broadcast(T.uint32(32 - start - count), 4))
+    return T.reinterpret("int32x4", T.shift_right(unsigned, T.Broadcast(T.uint32(32 - count), 4)))

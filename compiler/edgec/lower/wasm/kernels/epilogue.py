@@ -111,12 +111,14 @@ def for_each_tile(
     dot_blocks: Callable[[Sequence[Expr], Expr, int], Sequence[Registers]],
     *,
     large: bool = False,
+    prepare: Callable[[Expr], None] | None = None,
 ) -> None:
     """All blocks of 8 outputs (shared between threads) by all rows, in tiles of `ROW_TILE` rows, or in those of
     `LARGE_TILE` as far as they go.
 
     `dot_blocks(weight blocks, first row, rows)` returns sums of each block, register `2 * r + half`. Blocks are taken
     two at a time, as they lie in memory; for single rows as many pairs as there are streams.
+    `prepare(pair)` comes before the tiles of a pair.
     """
     gated = finish.epilogue.gated
 
@@ -152,8 +154,11 @@ def for_each_tile(
     pairs = blocks if gated else tirx.truncdiv(blocks, 2)
     with math.computed_constants(m):
         for size, first, count in tiles[:-1]:
-            with T.parallel(0, pairs) as pair, T.serial(0, count) as tile:
-                pairs_of_blocks([pair], first + tile * size, size)
+            with T.parallel(0, pairs) as pair:
+                if prepare is not None:
+                    prepare(pair)
+                with T.serial(0, count) as tile:
+                    pairs_of_blocks([pair], first + tile * size, size)
         _, first, count = tiles[-1]  # single rows
         share = pairs // STREAMS if isinstance(pairs, int) else bind(tirx.truncdiv(pairs, STREAMS))
         with T.parallel(0, share) as pair, T.serial(0, count) as row:

@@ -6,16 +6,15 @@ scale: one group of 32 features, several, or the whole row. Per span the dot pro
     d = sum(a * q) - zero / (16 * unit) * sum(a)
     y += (d * (scale * unit)) * activation_scale
 
-and then, for each outlier of the span, `y += q * scale * outlier`; sum(a) counts outliers too. Spans
-are added in order, so one row's result depends neither on the tile nor on the ISA.
+and after all spans, for each outlier of the row, `y += q * scale * outlier`; sum(a) counts outliers too. Spans
+and outliers are added in order, so one row's result depends neither on the tile nor on the ISA.
 float16 scales are used without conversion: their bits, shifted into a float32, are the value times
 2^-112, and the quantizer folds 2^112 into the activation's scale. Powers of two are exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -37,7 +36,8 @@ from edgec.lower.wasm.kernels.codes import CodeFormat, place_of_group
 from edgec.lower.wasm.kernels.dot import DotAccumulators, activation_element, holds_large_tiles
 from edgec.lower.wasm.kernels.epilogue import PLAIN, Epilogue, Finish, for_each_tile, padded
 from edgec.lower.wasm.kernels.experts import Pairs, for_each_pair
-from edgec.lower.wasm.kernels.quantize import OUTLIERS, ROW_TILE, QuantizedBuffers
+from edgec.lower.wasm.kernels.outliers import TABLE_ROWS, Outliers, scale_at
+from edgec.lower.wasm.kernels.quantize import ROW_TILE, QuantizedBuffers
 from edgec.lower.wasm.target import Isa
 
 _OneSpan = Callable[[Expr, Expr, int | Expr], None]  # number of the span, its first group, how many
@@ -54,9 +54,12 @@ def linear(
     outliers: bool = True,
     pairs: Pairs | None = None,
     span: int | None = 1,
+    tables: bool = False,
 ) -> PrimFunc:
     """Parameters: quantized activations (5 buffers, 3 without `outliers`), codes, scales, zeros, [bias], [residual],
-    output, m.
+    [tables], output, m.
+
+    With `tables` (`outliers.table_bytes`), outliers of many rows take less time.
 
     `bits` is 4, 7 or 8, `span` the groups of a span, None for all of a row.
 
@@ -82,6 +85,7 @@ def linear(
         bias = k.buffer("bias", "float32") if epilogue.bias else None
         residual = k.buffer("residual", "float32") if epilogue.residual else None
         chosen = k.buffer("chosen", "int32") if pairs is not None else None
+        table = k.buffer("table", "float32") if tables else None
         output = k.buffer("output", "float32")
         m = k.scalar("m")
         if rows is None or columns is None:
@@ -96,6 +100,10 @@ def linear(
         blocks = tirx.truncdiv(outputs + (ROWS - 1), ROWS) if rows is None else -(-outputs // ROWS)
         weight_blocks = None if epilogue.gated or pairs is not None else blocks
         finish = Finish(epilogue, bias, residual, output, outputs, stride)
+        taken = (
+            Outliers(activations, form, codes, scales, weight_blocks, groups, span, spans, table) if outliers else None
+        )
+        many = bind(m >= TABLE_ROWS) if tables else None
 
         def dot_blocks(blocks: Sequence[Expr], row: Expr, tile: int) -> list[Registers]:
             """For each block, 8 weight rows x `tile` activation rows; register 2 * r + half."""
@@ -104,14 +112,30 @@ def linear(
             parts = [blocks[start : start + together] for start in range(0, len(blocks), together)]
             if tile == 1:
                 return dot_in_turns(parts, row, tile)
-            return [some for part in parts for some in dot_in_turns([part], row, tile)]
+            made = [some for part in parts for some in dot_in_turns([part], row, tile)]
+            if taken is None:
+                return made
+            sums = Registers(2 * tile * len(blocks), "float32x4")  # in memory for a moment: rows take turns in a loop
+            each = [(of_block, i) for of_block in made for half in range(2) for i in range(half, 2 * tile, 2)]
+            for number, (of_block, i) in enumerate(each):
+                sums[number] = of_block[i]
+            taken.add(sums, blocks, row, tile, many if tile == ROW_TILE and len(blocks) == 2 else None)
+            for number, (of_block, i) in enumerate(each):
+                of_block[i] = sums[number]
+            return made
 
         def dot_in_turns(parts: Sequence[Sequence[Expr]], row: Expr, tile: int) -> list[Registers]:
             made = [dot_together(part, row, tile) for part in parts]
+            sums = [some for of_part, _ in made for some in of_part]
+            products = None
+            if tile == 1 and taken is not None:
+                products, up_to = taken.along([block for part in parts for block in part], row)
 
             def one_span(number: Expr, first: Expr, count: int | Expr) -> None:
                 for _, of_part in made:
                     of_part(number, first, count)
+                if products is not None:
+                    up_to(first + count)
 
             if span is None:
                 one_span(T.int32(0), T.int32(0), groups)
@@ -123,7 +147,11 @@ def linear(
                     first = bind(number * span)
                     even = isinstance(groups, int) and groups % span == 0
                     one_span(number, first, span if even else bind(tirx.min(span, groups - first)))
-            return [some for sums, _ in made for some in sums]
+            if products is not None:
+                for b, of_block in enumerate(sums):
+                    for half in range(2):
+                        of_block[half] = of_block[half] + products[2 * b + half]
+            return sums
 
         def dot_together(blocks: Sequence[Expr], row: Expr, tile: int) -> tuple[list[Registers], _OneSpan]:
             """The sums of some blocks, and what adds a span to them."""
@@ -147,7 +175,7 @@ def linear(
                 _accumulate_codes(dots, form, some_codes, inputs, tile, count)
                 for b, of_block in enumerate(sums):
                     parameters = at[b] * ROWS
-                    scale = [bind(form.scaled(_scale(scales, parameters + 4 * half))) for half in range(2)]
+                    scale = [bind(form.scaled(scale_at(scales, parameters + 4 * half))) for half in range(2)]
                     zero = [bind(form.zero(load(zeros, parameters + 4 * half))) for half in range(2)]
                     for r in range(tile):
                         factor, code_sum = (bind(splat(of[0], "float32x4")) for of in factors[r])
@@ -155,20 +183,20 @@ def linear(
                             i = 2 * r + half
                             exact = T.Cast("float32x4", dots[b].result(i)) - zero[half] * code_sum
                             of_block[i] = of_block[i] + exact * scale[half] * factor
-                    if not outliers:
-                        continue
-                    with _over(count) as group:
-                        found = activations.outliers_of(row, first + group, groups)
-                        at_group = weights[b] if span == 1 else window(weights[b], group * next_group[b] * form.words)
-                        assert found is not None
-                        _add_outliers(of_block, *found, tile, form, at_group, scale)
 
             return sums, one_span
 
         if pairs is not None:
             for_each_pair(blocks, m, finish, dot_blocks, chosen, pairs)
         else:
-            for_each_tile(blocks, m, finish, dot_blocks, large=not outliers and holds_large_tiles(isa, bits))
+
+            def prepare(pair: Expr) -> None:
+                assert taken is not None
+                with T.If(many), T.Then():
+                    taken.fill_table(pair)
+
+            large = not outliers and holds_large_tiles(isa, bits)
+            for_each_tile(blocks, m, finish, dot_blocks, large=large, prepare=prepare if tables else None)
     return k.func
 
 
@@ -182,16 +210,6 @@ def _rows_of(activations: QuantizedBuffers, row: Expr, group: Expr, groups: int 
 
 def _quotient(value: int | Expr, by: int) -> int | Expr:
     return value // by if isinstance(value, int) else bind(tirx.truncdiv(value, by))
-
-
-@contextmanager
-def _over(count: int | Expr) -> Iterator[Expr]:
-    """A loop, unless it has one turn."""
-    if isinstance(count, int) and count == 1:
-        yield T.int32(0)
-    else:
-        with T.serial(0, count) as number:
-            yield number
 
 
 @dataclass(frozen=True)
@@ -241,33 +259,3 @@ def _accumulate_codes(
             some.next_group()
         blocks = [window(block.buffer, group * block.step * form.words) for block in codes]
         one_group(blocks, [window(row, group * GROUP) for row in activations])
-
-
-def _add_outliers(
-    sums: Registers, values: Buffer, places: Buffer, tile: int, form: CodeFormat, codes: Buffer, scale: Sequence[Expr]
-) -> None:
-    """The outliers of one group of `tile` rows, which are at the windows; most groups have none."""
-
-    def one(row: int, number: int) -> None:
-        place = bind(places[number * ROW_TILE + row])
-        with T.If(place >= 0), T.Then():
-            value = splat(values[number * ROW_TILE + row], "float32x4")
-            for half in range(2):
-                i = 2 * row + half
-                sums[i] = sums[i] + form.feature(codes, place, half) * scale[half] * value
-            if number + 1 < OUTLIERS:
-                one(row, number + 1)
-
-    if tile == 1:
-        one(0, 0)
-        return
-    negative = T.call_llvm_pure_intrin("int32", "llvm.wasm.bitmask.v4i32", load(places, 0))
-    with T.If(negative != 2**ROW_TILE - 1), T.Then():
-        for row in range(tile):
-            one(row, 0)
-
-
-def _scale(scales: Buffer, index: Expr) -> Expr:
-    """Four float16 scales as float32 times 2^-112."""
-    bits = T.shift_left(T.Cast("int32x4", load(scales, index)), T.Broadcast(T.int32(13), 4))
-    return T.reinterpret("float32x4", bits)

@@ -21,7 +21,7 @@ from edgec.lower.wasm.kernels.builder import (
     store,
     tree_sum,
 )
-from edgec.lower.wasm.kernels.quantize import QuantizedBuffers, fill_group, for_each_span, quantize_span
+from edgec.lower.wasm.kernels.quantize import QuantizedBuffers, fill_group, quantize_row
 from edgec.lower.wasm.target import Isa
 
 _UNROLL = 4  # independent vector accumulators, combined in a fixed order
@@ -119,7 +119,7 @@ def norm(
                 def fill(values: Floats, group: Expr, width: int) -> None:
                     fill_group(values, width, lambda i, n: normalized(group * GROUP + i, n))
 
-                for_each_span(columns, span, lambda some: quantize_span(isa, target, row, some, columns, span, fill))
+                quantize_row(isa, target, row, columns, span, fill)
             else:
 
                 def put(i: Expr, width: int) -> None:

@@ -6,16 +6,17 @@ outlier dominates a group (max |x| > 3 times the root mean square) it is taken o
 second one if there is: they stay float32, `linear` adds them one by one, and the rest of the span
 keeps its precision (docs/decisions/0006-outliers-one-by-one.md).
 
-Stored per group: 32 codes (int8, or int16 for plain SIMD) and two outliers, value times
-2^112 and place in the tile of weights (see `place_of`; -1: none); per span the scale times 2^112 (see `linear.py`) and
-the sum of the codes and of the outliers in steps of the scale, divided by 16, as float32. Without outliers, which
-graphs do without (docs/decisions/0012-graphs-without-outliers.md), there are no such buffers. Four rows lie side by
-side, in tiles that `linear` reads as vectors:
+Stored per group: 32 codes (int8, or int16 for plain SIMD); per span the scale times 2^112 (see `linear.py`) and
+the sum of the codes and of the outliers in steps of the scale, divided by 16, as float32. Four rows lie side by
+side, in tiles that `linear` reads as vectors. Outliers are a list per row (docs/decisions/0039-lists-of-outliers.md),
+values times 2^112 and places (see `place_of`) behind their number. Without outliers, which
+graphs do without (docs/decisions/0012-graphs-without-outliers.md), there are no such buffers:
 
     codes            [rows / 4, groups, 4, 2, 4, 4]   tile, group, t, part, row, j: feature 16 * part + 4 * t + j,
                                                       j in the order of `Isa.activation_order`
     scales, sums     [rows / 4, spans, 4]             tile, span, row
-    outliers, places [rows / 4, groups, 2, 4]         tile, group, number, row
+    outliers         [rows, 2 * groups + 2]           from the second one on
+    places           [rows, 2 * groups + 2]           their number, the places, one beyond all others
 
 Features past the row's end are zero. Magnitudes below 1e-30 count as zero, those from 32768 on are
 never taken out (they would overflow), up to 1e6 is safe.
@@ -90,26 +91,30 @@ class QuantizedBuffers:
         at = bind((tirx.truncdiv(row, ROW_TILE) * spans + span) * ROW_TILE + tirx.truncmod(row, ROW_TILE))
         return window(self.scales, at), window(self.sums, at)
 
-    def outliers_of(self, row: Expr, group: Expr, groups: int | Expr) -> tuple[Buffer, Buffer] | None:
-        """Outliers and their places of a group from `row` on; neighbours in a buffer are 4 apart."""
-        if self.outliers is None or self.places is None:
-            return None
-        at = bind(
-            (tirx.truncdiv(row, ROW_TILE) * groups + group) * (OUTLIERS * ROW_TILE) + tirx.truncmod(row, ROW_TILE)
-        )
-        return window(self.outliers, at), window(self.places, at)
+    def outliers_of(self, row: Expr, groups: int | Expr) -> tuple[Expr, Buffer, Buffer]:
+        """Number, values and places of the outliers of a row."""
+        assert self.outliers is not None and self.places is not None
+        start = bind(row * _list_length(groups))
+        return bind(self.places[start]), window(self.outliers, start + 1), window(self.places, start + 1)
 
 
-def place_of(feature: Expr) -> Expr:
-    """Where the codes of a feature of a group lie in a tile block's group (`edgec/ir/compressed.py`).
+def _list_length(groups: int | Expr) -> int | Expr:
+    return groups * OUTLIERS + 2
 
-    Bits 5 and up: first int32 of the vector of rows 0 ... 3. Bits 0 to 4: left shift of the int32 that brings
-    the code to its top.
-    """
-    t = T.bitwise_and(T.shift_right(feature, T.int32(2)), T.int32(3))
-    j = T.bitwise_and(feature, T.int32(3))
-    part = T.shift_right(feature, T.int32(4))
-    return t * (8 * 32) + (28 - j * 8 - part * 4)
+
+def place_of(group: Expr, feature: Expr) -> Expr:
+    """Where the codes of a feature of a group are (`codes.py`): the group from bit 5 on, t from 3, j from 1, part."""
+    t = T.shift_left(T.bitwise_and(T.shift_right(feature, T.int32(2)), T.int32(3)), T.int32(3))
+    j = T.shift_left(T.bitwise_and(feature, T.int32(3)), T.int32(1))
+    return group * GROUP + t + j + T.shift_right(feature, T.int32(4))
+
+
+def feature_at(place: Expr) -> Expr:
+    """The feature of the row whose place is `place`."""
+    t = T.shift_right(T.bitwise_and(place, T.int32(24)), T.int32(1))
+    j = T.shift_right(T.bitwise_and(place, T.int32(6)), T.int32(1))
+    part = T.shift_left(T.bitwise_and(place, T.int32(1)), T.int32(4))
+    return T.bitwise_and(place, T.int32(-GROUP)) + part + t + j
 
 
 @dataclass(frozen=True)
@@ -139,33 +144,65 @@ class Span:
 Fill = Callable[[Floats, Expr, int], None]  # the values of a group of the row, `width` of them and zeros
 
 
+class _Found:
+    """The list of outliers of a row, as it grows."""
+
+    def __init__(self, target: QuantizedBuffers, row: Expr, groups: int) -> None:
+        assert target.outliers is not None and target.places is not None
+        start = bind(row * _list_length(groups))
+        self._values, self._places = window(target.outliers, start), window(target.places, start)
+        self._count = Registers(1, "int32")
+        self._count[0] = T.int32(0)
+
+    def append(self, value: Expr, place: Expr) -> None:
+        self._count[0] = self._count[0] + 1
+        store(self._values, self._count[0], value * T.float32(SCALE_FACTOR), 1)
+        store(self._places, self._count[0], place, 1)
+
+    def end(self) -> None:
+        store(self._places, 0, self._count[0], 1)
+        store(self._places, self._count[0] + 1, T.int32(2**31 - 1), 1)
+
+
+def quantize_row(isa: Isa, target: QuantizedBuffers, row: Expr, columns: int, size: int, fill: Fill) -> None:
+    """Quantize a row of `columns` features in spans of `size` groups."""
+    found = None if target.outliers is None else _Found(target, row, groups_of(columns))
+    for_each_span(columns, size, lambda span: quantize_span(isa, target, row, span, columns, size, fill, found))
+    if found is not None:
+        found.end()
+
+
 def quantize_span(
-    isa: Isa, target: QuantizedBuffers, row: Expr, span: Span, columns: int, size: int, fill: Fill
+    isa: Isa,
+    target: QuantizedBuffers,
+    row: Expr,
+    span: Span,
+    columns: int,
+    size: int,
+    fill: Fill,
+    found: _Found | None = None,
 ) -> None:
-    """Quantize a span of a row of `columns` features in spans of `size` groups. `fill` is called twice for each group
-    where there are several and no outliers.
+    """Quantize a span of a row of `columns` features in spans of `size` groups, without outliers if there is no list of
+    what is `found`. `fill` is called twice for each group where there are several and no outliers.
     """
     lane = bind(tirx.truncmod(row, ROW_TILE))
     tile = tirx.truncdiv(row, ROW_TILE)
     index = bind(tile * groups_of(columns) + span.first)
     place = bind((tile * spans_of(columns, size) + span.number) * ROW_TILE + lane)
-    with_outliers = target.outliers is not None
-    staged = with_outliers or span.count == 1
+    staged = found is not None or span.count == 1
     values = Floats(GROUP * (span.count if staged else 1))
 
     def group_values(group: Expr) -> Floats:
         return values.part(group * GROUP) if staged and span.count > 1 else values
 
     taken = None
-    if target.outliers is not None and target.places is not None:
-        outliers, places = target.outliers, target.places
+    if found is not None:
         largest = Registers(2, "float32")  # peak, sum of outliers
         largest.fill(2, 0.0)
 
         def take(group: Expr, width: int) -> None:
-            start = bind((index + group) * (OUTLIERS * ROW_TILE) + lane)
             fill(group_values(group), span.first + group, width)
-            rest, sum_ = _take_outliers(group_values(group), window(outliers, start), window(places, start))
+            rest, sum_ = _take_outliers(group_values(group), span.first + group, found)
             largest[0] = tirx.max(largest[0], rest)
             largest[1] = largest[1] + sum_
 
@@ -214,11 +251,13 @@ def reordered(four: Expr, isa: Isa) -> Expr:
     return tirx.Shuffle([four], [tirx.const(i, "int32") for i in isa.activation_order]) if not isa.relaxed_dot else four
 
 
-def _take_outliers(values: Floats, outliers: Buffer, places: Buffer) -> tuple[Expr, Expr]:
-    """Moves outliers out of `values`. Returns the peak that the rest is quantized for, and the sum of the outliers."""
+def _take_outliers(values: Floats, group: Expr, found: _Found) -> tuple[Expr, Expr]:
+    """Moves outliers out of `values`, those of a group, into the list. Returns the peak that the rest is quantized for,
+    and the sum of the outliers.
+    """
     measured = Registers(2, "float32")  # peak, energy
-    found = Registers(2, "float32")  # smallest peak of the rest, sum
-    found.fill(2, 0.0)
+    bounds = Registers(2, "float32")  # smallest peak of the rest, sum
+    bounds.fill(2, 0.0)
     lanes = Floats(4)
 
     def measure() -> None:
@@ -230,20 +269,16 @@ def _take_outliers(values: Floats, outliers: Buffer, places: Buffer) -> tuple[Ex
     for number in range(OUTLIERS):
         peak = bind(measured[0])
         dominates = peak * peak * T.float32(GROUP / OUTLIER_CREST**2) > measured[1]
-        with T.If(tirx.all(dominates, peak >= T.float32(1e-30), peak < T.float32(OUTLIER_LIMIT))):
-            with T.Then():
-                feature = bind(_last_equal(values, peak))
-                value = bind(values[feature])
-                store(places, number * ROW_TILE, place_of(feature), 1)
-                store(outliers, number * ROW_TILE, value * T.float32(SCALE_FACTOR), 1)
-                if number == 0:
-                    found[0] = peak * T.float32(OUTLIER_RANGE)
-                found[1] = found[1] + value
-                values[feature] = T.float32(0.0)
-                measure()
-            with T.Else():
-                store(places, number * ROW_TILE, T.int32(-1), 1)
-    return bind(tirx.max(measured[0], found[0])), bind(found[1])
+        with T.If(tirx.all(dominates, peak >= T.float32(1e-30), peak < T.float32(OUTLIER_LIMIT))), T.Then():
+            feature = bind(_last_equal(values, peak))
+            value = bind(values[feature])
+            found.append(value, place_of(group, feature))
+            if number == 0:
+                bounds[0] = peak * T.float32(OUTLIER_RANGE)
+            bounds[1] = bounds[1] + value
+            values[feature] = T.float32(0.0)
+            measure()
+    return bind(tirx.max(measured[0], bounds[0])), bind(bounds[1])
 
 
 def _peak(values: Floats, lanes: Floats) -> Expr:
@@ -273,7 +308,8 @@ def quantized_bytes(columns: int, rows: int, *, outliers: bool = True, span: int
     padded = -(-rows // ROW_TILE) * ROW_TILE
     groups, spans = groups_of(columns) * padded, spans_of(columns, span) * padded
     sizes = {"codes": 2 * GROUP * groups, "scales": 4 * spans, "sums": 4 * spans}
-    return {**sizes, **dict.fromkeys(("outliers", "places"), 4 * OUTLIERS * groups)} if outliers else sizes
+    lists = 4 * _list_length(groups_of(columns)) * padded
+    return {**sizes, "outliers": lists, "places": lists} if outliers else sizes
 
 
 def row_bytes(columns: int, *, outliers: bool = True, span: int = 1) -> int:
@@ -325,5 +361,5 @@ def quantize(isa: Isa, *, columns: int, stride: int, outliers: bool = True, span
                 start = bind(row * stride + group * GROUP)
                 fill_group(values, width, lambda i, n: load(source, start + i, n) if n > 1 else source[start + i])
 
-            for_each_span(columns, span, lambda some: quantize_span(isa, target, row, some, columns, span, fill))
+            quantize_row(isa, target, row, columns, span, fill)
     return k.func

@@ -172,7 +172,9 @@ def test_stored_rows_are_those_that_were_packed(start: Start, bits: int) -> None
     plan = plan_for(dict.fromkeys(quantizable(model), bits))
     compressed, values = compress(model, plan), arrays(dequantized_model(compress(model, plan)))
     for name, packed in compressed.packed.items():
-        rows = stored_rows(packed, bits, compact=False)
+        planned = plan.tensor(name)
+        assert planned is not None
+        rows = stored_rows(packed, planned)
         np.testing.assert_array_equal(rows.values(), weight_uses(model.model)[name].to_matrix(values[name]))
 
 

@@ -82,7 +82,7 @@ export function markdown(result, picture) {
 This page is written by \`make bench BENCH_FLAGS="--browser both --report docs/benchmarks.md"\`; [bench/README.md](../bench/README.md) says how it measures.
 
 ${model.name} (${(model.parameters / 1e6).toFixed(0)} million parameters) on ${machine.cores} cores (${machine.processor}), ${machine.memoryGiB} GiB, ${browser}, ${date}.
-edgec ${model.edgec}, profile \`${model.profile}\`; wllama ${peers["wllama-2"]} and ${peers["wllama-3"]} on a Q4_0 GGUF made from the same file,
+edgec ${model.edgec}, profile \`${model.profile}\`; wllama ${versions(result)} on a Q4_0 GGUF made from the same file,
 onnxruntime-web ${peers["onnxruntime-web"] ?? "-"} on an ONNX file with that one's 4-bit values.
 Tokens per second, medians of ${work.rounds} rounds in which everybody takes a turn: *prefill* of ${work.promptTokens} tokens, *decode* of ${work.decodeTokens} tokens after
 them, and *decode, short*: the same after a prompt of one sentence.${otherWork(niceness)}
@@ -106,6 +106,10 @@ ${edgec ? `- edgec's weights: ${mebibytes(model.downloadBytes)} MiB to download,
 ${marked([["", "threads", ...MEASURES.map((measure) => TITLES[measure])], ...spreads])}
 `;
 }
+
+/** The releases of wllama that took part. */
+const versions = ({ entries, peers }) =>
+  ["wllama-2", "wllama-3"].filter((id) => entries.some(({ engine }) => engine === id)).map((id) => peers[id]).join(" and ") || "-";
 
 function firefoxSection(result) {
   const table = firefoxRows(result);

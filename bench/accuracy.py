@@ -49,6 +49,7 @@ from edgec.run.tokenizer import Tokenizer
 from edgec.whole_file import whole_file
 
 PROFILE = "laptop-8gb"
+_KEPT_GRID = " The file was quantized before: edgec keeps its codes where bits suffice, llama.cpp does not."
 _NAME = re.compile(r"model\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)_proj\.weight")
 
 
@@ -277,7 +278,8 @@ edgec's KL is lower in {better} of {len(rows)} rows, its perplexity in {lower}. 
 def table(of: Table) -> str:
     lines = [
         f"## {of.model}",
-        f"{of.tokens:,} tokens of {of.text} in windows of {of.context}, calibrated on {of.calibration}.",
+        f"{of.tokens:,} tokens of {of.text} in windows of {of.context}, calibrated on {of.calibration}."
+        + (_KEPT_GRID if of.model.endswith(".gguf") else ""),
         "",
         "| llama.cpp | MB | KL | perplexity | edgec MB | KL | perplexity | KL, edgec / llama.cpp | difference | "
         "matrices by bits |",

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.node
 
 
 def _node(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["node", *arguments], cwd=BENCH, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(["node", *arguments], cwd=BENCH, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_measuring_and_reporting() -> None:

@@ -245,7 +245,7 @@ def test_wrong_options(edgec: Edgec, tiny_llama: Path, arguments: tuple[str, ...
 
 def test_a_target_that_cannot_be_met(edgec: Edgec, tiny_llama: Path) -> None:
     outcome = edgec("compile", tiny_llama, "-p", "phone-8gb", "--target-size", "100kB", "--dry-run")
-    refused(outcome, errors.DoesNotFitError, "at 2 bits")
+    refused(outcome, errors.DoesNotFitError, "at 1.6 bits")
 
 
 def test_an_accuracy_that_cannot_be_reached(edgec: Edgec, tiny_llama: Path) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 from edgec.whole_file import whole_file
 
 PROFILE = "phone-8gb"
+EDGEC = (sys.executable, "-c", "from edgec.cli import main; main()")  # the command line of this Python
 ENGINES = ("wasmtime", "node", "chromium", "firefox")
 LINE = "The quick brown fox jumps over 13 lazy dogs"
 
@@ -62,8 +63,7 @@ def _in_package(path: str) -> Path | None:
 
 def edgec(*arguments: str | Path) -> str:
     """What the command prints; its complaint, if it fails, ends this run."""
-    command = [sys.executable, "-c", "from edgec.cli import main; main()", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run([*EDGEC, *map(str, arguments)], capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"edgec {' '.join(map(str, arguments))}\n{done.stdout}{done.stderr}")
     return done.stdout

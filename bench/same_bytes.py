@@ -32,7 +32,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from real_models import PROFILE, Entry, entries
+from real_models import EDGEC, PROFILE, Entry, entries
 
 from edgec.whole_file import whole_file
 
@@ -94,7 +94,7 @@ def compilation(source: Path, options: Sequence[str], work: Path, environment: d
         "--force",
     ]
     return subprocess.Popen(
-        [sys.executable, "-c", "from edgec.cli import main; main()", *arguments],
+        [*EDGEC, *arguments],
         cwd=work,
         env=os.environ | environment,
         stdout=subprocess.PIPE,

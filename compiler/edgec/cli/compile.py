@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgec.errors import UsageError
-from edgec.ir.plan import LARGEST_GROUP
+from edgec.ir.plan import LARGEST_GROUP, TARGET_BPW, parse_bits
 
 if TYPE_CHECKING:
     from edgec.ir import Plan
@@ -58,7 +58,7 @@ Examples:
 @click.option(
     "--target-size", metavar="SIZE", help="Largest download, for example 60MB; bits go where they matter most."
 )
-@click.option("--target-bpw", type=click.FloatRange(1.7, 8.75), metavar="BITS", help="The same, in bits per weight.")
+@click.option("--target-bpw", type=click.FloatRange(*TARGET_BPW), metavar="BITS", help="The same, in bits per weight.")
 @click.option(
     "--min-accuracy",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -258,7 +258,7 @@ def command(
     if dry_run and stop_after not in (None, "plan"):
         raise UsageError("`--dry-run` stops after the stage `plan`")
     options = CompileOptions(
-        bits=None if bits is None else "ternary" if bits == "ternary" else int(bits),
+        bits=parse_bits(bits) if bits else None,
         context_length=context,
         kv_bits=int(kv_bits) if kv_bits else None,
         max_dims=dimensions(max_dims) or None,

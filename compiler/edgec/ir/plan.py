@@ -21,6 +21,7 @@ VARIANTS = ("simd128", "relaxed", "relaxed16", "simd128-threads", "relaxed-threa
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)  # of quantized weights
 TERNARY: Literal["ternary"] = "ternary"  # in place of a number of bits: weights -1, 0 and 1 times a scale
 Bits = int | Literal["ternary"]
+TARGET_BPW = (1.7, 8.75)  # least and most bits per weight that a target may ask for, scales and zero points included
 LARGEST_GROUP = 1 << 15  # columns that share a scale: sums of so many products of codes fit 32 bits
 LARGEST_DECODER_GROUP = 1024  # the same of decoders, which hold a group of activations on a stack
 GROUP_SIZES = f"a multiple of 32, up to {LARGEST_GROUP}"
@@ -63,6 +64,11 @@ class TensorPlan:
     def compact(self) -> bool:
         """Whether scales have 8 bits in the bundle; those of a grid of before stay as they are."""
         return self.scheme == "compact" or (self.ternary and self.quantizer != "grid")
+
+
+def parse_bits(text: str) -> Bits:
+    """Of a number, or `ternary`. Raises `ValueError`."""
+    return TERNARY if text == TERNARY else int(text)
 
 
 def group_size_allowed(size: int) -> bool:
@@ -347,6 +353,7 @@ __all__ = [
     "LARGEST_DECODER_GROUP",
     "LARGEST_GROUP",
     "PLAN_FORMAT",
+    "TARGET_BPW",
     "TERNARY",
     "VARIANTS",
     "WEIGHT_BITS",
@@ -364,4 +371,5 @@ __all__ = [
     "SlimTrial",
     "TensorPlan",
     "group_size_allowed",
+    "parse_bits",
 ]

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from edgec.ir.plan import TERNARY, Bits
+from edgec.ir.plan import TERNARY, Bits, parse_bits
 
 Layout = Literal["kn", "nk", "conv", "ekn"]
 Role = Literal["linear", "embedding", "conv", "experts"]
@@ -122,7 +122,7 @@ def mark_grid(value: onnx_ir.Value, bits: Bits | None) -> None:
 def grid_bits(value: onnx_ir.Value) -> Bits | None:
     """What `mark_grid` said."""
     bits = value.metadata_props.get(_GRID)
-    return None if bits is None else TERNARY if bits == TERNARY else int(bits)
+    return None if bits is None else parse_bits(bits)
 
 
 def joined_grid(parts: Sequence[Bits | None]) -> Bits | None:

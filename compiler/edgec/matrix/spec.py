@@ -30,7 +30,7 @@ from typing import Any
 
 from edgec import profiles
 from edgec.errors import EdgecError, UsageError
-from edgec.ir.plan import LARGEST_GROUP, TERNARY, WEIGHT_BITS
+from edgec.ir.plan import LARGEST_GROUP, TARGET_BPW, TERNARY, WEIGHT_BITS
 from edgec.matrix.cell import Cell
 from edgec.profiles.units import parse_size
 
@@ -68,8 +68,9 @@ def _count(value: Any, _folder: Path) -> int:
 
 
 def _bits_per_weight(value: Any, _folder: Path) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1.7 <= value <= 8.75:
-        raise _Wrong("a number from 1.7 to 8.75")
+    least, most = TARGET_BPW
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        raise _Wrong(f"a number from {least} to {most}")
     return float(value)
 
 

@@ -30,12 +30,14 @@ def _choose(work: Work) -> None:
     if options.plan is not None:
         work.plan = options.plan
         return
+    from edgec import profiles
     from edgec.plan import Target
 
     assert work.model is not None
     target, losses = None, None
     if options.min_accuracy is not None:
-        _smallest(work, work.model, options.min_accuracy)
+        plan = _smallest(work, work.model, options.min_accuracy)
+        work.plan = foreseen(work.model, plan, profiles.load(work.profile))
         return
     if options.target_bytes is not None or options.target_bpw is not None:
         target = Target(options.target_bytes, options.target_bpw)
@@ -44,7 +46,8 @@ def _choose(work: Work) -> None:
     if target is not None:  # a mix was searched with its bits
         searched = work.slimmed.losses if work.slimmed is not None else None
         losses = searched if searched is not None else _losses(work, work.model)
-    work.plan = _made(work, work.model, target, losses, _errors(work, work.model, losses or {}))
+    plan = _made(work, work.model, target, losses, _errors(work, work.model, losses or {}))
+    work.plan = foreseen(work.model, plan, profiles.load(work.profile))
 
 
 def _made(
@@ -54,15 +57,14 @@ def _made(
     losses: Mapping[str, float] | None,
     errors: Mapping[str, Errors] | None,
 ) -> Plan:
-    """The planner's answer."""
+    """The planner's answer, without predictions."""
     from edgec import profiles
     from edgec.plan import make_plan
 
     options = work.options
-    profile = profiles.load(work.profile)
     plan = make_plan(
         model,
-        profile,
+        profiles.load(work.profile),
         bits=options.bits,
         context_length=options.context_length,
         kv_bits=options.kv_bits,
@@ -79,11 +81,10 @@ def _made(
         compact=True if _searched(work) else None,
     )
     notes = () if model.facts.note is None else (model.facts.note,)
-    plan = dataclasses.replace(plan, slim=work.slim_plan, reasons=(*notes, *plan.reasons))
-    return foreseen(model, plan, profile)
+    return dataclasses.replace(plan, slim=work.slim_plan, reasons=(*notes, *plan.reasons))
 
 
-def _smallest(work: Work, model: ModelIR, wanted: float) -> None:
+def _smallest(work: Work, model: ModelIR, wanted: float) -> Plan:
     """Plans are compressed and judged until the smallest one that is accurate enough is found."""
     from edgec.compress import Agreement, compress
     from edgec.ir.plan import AccuracyPlan
@@ -104,7 +105,7 @@ def _smallest(work: Work, model: ModelIR, wanted: float) -> None:
 
     found = smallest(model.facts.name, wanted, make, judge, work.advance("plan"))
     accuracy = AccuracyPlan(agreement.measure, wanted, found.reached, len(work.judged), found.trials)
-    work.plan = dataclasses.replace(found.plan, accuracy=accuracy)
+    return dataclasses.replace(found.plan, accuracy=accuracy)
 
 
 def foreseen(model: ModelIR, plan: Plan, profile: Profile) -> Plan:

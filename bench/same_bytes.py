@@ -1,6 +1,6 @@
 """Real models, compiled again elsewhere, and killed on the way: are the bundles the same bytes?
 
-    python bench/same_bytes.py --models DIR --data DIR --work DIR [--only NAME ...] [--report docs/reproducible.md]
+    python bench/same_bytes.py --models DIR --data DIR --work DIR [--only NAME ...] [--plain] [--report PAGE]
 
 The models are those of `real_models.toml`; each is also compiled for a target (`--target-bpw 5`), which measures
 sensitivities, rounds by GPTQ and searches. A compilation is done
@@ -203,18 +203,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="bundles and what is finished")
     parser.add_argument("--only", action="append", metavar="NAME", help="this model; may be given again")
+    parser.add_argument("--plain", action="store_true", help="not for a target too")
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--report", type=Path, help="write the page there")
     arguments = parser.parse_args()
     places = {"data": str(arguments.data.resolve()), "tasks": str(HERE.parent / "web_demo" / "tasks"), "line": ""}
     rows = []
     for entry in entries(HERE / "real_models.toml", arguments.models.resolve(), places):
-        for extra in ((), TARGET):
+        if arguments.only and entry.name not in arguments.only:
+            continue
+        for extra in ((),) if arguments.plain else ((), TARGET):
             work = arguments.work.resolve() / f"{entry.name}{'-target' if extra else ''}"
             kept = work / "found.json"
             if not kept.is_file():
-                if arguments.only and entry.name not in arguments.only:
-                    continue
                 found = measure(entry, extra, work, arguments.kills)
                 with whole_file(kept) as partial:
                     partial.write_text(json.dumps(dataclasses.asdict(found)))

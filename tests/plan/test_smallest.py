@@ -41,7 +41,7 @@ def test_accuracies_that_jump_and_go_up_and_down() -> None:
 
 def test_what_is_out_of_reach() -> None:
     with pytest.raises(
-        AccuracyError, match=r"`m` reaches an accuracy of 0\.875 in 0\.0 MB .*8\.75 bits.*, 0\.9 was asked"
+        AccuracyError, match=r"`m` reaches an accuracy of 0\.875 in 8\.8 kB .*8\.75 bits.*, 0\.9 was asked"
     ):
         smallest("m", 0.9, make, lambda plan: bits_of(plan) / 10)
     assert MOST == 8.75

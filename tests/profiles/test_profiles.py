@@ -9,6 +9,7 @@ import pytest
 
 from edgec.errors import ProfileError
 from edgec.profiles import load, names, query
+from edgec.profiles.units import parse_size, size_text
 from edgec.resources import profiles_directory
 
 EXPECTED = (
@@ -135,3 +136,11 @@ def test_the_schema_is_used_by_everyone() -> None:
         data = tomllib.loads(text_of(name))
         groups = {k: v for k, v in data.items() if isinstance(v, dict)}
         assert {f"{group}.{key}" for group, entries in groups.items() for key in entries} == keys
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 B"), (4_249, "4.2 kB"), (81_300_000, "81.3 MB"), (2_500_000_000, "2.5 GB")]
+)
+def test_sizes_as_text(size: int, text: str) -> None:
+    assert size_text(size) == text
+    assert parse_size(text) == pytest.approx(size, rel=0.02)

@@ -17,6 +17,7 @@ from edgec.ir.compressed import GROUP
 from edgec.ir.plan import PROBE_BITS, TERNARY, WEIGHT_BITS, Bits
 from edgec.ir.weight_use import WeightUse
 from edgec.plan.memory import matrix_bytes
+from edgec.profiles.units import size_text
 
 NARROW = 3  # bits up to which no grid of before is met: scales are compact in any case
 SPANS = (32, 64, 128)  # group sizes to choose among; scales of more columns save less than they lose
@@ -84,8 +85,8 @@ def allocate(
     left = budget - sum(found[0].bytes for found in options.values())
     if left < 0:
         raise DoesNotFitError(
-            f"the matrices of `{model}` take {(budget - left) / 1e6:,.1f} MB at {_WIDTHS[widths[0]]:g} bits, "
-            f"the target leaves {max(budget, 0) / 1e6:,.1f} MB for them",
+            f"the matrices of `{model}` take {size_text(budget - left)} at {_WIDTHS[widths[0]]:g} bits, "
+            f"the target leaves {size_text(max(budget, 0))} for them",
             hint="raise the target, or take a smaller model",
         )
     chosen = dict.fromkeys(losses, 0)  # index into the options

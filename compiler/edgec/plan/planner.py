@@ -37,6 +37,7 @@ from edgec.plan.allocate import Errors, allocate
 from edgec.plan.bits import TURNS, group_sizes, tensor_plans, turn_plan
 from edgec.plan.dims import bounds
 from edgec.profiles import Profile, query
+from edgec.profiles.units import size_text
 
 DEFAULT_CONTEXT = 4096  # tokens; longer ones are for those who ask
 SHORTEST_CONTEXT = 256  # tokens; below, a chat makes no sense
@@ -388,7 +389,7 @@ class _Planner:
             reasons.append(f"{size} of memory for an adapter of rank {self.adapters.rank} at most: asked for")
         budget = query(profile, "budget.download")
         if demand.download > budget.value:
-            size = f"{demand.download / 1e6:,.0f} MB"
+            size = size_text(demand.download)
             reasons.append(f"the download of {size} is above the profile's {budget.text} ({budget.source})")
         chunk = min(PREFILL_CHUNK, context)
         prediction = Prediction(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from edgec.errors import AccuracyError, DoesNotFitError, EdgecError
 from edgec.ir.plan import AccuracyTrial, Plan
+from edgec.profiles.units import size_text
 
 FEWEST, MOST = 2.375, 8.75  # bits per weight, scales and zero points included
 _FIRST = 4.75
@@ -104,7 +105,7 @@ def _unreachable(
         return refusal
     best = max(trials, key=lambda t: t.reached)
     message = (
-        f"`{model}` reaches an accuracy of {best.reached:.6g} in {best.bytes / 1e6:,.1f} MB of weights "
+        f"`{model}` reaches an accuracy of {best.reached:.6g} in {size_text(best.bytes)} of weights "
         f"({best.bits_per_weight:.2f} bits per weight), {wanted} was asked for"
     )
     if refusal is not None:

@@ -34,4 +34,12 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * _FACTORS[f"{match[2]}B"])
 
 
-__all__ = ["parse_quantity", "parse_size"]
+def size_text(size: float) -> str:
+    """Bytes in the largest unit of which there is one: `81.3 MB`, `4.2 kB`. `parse_size` reads it."""
+    for unit in ("GB", "MB", "kB"):
+        if abs(size) >= _FACTORS[unit]:
+            return f"{size / _FACTORS[unit]:.1f} {unit}"
+    return f"{size:.0f} B"
+
+
+__all__ = ["parse_quantity", "parse_size", "size_text"]

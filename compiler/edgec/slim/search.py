@@ -25,6 +25,7 @@ from edgec.ir.weight_use import WeightUse, weight_uses
 from edgec.plan import allocate, quantizable
 from edgec.plan.allocate import expected_loss
 from edgec.plan.memory import float_bytes, matrix_bytes
+from edgec.profiles.units import size_text
 from edgec.slim.measure import Judge, Rounder
 from edgec.slim.mix import Levels, Mix, Slimmed, Slimmer
 
@@ -127,8 +128,8 @@ class _Search:
                 found[place] = expected_loss(losses, choices)
         if not found:
             raise DoesNotFitError(
-                f"`{self._slimmer.model.facts.name}` has {(smallest or 0) / 1e6:,.1f} MB of weights at the least, "
-                f"{self._budget / 1e6:,.1f} MB were asked for",
+                f"`{self._slimmer.model.facts.name}` has {size_text(smallest or 0)} of weights at the least, "
+                f"{size_text(self._budget)} were asked for",
                 hint="ask for less slimming",
             )
         return found

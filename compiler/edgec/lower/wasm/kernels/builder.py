@@ -7,7 +7,7 @@ called with raw pointers, so one kernel serves any number of rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -160,3 +160,24 @@ def tree_max(values: Sequence[Expr]) -> Expr:
         pairs = [tirx.max(items[i], items[i + 1]) for i in range(0, len(items) - 1, 2)]
         items = pairs + items[len(pairs) * 2 :]
     return items[0]
+
+
+def largest_lane(vector: Expr) -> Expr:
+    """The largest of four lanes. In vectors: V8 makes branches of choices between scalars."""
+    return _first_lane(_across(vector, tirx.max))
+
+
+def sum_of_lanes(vector: Expr) -> Expr:
+    """`(v[0] + v[1]) + (v[2] + v[3])`."""
+    return _first_lane(_across(vector, lambda left, right: left + right))
+
+
+def _across(vector: Expr, combine: Callable[[Expr, Expr], Expr]) -> Expr:
+    for order in ((1, 0, 3, 2), (2, 3, 0, 1)):
+        vector = bind(vector)
+        vector = combine(vector, tirx.Shuffle([vector], [tirx.const(i, "int32") for i in order]))
+    return bind(vector)
+
+
+def _first_lane(vector: Expr) -> Expr:
+    return bind(tirx.Shuffle([vector], [tirx.const(0, "int32")]))

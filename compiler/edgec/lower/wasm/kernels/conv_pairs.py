@@ -28,6 +28,7 @@ from edgec.lower.wasm.kernels.builder import (
     PrimFunc,
     Registers,
     bind,
+    largest_lane,
     load,
     splat,
     store,
@@ -36,7 +37,7 @@ from edgec.lower.wasm.kernels.builder import (
 from edgec.lower.wasm.kernels.depthwise import Window
 from edgec.lower.wasm.kernels.epilogue import Epilogue, Finish
 from edgec.lower.wasm.kernels.linear_pairs import pack_pairs
-from edgec.lower.wasm.kernels.pairs import BLOCKS, ROWS_TOGETHER, VECTORS, factors, largest_lane, pair_products
+from edgec.lower.wasm.kernels.pairs import BLOCKS, ROWS_TOGETHER, VECTORS, factors, pair_products
 from edgec.passes import dims as d
 from edgec.passes.dims import Dim
 

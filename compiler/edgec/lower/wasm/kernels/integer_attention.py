@@ -33,6 +33,7 @@ from edgec.lower.wasm.kernels.builder import (
     PrimFunc,
     Registers,
     bind,
+    largest_lane,
     load,
     splat,
     store,
@@ -42,7 +43,7 @@ from edgec.lower.wasm.kernels.builder import (
 )
 from edgec.lower.wasm.kernels.elementwise import dot
 from edgec.lower.wasm.kernels.encoder_attention import HIDDEN, AttentionShape, masked
-from edgec.lower.wasm.kernels.pairs import factors, largest_lane, narrowed, pair_products, quantize_pairs
+from edgec.lower.wasm.kernels.pairs import factors, narrowed, pair_products, quantize_pairs
 from edgec.passes.dims import Dim
 
 BLOCK = 64  # keys whose products are one sum

@@ -30,6 +30,7 @@ from edgec.lower.wasm.kernels.builder import (
     KernelBuilder,
     PrimFunc,
     bind,
+    largest_lane,
     load,
     splat,
     store,
@@ -164,9 +165,7 @@ def rope_angles(*, half: int, scale: float) -> PrimFunc:
 
 
 def _peak(values: Floats, start: int, count: int) -> Expr:
-    largest = Floats(4)
-    largest.set_vector(0, tree_max([tirx.abs(values.vector(start + i)) for i in range(0, count, 4)]))
-    return bind(tree_max([largest[i] for i in range(4)]))
+    return largest_lane(tree_max([tirx.abs(values.vector(start + i)) for i in range(0, count, 4)]))
 
 
 def _inverse(peak: Expr, levels: float) -> Expr:

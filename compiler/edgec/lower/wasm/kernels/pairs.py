@@ -19,9 +19,9 @@ from edgec.lower.wasm.kernels.builder import (
     Integers,
     Registers,
     bind,
+    largest_lane,
     load,
     splat,
-    tree_max,
 )
 from edgec.lower.wasm.kernels.dot import signed_dot
 
@@ -101,12 +101,6 @@ def narrowed(low: Expr, high: Expr) -> Expr:
     """Two `int32x4` of 16 bits each -> `int32x4` of pairs."""
     narrow = T.call_llvm_pure_intrin("int16x8", "llvm.wasm.narrow.signed.v8i16.v4i32", low, high)
     return T.reinterpret("int32x4", narrow)
-
-
-def largest_lane(vector: Expr) -> Expr:
-    lanes = Floats(4)
-    lanes.set_vector(0, vector)
-    return bind(tree_max([lanes[i] for i in range(4)]))
 
 
 def _float(value: int | Expr) -> Expr:

@@ -36,14 +36,15 @@ from edgec.lower.wasm.kernels.builder import (
     Buffer,
     Expr,
     Floats,
-    Integers,
     KernelBuilder,
     PrimFunc,
     Registers,
     bind,
+    largest_lane,
     load,
     splat,
     store,
+    sum_of_lanes,
     tree_max,
     tree_sum,
     window,
@@ -217,9 +218,7 @@ def quantize_span(
             peaks[0] = tirx.max(peaks[0], _magnitudes(group_values(group)))
 
         span.for_each_group(measure)
-        lanes = Floats(4)
-        lanes.set_vector(0, peaks[0])
-        peak = bind(tree_max([lanes[i] for i in range(4)]))
+        peak = largest_lane(peaks[0])
     tiny = bind(peak < T.float32(1e-30))
     inverse = bind(tirx.Select(tiny, T.float32(0.0), T.float32(127.0) / peak))
     step = bind(tirx.Select(tiny, T.float32(0.0), peak / T.float32(127.0)))
@@ -239,9 +238,7 @@ def quantize_span(
             total[0] = total[0] + code
 
     span.for_each_group(round_group)
-    sums = Integers(4)
-    sums.set_vector(0, total[0])
-    codes = T.Cast("float32", tree_sum([sums[i] for i in range(4)]))
+    codes = T.Cast("float32", sum_of_lanes(total[0]))
     codes = codes if taken is None else codes + taken * inverse
     store(target.sums, place, codes * T.float32(1 / 16), 1)
 
@@ -258,12 +255,10 @@ def _take_outliers(values: Floats, group: Expr, found: _Found) -> tuple[Expr, Ex
     measured = Registers(2, "float32")  # peak, energy
     bounds = Registers(2, "float32")  # smallest peak of the rest, sum
     bounds.fill(2, 0.0)
-    lanes = Floats(4)
 
     def measure() -> None:
-        measured[0] = _peak(values, lanes)
-        lanes.set_vector(0, tree_sum([values.vector(i) * values.vector(i) for i in range(0, GROUP, 4)]))
-        measured[1] = tree_sum([lanes[i] for i in range(4)])
+        measured[0] = largest_lane(_magnitudes(values))
+        measured[1] = sum_of_lanes(tree_sum([values.vector(i) * values.vector(i) for i in range(0, GROUP, 4)]))
 
     measure()
     for number in range(OUTLIERS):
@@ -279,12 +274,6 @@ def _take_outliers(values: Floats, group: Expr, found: _Found) -> tuple[Expr, Ex
             values[feature] = T.float32(0.0)
             measure()
     return bind(tirx.max(measured[0], bounds[0])), bind(bounds[1])
-
-
-def _peak(values: Floats, lanes: Floats) -> Expr:
-    """Largest magnitude of the 32 values; `lanes` are for its own use."""
-    lanes.set_vector(0, _magnitudes(values))
-    return tree_max([lanes[i] for i in range(4)])
 
 
 def _magnitudes(values: Floats) -> Expr:

@@ -10,15 +10,14 @@ from edgec.lower.wasm.kernels import math
 from edgec.lower.wasm.kernels.builder import (
     Buffer,
     Expr,
-    Floats,
     KernelBuilder,
     PrimFunc,
     Registers,
     bind,
+    largest_lane,
     load,
     store,
-    tree_max,
-    tree_sum,
+    sum_of_lanes,
     wide,
 )
 from edgec.passes.dims import Dim
@@ -76,9 +75,7 @@ def row_maximum(source: Buffer, start: Expr, width: Expr) -> Expr:
         target[0] = tirx.max(target[0], _read(source, start + i, lanes))
 
     for_row(width, one)
-    lanes = Floats(4)
-    lanes.set_vector(0, vector[0])
-    return bind(tirx.max(scalar[0], tree_max([lanes[i] for i in range(4)])))
+    return bind(tirx.max(scalar[0], largest_lane(vector[0])))
 
 
 def _sum_of_exponentials(source: Buffer, output: Buffer | None, start: Expr, width: Expr, peak: Expr) -> Expr:
@@ -95,9 +92,7 @@ def _sum_of_exponentials(source: Buffer, output: Buffer | None, start: Expr, wid
         target[0] = target[0] + value
 
     for_row(width, one)
-    lanes = Floats(4)
-    lanes.set_vector(0, vector[0])
-    return bind(tree_sum([lanes[i] for i in range(4)]) + scalar[0])
+    return bind(sum_of_lanes(vector[0]) + scalar[0])
 
 
 def exponentials(buffer: Buffer, start: Expr, width: Expr) -> tuple[Expr, Expr]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from edgec.ir.plan import PAGE_TOKENS
 from edgec.lower.wasm.kernels.attention import attention, scratch_floats
 from edgec.lower.wasm.kernels.kv_cache import PageLayout, rope_and_append, rope_angles
-from edgec.lower.wasm.target import SIMD128
+from edgec.lower.wasm.target import RELAXED, RELAXED16, SIMD128, Isa
 from tests.lower.kernel_runner import KernelRunner
 
 CONTEXT = 256
@@ -52,6 +53,71 @@ def reference(
     return np.einsum("hqk,khd->qhd", weights, value).reshape(tokens, -1)
 
 
+class Kernels:
+    """Of the second of two layers, on a cache whose pages are anywhere."""
+
+    def __init__(
+        self,
+        *,
+        bits: int,
+        heads: int,
+        kv_heads: int,
+        dim: int,
+        rotated: int | None = None,
+        window: int | None = None,
+        softcap: float | None = None,
+        isa: Isa = SIMD128,
+    ) -> None:
+        self.bits, self.heads, self.dim = bits, heads, dim
+        self.half = (dim if rotated is None else rotated) // 2
+        self.width = (heads + 2 * kv_heads) * dim
+        self.frequencies = (10000.0 ** -(np.arange(self.half) / max(self.half, 1))).astype(np.float32)
+        self.layout = PageLayout(layers=2, kv_heads=kv_heads, head_dim=dim, bits=bits)
+        self.angles = KernelRunner(rope_angles(half=max(self.half, 1), scale=1.0), isa)
+        self.rope = KernelRunner(
+            rope_and_append(layout=self.layout, heads=heads, stride=self.width, rotated=2 * self.half), isa
+        )
+        self.mix = KernelRunner(
+            attention(layout=self.layout, heads=heads, context_length=CONTEXT, sliding_window=window, softcap=softcap),
+            isa,
+        )
+
+    def random(self, tokens: int) -> npt.NDArray[np.float32]:
+        return np.random.default_rng(self.dim).standard_normal((tokens, self.width)).astype(np.float32)
+
+    def run(self, qkv: npt.NDArray[np.float32], chunks: Sequence[int], threads: int = 2) -> npt.NDArray[np.float32]:
+        """Attention of all rows, in chunks of so many."""
+        layout, half, heads = self.layout, self.half, self.heads
+        table = np.array([2, 0, 3, 1], np.int32)
+        # What was there before: all NaN.
+        cache = np.full(CONTEXT // PAGE_TOKENS * layout.page_bytes, 0xFF, np.uint8)
+        outputs = []
+        position = 0
+        for m in chunks:
+            turns = [np.zeros((m, half), np.float32) for _ in range(2)] if half else []
+            if half:
+                self.angles.run([self.frequencies, *turns], [position, m], threads=2)
+            queries = np.zeros((m, heads * self.dim), np.int16 if self.bits == 16 else np.float32)
+            extra = [np.zeros((m, heads * layout.groups), np.float32)] if self.bits == 16 else []
+            # A kernel sees the cache through several pointers; here each gets its copy of what follows its offset.
+            offsets = list(layout.buffers(1).values())
+            before = cache.copy()
+            views = [cache[offset:].copy() for offset in offsets]
+            self.rope.run(
+                [qkv[position : position + m], *turns, table, *views, queries, *extra], [position, m], threads=3
+            )
+            for view, offset in zip(views, offsets, strict=True):
+                changed = view != before[offset:]
+                cache[offset:][changed] = view[changed]
+            views = [cache[offset:].copy() for offset in offsets]
+            output = np.full((m, heads * self.dim), np.nan, np.float32)
+            scratch = np.full(scratch_floats(layout, heads, CONTEXT) * threads, np.nan, np.float32)
+            self.mix.run([queries, *extra, table, *views, scratch, output], [position, m], threads=threads)
+            outputs.append(output)
+            position += m
+        return np.concatenate(outputs)
+
+
 @pytest.mark.parametrize(("bits", "tolerance"), [(32, 2e-6), (16, 1.2e-3)])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 2), (3, 3), (7, 1)])
 @pytest.mark.parametrize(
@@ -77,48 +143,40 @@ def test_attention(
     window: int | None,
     softcap: float | None,
 ) -> None:
-    half = rotated // 2
-    rng = np.random.default_rng(dim)
-    width = (heads + 2 * kv_heads) * dim
-    qkv = rng.standard_normal((161, width)).astype(np.float32)
-    frequencies = (10000.0 ** -(np.arange(half) / max(half, 1))).astype(np.float32)
-    layout = PageLayout(layers=2, kv_heads=kv_heads, head_dim=dim, bits=bits)
-    pages = CONTEXT // PAGE_TOKENS
-    table = np.array([2, 0, 3, 1], np.int32)  # logical pages are anywhere
-    cache = np.full(pages * layout.page_bytes, 0xFF, np.uint8)  # what was there before: all NaN
-    angles = KernelRunner(rope_angles(half=max(half, 1), scale=1.0), SIMD128)
-    rope = KernelRunner(rope_and_append(layout=layout, heads=heads, stride=width, rotated=rotated), SIMD128)
-    mix = KernelRunner(
-        attention(
-            layout=layout,
-            heads=heads,
-            context_length=CONTEXT,
-            sliding_window=window,
-            softcap=softcap,
-        ),
-        SIMD128,
+    kernels = Kernels(
+        bits=bits, heads=heads, kv_heads=kv_heads, dim=dim, rotated=rotated, window=window, softcap=softcap
     )
-    outputs = []
-    position = 0
-    for m in (17, 1, 140, 3):
-        turns = [np.zeros((m, half), np.float32) for _ in range(2)] if half else []
-        if half:
-            angles.run([frequencies, *turns], [position, m], threads=2)
-        queries = np.zeros((m, heads * dim), np.int16 if bits == 16 else np.float32)
-        extra = [np.zeros((m, heads * layout.groups), np.float32)] if bits == 16 else []
-        # A kernel sees the cache through several pointers; here each gets its copy of what follows its offset.
-        offsets = list(layout.buffers(1).values())
-        before = cache.copy()
-        views = [cache[offset:].copy() for offset in offsets]
-        rope.run([qkv[position : position + m], *turns, table, *views, queries, *extra], [position, m], threads=3)
-        for view, offset in zip(views, offsets, strict=True):
-            changed = view != before[offset:]
-            cache[offset:][changed] = view[changed]
-        views = [cache[offset:].copy() for offset in offsets]
-        output = np.zeros((m, heads * dim), np.float32)
-        scratch = np.zeros(scratch_floats(CONTEXT) * 2, np.float32)
-        mix.run([queries, *extra, table, *views, scratch, output], [position, m], threads=2)
-        outputs.append(output)
-        position += m
-    wanted = reference(qkv, frequencies, heads, kv_heads, dim, window, softcap)
-    np.testing.assert_allclose(np.concatenate(outputs), wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
+    qkv = kernels.random(161)
+    wanted = reference(qkv, kernels.frequencies, heads, kv_heads, dim, window, softcap)
+    found = kernels.run(qkv, (17, 1, 140, 3))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(
+    ("bits", "heads", "kv_heads", "dim", "window", "softcap"),
+    [
+        (16, 9, 3, 64, None, None),
+        (16, 7, 1, 24, 33, None),
+        (16, 4, 1, 96, 5, 0.7),
+        (16, 2, 1, 8, 20, None),
+        (16, 2, 2, 80, None, 0.7),
+        (32, 7, 1, 24, 33, 0.7),
+    ],
+)
+def test_rows_together_have_the_bits_of_rows_alone(
+    bits: int, heads: int, kv_heads: int, dim: int, window: int | None, softcap: float | None
+) -> None:
+    kernels = Kernels(bits=bits, heads=heads, kv_heads=kv_heads, dim=dim, window=window, softcap=softcap)
+    qkv = kernels.random(70)
+    alone = kernels.run(qkv, [1] * 70, threads=1)
+    for chunks, threads in (((70,), 1), ((66, 4), 5), ((3, 2, 5, 1, 59), 2)):
+        assert np.array_equal(kernels.run(qkv, chunks, threads), alone)
+
+
+@pytest.mark.parametrize("isa", [RELAXED, RELAXED16])
+def test_every_instruction_set_has_the_same_bits(isa: Isa) -> None:
+    shape = {"bits": 16, "heads": 9, "kv_heads": 3, "dim": 64}
+    plain = Kernels(**shape)
+    qkv = plain.random(90)
+    chunks = (1, 30, 1, 58)
+    assert np.array_equal(Kernels(**shape, isa=isa).run(qkv, chunks), plain.run(qkv, chunks))

@@ -135,9 +135,10 @@ def decoder_workspace_bytes(
         sums = (12 if decoder.gated_mlp else 8) * decoder.intermediate
         mlp = max(mlp, (per_value + floats) * decoder.hidden + sums + 8 * adapter_rank, wide + 4 * adapter_rank)
     chunk = prefill_chunk * (stream + max(attention, mlp) + 4 * decoder.head_dim)
-    # A thread has the scores of four heads, and 16 floats for each feature of the widest input of a linear.
+    # A thread has the scores and sums of 16 queries, and 16 floats for each feature of the widest input of a linear.
     widest = max(decoder.hidden, heads, decoder.intermediate) if quantized else 0
-    return max(STAGING_BYTES, chunk + 4 * decoder.vocabulary + (4 * 4 * context_length + 64 * widest) * threads)
+    own = 64 * (context_length + decoder.head_dim + widest)
+    return max(STAGING_BYTES, chunk + 4 * decoder.vocabulary + own * threads)
 
 
 def graph_workspace_bytes(model: ModelIR, dims: Mapping[str, int]) -> int:

@@ -15,7 +15,7 @@ from edgec.lower.wasm.kernels.builder import KernelBuilder, PrimFunc, load, stor
 from edgec.lower.wasm.linker import link
 from edgec.lower.wasm.target import RELAXED, SIMD128
 
-NAMES = ("exp", "log", "sigmoid", "silu", "tanh", "erf", "gelu", "gelu_tanh", "sin", "cos")
+NAMES = ("exp", "exp_below_zero", "log", "sigmoid", "silu", "tanh", "erf", "gelu", "gelu_tanh", "sin", "cos")
 COUNT = 1 << 14
 SOURCE, TARGET = 1 << 17, 1 << 18
 Floats = np.ndarray
@@ -59,6 +59,7 @@ def _reference(name: str, x: Floats) -> Floats:
     with np.errstate(over="ignore", divide="ignore"):
         table = {
             "exp": lambda: np.exp(x),
+            "exp_below_zero": lambda: np.exp(x),
             "log": lambda: np.log(x),
             "sigmoid": lambda: 1 / (1 + np.exp(-x)),
             "silu": lambda: x / (1 + np.exp(-x)),
@@ -77,6 +78,7 @@ def _reference(name: str, x: Floats) -> Floats:
     [
         ("exp", -86.0, 88.7, 1e-7, "relative"),
         ("exp", -1.0, 1.0, 1e-7, "relative"),
+        ("exp_below_zero", -86.0, 0.0, 1e-7, "relative"),
         ("log", 1e-30, 1e30, 1e-7, "of max(1, |y|)"),
         ("log", 0.5, 2.0, 1e-7, "relative"),
         ("sigmoid", -80.0, 80.0, 2e-7, "relative"),
@@ -109,10 +111,17 @@ def test_errors(compiled: dict[str, bytes], name: str, low: float, high: float, 
     assert (np.abs(vector - expected) / scale).max() <= bound
 
 
+def test_exponentials_below_zero_are_the_same(compiled: dict[str, bytes]) -> None:
+    x = np.linspace(-86.0, 0.0, COUNT).astype(np.float32)
+    x[:3] = -1e30, -np.inf, -0.0
+    general, below = (_run(compiled["simd128"], f"{name}_4", x) for name in ("exp", "exp_below_zero"))
+    np.testing.assert_array_equal(general.view(np.int32), below.view(np.int32))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_instruction_sets_agree_to_the_bit(compiled: dict[str, bytes], name: str) -> None:
     x = np.random.default_rng(1).normal(0, 10, COUNT).astype(np.float32)
-    x = np.abs(x) if name == "log" else x
+    x = np.abs(x) if name == "log" else -np.abs(x) if name == "exp_below_zero" else x
     first, second = (_run(compiled[isa], f"{name}_4", x) for isa in ("simd128", "relaxed"))
     np.testing.assert_array_equal(first.view(np.int32), second.view(np.int32))
 

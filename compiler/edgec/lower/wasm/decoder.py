@@ -368,7 +368,9 @@ class _Lowering:
         integer, width, cache = self.layout.bits == 16, facts.heads * facts.head_dim, self.cache_operands(number)
         mixed = program.workspace("attention", 4 * width * rows)
         context = self.plan.context_length
-        scratch = program.workspace("scores", 4 * scratch_floats(context) * self.plan.max_threads)
+        scratch = program.workspace(
+            "scores", 4 * scratch_floats(self.layout, facts.heads, context) * self.plan.max_threads
+        )
         window = None if layer.window is None or layer.window >= context else layer.window
         kernel = program.kernel(
             ("attention", window, layer.softcap),

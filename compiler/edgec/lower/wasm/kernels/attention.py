@@ -1,4 +1,5 @@
-"""Causal attention over the paged KV cache: one row at a time, the query heads of a KV head together.
+"""Causal attention over the paged KV cache: one row at a time, the query heads of a KV head together, or several rows
+(`attention_tiles.py`), which gives the same bits.
 
 At 16 bits both products are exact integer dot products: 12-bit queries by 12-bit keys, and softmax
 weights (times the values' scales, 15 bits per block) by 12-bit values. Blocks are added in order, so
@@ -15,6 +16,8 @@ from tvm.script.ir_builder import tirx as T
 from edgec.ir.plan import BLOCK_TOKENS
 from edgec.lower.wasm.abi import THREAD
 from edgec.lower.wasm.kernels import math
+from edgec.lower.wasm.kernels.attention_parts import MASKED, VECTORS, WEIGHT_LEVELS, Visible, exponentials, weighted
+from edgec.lower.wasm.kernels.attention_tiles import Tiles, rows_together
 from edgec.lower.wasm.kernels.builder import (
     Buffer,
     Expr,
@@ -34,17 +37,24 @@ from edgec.lower.wasm.kernels.dot import lane, signed_dot
 from edgec.lower.wasm.kernels.kv_cache import BLOCKS, Block, CacheBuffers, PageLayout
 from edgec.lower.wasm.kernels.softcap import capped
 
-_MASKED = -1e30
-_WEIGHT_LEVELS = 32767.0
-_VECTORS = BLOCK_TOKENS // 4
 _STEP = 2  # pairs per turn of an inner loop; more, and LLVM's order of loads leaves no register free
 _LINE_BYTES = 64  # of most caches
 _TOGETHER = 4  # query heads that share one pass over keys and values; more would not fit the registers
 
 
-def scratch_floats(context_length: int) -> int:
-    """Floats of scratch per thread: the scores of one row and as many heads as are handled together."""
-    return _TOGETHER * -(-context_length // BLOCK_TOKENS) * BLOCK_TOKENS
+def scratch_floats(layout: PageLayout, heads: int, context_length: int) -> int:
+    """Floats of scratch per thread: the scores of all queries that are handled together, and sums of their values."""
+    longest = _longest(context_length)
+    largest = _portions(heads // layout.kv_heads)[0]
+    if layout.bits == 32:
+        return largest * longest
+    return rows_together(largest) * largest * (longest + layout.head_dim)
+
+
+def _longest(context_length: int) -> int:
+    """From the scores of a query to the next one's. A block more than there are: a multiple of 4 KiB apart, they would
+    get in each other's way in the cache of a processor."""
+    return (-(-context_length // BLOCK_TOKENS) + 1) * BLOCK_TOKENS
 
 
 def _portions(heads: int) -> list[int]:
@@ -64,13 +74,13 @@ def attention(
     """Parameters: queries, [query scales], cache buffers, scratch (`scratch_floats` per thread), output [m, heads *
     head_dim], position, m. With a `softcap` c, scores s become c * tanh(s / c).
     """
-    dim, bits = layout.head_dim, layout.bits
+    dim, integers = layout.head_dim, layout.bits == 16
     shared = heads // layout.kv_heads
     portions = _portions(shared)
-    longest = scratch_floats(context_length) // _TOGETHER
+    longest, own_scratch = _longest(context_length), scratch_floats(layout, heads, context_length)
     with KernelBuilder() as k:
-        queries = k.buffer("queries", "int32" if bits == 16 else "float32")  # int16 pairs
-        query_scales = k.buffer("query_scales", "float32") if bits == 16 else None
+        queries = k.buffer("queries", "int32" if integers else "float32")  # int16 pairs
+        query_scales = k.buffer("query_scales", "float32") if integers else None
         cache = CacheBuffers.declare(k, layout)
         scratch = k.buffer("scratch", "float32")
         output = k.buffer("output", "float32")
@@ -80,14 +90,13 @@ def attention(
         def one(row: Expr, kv_head: Expr, head: Expr, count: int) -> None:
             """Heads `head` to `head + count - 1` of a row."""
             last = bind(position + row)
-            first = bind(tirx.max(last - (sliding_window - 1), 0)) if sliding_window else T.int32(0)
-            first_block = bind(tirx.truncdiv(first, BLOCK_TOKENS)) if sliding_window else T.int32(0)
-            blocks = bind(tirx.truncdiv(last, BLOCK_TOKENS) + 1 - first_block)
-            scores = [bind(THREAD * scratch_floats(context_length) + h * longest) for h in range(count)]
+            sight = Visible.of(last, last, sliding_window)
+            first, first_block, blocks = sight.first_of(last), sight.first_block, sight.blocks
+            scores = [bind(THREAD * own_scratch + h * longest) for h in range(count)]
             unit = bind(row * heads + head)
 
             largest = Registers(count, "float32x4")
-            largest.fill(count, _MASKED)
+            largest.fill(count, MASKED)
             score = (
                 _FloatScores(layout, queries, unit, count)
                 if query_scales is None
@@ -98,25 +107,22 @@ def attention(
                 ahead.touch(cache.keys, b)
                 found = score(cache.block(first_block + b, kv_head))
                 if softcap is not None:
-                    for i in range(count * _VECTORS):
+                    for i in range(count * VECTORS):
                         found[i] = capped(found[i], softcap)
-                for j in range(_VECTORS):
-                    token = T.Ramp((first_block + b) * BLOCK_TOKENS + 4 * j, 1, 4)
-                    hidden = token > splat(last, "int32x4")
-                    if sliding_window:
-                        hidden = tirx.any(hidden, token < splat(first, "int32x4"))
+                for j in range(VECTORS):
+                    token = (first_block + b) * BLOCK_TOKENS + 4 * j
                     for h in range(count):
-                        visible = bind(tirx.Select(hidden, splat(_MASKED, "float32x4"), found[h * _VECTORS + j]))
+                        visible = bind(sight.shown(token, last, first, found[h * VECTORS + j]))
                         store(scratch, scores[h] + b * BLOCK_TOKENS + 4 * j, visible)
                         largest[h] = tirx.max(largest[h], visible)
 
-            inverses = [_exponentials(scratch, scores[h], blocks, largest[h]) for h in range(count)]
+            inverses = [exponentials(scratch, scores[h], blocks, largest[h]) for h in range(count)]
 
             mixed = [Floats(dim) for _ in range(count)]
             with T.serial(0, dim // 4) as i:
                 for h in range(count):
                     mixed[h].set_vector(i * 4, splat(0.0, "float32x4"))
-            add = _FloatValues(scratch, mixed) if bits == 32 else _IntegerValues(scratch, mixed)
+            add = _IntegerValues(scratch, mixed) if integers else _FloatValues(scratch, mixed)
             with T.serial(0, blocks) as b:
                 ahead.touch(cache.values, b)
                 add(cache.block(first_block + b, kv_head), [at + b * BLOCK_TOKENS for at in scores])
@@ -127,40 +133,42 @@ def attention(
                 with T.serial(0, dim // 4) as i:
                     store(output, (unit + h) * dim + i * 4, mixed[h].vector(i * 4) * inverse)
 
-        # KV heads outside, so that threads get about the same number of tokens to attend to.
-        with T.parallel(0, layout.kv_heads * len(portions) * m) as work:
-            row = bind(tirx.truncmod(work, m))
-            number = bind(tirx.truncdiv(work, m))
-            kv_head = bind(tirx.truncdiv(number, len(portions)))
-            place = bind(tirx.truncmod(number, len(portions)))
-            larger = portions.count(portions[0])
-            head = bind(kv_head * shared + place * portions[0] - tirx.max(place - larger, 0))  # others have one less
+        larger = portions.count(portions[0])
+
+        def one_of(row: Expr, kv_head: Expr, head: Expr, place: Expr) -> None:
             if larger == len(portions):
                 one(row, kv_head, head, portions[0])
+                return
+            with T.If(place < larger):
+                with T.Then():
+                    one(row, kv_head, head, portions[0])
+                with T.Else():
+                    one(row, kv_head, head, portions[-1])
+
+        # KV heads outside, so that threads get about the same number of tokens to attend to.
+        each = rows_together(portions[0]) if integers else 1
+        parts = bind(tirx.truncdiv(m + (each - 1), each))
+        with math.computed_constants(m), T.parallel(0, layout.kv_heads * len(portions) * parts) as work:
+            row = bind(tirx.truncmod(work, parts) * each)
+            number = bind(tirx.truncdiv(work, parts))
+            kv_head = bind(tirx.truncdiv(number, len(portions)))
+            place = bind(tirx.truncmod(number, len(portions)))
+            head = bind(kv_head * shared + place * portions[0] - tirx.max(place - larger, 0))  # others have one less
+            if query_scales is None:
+                one_of(row, kv_head, head, place)
             else:
-                with T.If(place < larger):
+                count = bind(tirx.Select(place < larger, portions[0], portions[-1]))
+                together = each * portions[0]
+                tiles = Tiles(
+                    queries, query_scales, cache, scratch, output, heads, together, longest, sliding_window, softcap
+                )
+                with T.If(m == 1):
                     with T.Then():
-                        one(row, kv_head, head, portions[0])
+                        one_of(row, kv_head, head, place)
                     with T.Else():
-                        one(row, kv_head, head, portions[-1])
+                        rows = bind(tirx.min(m - row, each))
+                        tiles.attend(position, row, rows, kv_head, head, count, bind(THREAD * own_scratch))
     return k.func
-
-
-def _exponentials(scratch: Buffer, scores: Expr, blocks: Expr, largest: Expr) -> Expr:
-    """Scores become exp(score - largest); returns 1 / their sum."""
-    lanes = Floats(4)
-    lanes.set_vector(0, largest)
-    peak = bind(tree_max([lanes[i] for i in range(4)]))
-    sums = Registers(_VECTORS, "float32x4")
-    sums.fill(_VECTORS, 0.0)
-    with T.serial(0, blocks) as b:
-        for j in range(_VECTORS):
-            at = scores + b * BLOCK_TOKENS + 4 * j
-            weight = bind(math.exp(bind(load(scratch, at) - splat(peak, "float32x4"))))
-            store(scratch, at, weight)
-            sums[j] = sums[j] + weight
-    lanes.set_vector(0, tree_sum([sums[j] for j in range(_VECTORS)]))
-    return bind(T.float32(1.0) / tree_sum([lanes[i] for i in range(4)]))
 
 
 class _Ahead:
@@ -206,14 +214,14 @@ class _FloatScores:
 
     def __call__(self, block: Block) -> Registers:
         dim = self._layout.head_dim
-        sums = Registers(self._count * _VECTORS, "float32x4")
-        sums.fill(self._count * _VECTORS, 0.0)
+        sums = Registers(self._count * VECTORS, "float32x4")
+        sums.fill(self._count * VECTORS, 0.0)
         base = bind(block.codes)
         for h in range(self._count):
             with T.serial(0, dim) as d:
                 query = splat(self._queries[(self._unit + h) * dim + d], "float32x4")
-                for j in range(_VECTORS):
-                    i = h * _VECTORS + j
+                for j in range(VECTORS):
+                    i = h * VECTORS + j
                     sums[i] = sums[i] + query * load(block.cache.keys, base + d * BLOCK_TOKENS + 4 * j)
         return sums
 
@@ -234,13 +242,13 @@ class _IntegerScores:
     def __call__(self, block: Block) -> Registers:
         layout, count, cache = self._layout, self._count, block.cache
         pairs = layout.group // 2
-        wide = _VECTORS if count <= 2 else 2  # vectors of tokens whose sums fit the registers
-        sums = Registers(count * _VECTORS, "float32x4")
-        sums.fill(count * _VECTORS, 0.0)
+        wide = VECTORS if count <= 2 else 2  # vectors of tokens whose sums fit the registers
+        sums = Registers(count * VECTORS, "float32x4")
+        sums.fill(count * VECTORS, 0.0)
         keys = window(cache.keys, block.codes)
         key_scales = window(cache.key_scales, block.key_scales)
         for group in range(layout.groups):
-            for first in range(0, _VECTORS, wide):
+            for first in range(0, VECTORS, wide):
                 dots = Registers(count * wide, "int32x4")
                 dots.fill(count * wide, 0)
                 with T.serial(0, pairs // _STEP) as some:
@@ -255,15 +263,9 @@ class _IntegerScores:
                     scale = splat(self._scales[(self._unit + h) * layout.groups + group], "float32x4")
                     for j in range(wide):
                         key_scale = load(key_scales, group * BLOCK_TOKENS + 4 * (first + j))
-                        i = h * _VECTORS + first + j
+                        i = h * VECTORS + first + j
                         sums[i] = sums[i] + (T.Cast("float32x4", dots[h * wide + j]) * key_scale) * scale
         return sums
-
-
-def _weighted(weight: Expr, value: Expr) -> Expr:
-    """`weight * value`, but 0 where the weight is: a hidden token's place may hold anything, an older text's NaN."""
-    zero = splat(0.0, "float32x4")
-    return tirx.Select(tirx.EQ(weight, zero), zero, weight * value)
 
 
 class _FloatValues:
@@ -280,7 +282,7 @@ class _FloatValues:
                 weight = bind(splat(self._scratch[weights[h] + token], "float32x4"))
                 with T.serial(0, dim // 4) as i:
                     value = load(block.cache.values, base + token * dim + i * 4)
-                    mixed.set_vector(i * 4, mixed.vector(i * 4) + _weighted(weight, value))
+                    mixed.set_vector(i * 4, mixed.vector(i * 4) + weighted(weight, value))
 
 
 class _IntegerValues:
@@ -317,18 +319,18 @@ class _IntegerValues:
 
     def _weights(self, head: int, weights: Expr, value_scales: Buffer) -> Expr:
         """Quantize the weights of a block; returns what a step of them is worth, in all lanes."""
-        scaled = Registers(_VECTORS, "float32x4")
-        for j in range(_VECTORS):
-            scaled[j] = _weighted(bind(load(self._scratch, weights + 4 * j)), load(value_scales, 4 * j))
+        scaled = Registers(VECTORS, "float32x4")
+        for j in range(VECTORS):
+            scaled[j] = weighted(bind(load(self._scratch, weights + 4 * j)), load(value_scales, 4 * j))
         lanes = Floats(4)
-        lanes.set_vector(0, tree_max([scaled[j] for j in range(_VECTORS)]))
+        lanes.set_vector(0, tree_max([scaled[j] for j in range(VECTORS)]))
         peak = bind(tree_max([lanes[i] for i in range(4)]))
         tiny = peak < T.float32(1e-30)
-        inverse = splat(bind(tirx.Select(tiny, T.float32(0.0), T.float32(_WEIGHT_LEVELS) / peak)), "float32x4")
-        codes = [bind(math.nearest_integer(scaled[j] * inverse)) for j in range(_VECTORS)]
-        for first in range(0, _VECTORS, 2):
+        inverse = splat(bind(tirx.Select(tiny, T.float32(0.0), T.float32(WEIGHT_LEVELS) / peak)), "float32x4")
+        codes = [bind(math.nearest_integer(scaled[j] * inverse)) for j in range(VECTORS)]
+        for first in range(0, VECTORS, 2):
             halfwords = T.call_llvm_pure_intrin("int16x8", "llvm.wasm.narrow.signed", codes[first], codes[first + 1])
             four = bind(T.reinterpret("int32x4", halfwords))
             for i in range(4):
                 self._repeated[(first * 2 + i) * len(self._mixed) + head] = lane(four, i)
-        return splat(bind(tirx.Select(tiny, T.float32(0.0), peak / T.float32(_WEIGHT_LEVELS))), "float32x4")
+        return splat(bind(tirx.Select(tiny, T.float32(0.0), peak / T.float32(WEIGHT_LEVELS))), "float32x4")

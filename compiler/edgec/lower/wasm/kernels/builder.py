@@ -81,6 +81,10 @@ class _Lanes(Registers):
     def set_vector(self, index: Expr, value: Expr, width: int = 4) -> None:
         T.buffer_store(self._buffer, value, [T.Ramp(index, 1, width)])
 
+    def window(self, start: Expr) -> Buffer:
+        """As `window` of a buffer."""
+        return window(self._buffer, start)
+
 
 class Floats(_Lanes):
     def __init__(self, count: int) -> None:

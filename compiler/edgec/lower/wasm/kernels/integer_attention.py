@@ -43,7 +43,7 @@ from edgec.lower.wasm.kernels.builder import (
 )
 from edgec.lower.wasm.kernels.elementwise import dot
 from edgec.lower.wasm.kernels.encoder_attention import HIDDEN, AttentionShape, masked
-from edgec.lower.wasm.kernels.pairs import factors, narrowed, pair_products, quantize_pairs
+from edgec.lower.wasm.kernels.pairs import factors, in_turns, narrowed, quantize_pairs, straight_products
 from edgec.passes.dims import Dim
 
 BLOCK = 64  # keys whose products are one sum
@@ -216,10 +216,10 @@ def integer_attention(shape: AttentionShape) -> PrimFunc:
                 together = shape.mask_strides is None or shape.mask_strides[3] == 1
                 whole = bind(s.keys if together else T.int32(0))
                 at = bind(tile * (_QUERIES * pairs))
-                starts = [at + i * pairs for i in range(_QUERIES)]
+                rows = [codes.window(at + i * pairs) for i in range(_QUERIES)]
                 with T.serial(0, groups) as group:
-                    columns = window(key_codes, block * pairs + group * (_GROUP * pairs))
-                    products = pair_products(codes, starts, columns, T.int32(pairs))
+                    columns = window(key_codes, block * pairs + group * (_GROUP * pairs), "int16")
+                    products = straight_products(rows, columns, *in_turns(pairs))
                     found = {}
                     for half in range(2):
                         scale = bind(load(key_scales, block + group * _GROUP + 4 * half))
@@ -263,10 +263,10 @@ def integer_attention(shape: AttentionShape) -> PrimFunc:
                 scale = bind(value_scales[block])
                 old = [bind(splat(kept[i], "float32x4")) for i in range(_QUERIES)]
                 new = [bind(splat(added[i] * scale, "float32x4")) for i in range(_QUERIES)]
-                own_starts = [T.int32(i * (BLOCK // 2)) for i in range(_QUERIES)]
+                rows = [weights.window(T.int32(i * (BLOCK // 2))) for i in range(_QUERIES)]
                 with T.serial(0, value_groups) as group:
-                    columns = window(value_codes, (block * value_groups + group) * (BLOCK // 2 * _GROUP))
-                    products = pair_products(weights, own_starts, columns, groups * (_GROUP // 2))
+                    columns = window(value_codes, (block * value_groups + group) * (BLOCK // 2 * _GROUP), "int16")
+                    products = straight_products(rows, columns, _GROUP // 2, groups)
                     for i in range(_QUERIES):
                         for half in range(2):
                             place = (at + i) * shape.value_width + group * _GROUP + 4 * half

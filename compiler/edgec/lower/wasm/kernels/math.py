@@ -181,6 +181,16 @@ def exp(x: Expr) -> Expr:
     return let(x, from_input)
 
 
+def exp_below_zero(x: Expr) -> Expr:
+    """`exp` of x <= 0 (or a little more), two instructions less."""
+
+    def from_input(x: Expr) -> Expr:
+        value = let(tirx.max(x, constant(-86.99, x)), lambda c: _exp(c, 0))
+        return tirx.Select(x < constant(-86.99, x), constant(0.0, x), value)
+
+    return let(x, from_input)
+
+
 def _exp_negative(x: Expr) -> Expr:
     """e^-x as a part of a sum with 1, where the smallest and largest results need not be told apart from others."""
     clamped = tirx.max(tirx.min(constant(0.0, x) - x, constant(87.0, x)), constant(-86.99, x))

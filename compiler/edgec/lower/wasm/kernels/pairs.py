@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from edgec.lower.wasm.instructions import in_order
 from edgec.lower.wasm.kernels import math
 from edgec.lower.wasm.kernels.builder import (
     Buffer,
@@ -22,12 +23,14 @@ from edgec.lower.wasm.kernels.builder import (
     largest_lane,
     load,
     splat,
+    window,
 )
 from edgec.lower.wasm.kernels.dot import signed_dot
 
 ROWS_TOGETHER = 4
 SIDE = 8  # columns side by side
 VECTORS = 2 * ROWS_TOGETHER  # of the sums of a block of 8 columns: `2 * row + half`
+_STRAIGHT = 4  # pairs at most without a loop; with more, code grows and takes as long
 BLOCKS = 8  # whose sums wait for their activation, the constants of which would take the registers of sums
 
 
@@ -50,6 +53,35 @@ def pair_products(rows: Integers | Buffer, starts: Sequence[Expr], columns: Buff
     with T.serial(1, pairs) as pair:
         add(pair, first=False)
     return sums
+
+
+def straight_products(
+    rows: Sequence[Buffer], columns: Buffer, pairs: int, turns: int | Expr = 1, stride: int = 2 * SIDE
+) -> Registers:
+    """Register `2 * row + half`: as `pair_products` of `turns` times `pairs` pairs, which are code without a loop whose
+    order engines see as it is stated here. `columns` are int16, `stride` from one pair to the next."""
+    sums = Registers(2 * len(rows), "int32x4")
+
+    def add(rows: Sequence[Buffer], columns: Buffer, *, begin: bool) -> None:
+        for pair in range(pairs):
+            halves = [bind(load(columns, pair * stride + 8 * half, 8)) for half in range(2)]
+            for i, codes in enumerate(rows):
+                row = bind(T.reinterpret("int16x8", T.Broadcast(codes[pair], 4)))
+                for half in range(2):
+                    at, product = 2 * i + half, signed_dot(row, halves[half])
+                    sums[at] = product if begin and pair == 0 else in_order("i32x4.add", sums[at], product)
+
+    add(rows, columns, begin=True)
+    if not isinstance(turns, int) or turns > 1:
+        with T.serial(1, turns) as turn:
+            add([window(row, turn * pairs) for row in rows], window(columns, turn * (pairs * stride)), begin=False)
+    return sums
+
+
+def in_turns(pairs: int) -> tuple[int, int]:
+    """`pairs` of `straight_products`, and how many turns."""
+    straight = max(size for size in range(1, _STRAIGHT + 1) if pairs % size == 0)
+    return straight, pairs // straight
 
 
 def quantize_pairs(

@@ -198,6 +198,15 @@ def test_channels_of_zeros_and_of_any_size() -> None:
         np.testing.assert_allclose(ours, theirs, atol=0.006 * np.abs(theirs).max())
 
 
+def test_rounded_channels_can_be_stored_and_stay() -> None:
+    """Each has a code of 127, which `scaled8` finds the scale by, however its weights were balanced."""
+    filters = np.random.default_rng(9).standard_normal((4000, 1, 3, 3)).astype(np.float32)
+    rounded = round_channels(filters)
+    by_channel = np.ascontiguousarray(rounded.reshape(4000, 9).T)
+    assert scaled(by_channel.view(np.uint8).reshape(-1), 4000) is not None
+    np.testing.assert_array_equal(round_channels(rounded), rounded)
+
+
 def test_channels_keep_their_sums() -> None:
     """Each weight is within a step of where it was, each sum within half of one."""
     filters = np.random.default_rng(6).standard_normal((40, 1, 5, 5)).astype(np.float32)

@@ -132,6 +132,24 @@ def test_runs_can_be_stacked() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-1)  # of values in the thousands
 
 
+@pytest.mark.parametrize("shape", [(6, 1, 3, 5), (6, 2, 3, 5)])
+def test_gradients_through_filters_that_are_not_trained(shape: tuple[int, ...]) -> None:
+    """Those of torch's own convolution; each output of the second one has two inputs, so it is none of channels."""
+    channels = shape[0] * shape[1]
+    node = oh.make_node("Conv", ["x", "w"], ["y"], group=6, pads=[1, 2, 1, 2])
+    x = oh.make_tensor_value_info("x", FLOAT, [1, channels, 7, 9])
+    rng = np.random.default_rng(8)
+    filters = rng.standard_normal(shape).astype(np.float32)
+    model = model_ir([node], [x], [oh.make_tensor_value_info("y", FLOAT, [1, 6, 7, 9])], {"w": filters})
+    graph = TorchGraph(model, ["y"], stacked=True)
+    images = torch.from_numpy(rng.standard_normal((3, 1, channels, 7, 9)).astype(np.float32)).requires_grad_()
+    got = graph(graph.parameters, {"x": images})["y"][:, 0]
+    expected = torch.nn.functional.conv2d(images[:, 0], torch.from_numpy(filters), padding=(1, 2), groups=6)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    found, wanted = (torch.autograd.grad(values.sin().sum(), [images]) for values in (got, expected))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_a_size_that_is_rounded_up_is_refused() -> None:
     node = oh.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1, name="pool")
     x = oh.make_tensor_value_info("x", FLOAT, [1, 5, 9, 11])

@@ -83,7 +83,8 @@ def _conv(node: onnx_ir.Node, inputs: Inputs, multiply: Callable[..., Tensor] = 
     if padding is None:
         value, padding = functional.pad(value, pads), [0] * len(strides)
     narrow = all(before < size for before, size in zip(padding, kernel, strict=True))
-    if plain and narrow and len(kernel) == 2 and groups == weight.shape[0] > 1 and not weight.requires_grad:
+    depthwise = groups == weight.shape[0] == value.shape[1] > 1
+    if plain and narrow and depthwise and len(kernel) == 2 and not weight.requires_grad:
         sums = _Depthwise.apply(value, weight, padding)
         return sums if bias is None else sums + bias[:, None, None]
     return _CONVOLUTIONS[len(strides)](value, weight, bias, strides, padding, dilations, groups)

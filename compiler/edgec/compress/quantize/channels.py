@@ -33,7 +33,8 @@ def round_channels(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         values = codes * scales + np.float32(0)  # zeros are positive
         errors = (values - rows).astype(np.float64)
         loss = np.square(errors).sum(axis=1) + _ALIKE * np.square(errors.sum(axis=1))
-        better = loss < least
+        whole = np.abs(codes).max(axis=1) == LARGEST_SCALED  # `scaled8` knows no other scales
+        better = whole & (loss < least)
         best[better], least[better] = values[better], loss[better]
     return best.reshape(array.shape)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir
 import pytest
 
-from edgec.compress import generated_samples, sensitivities, sensitivity
+from edgec.compress import compress, dequantize, generated_samples, read_samples, sensitivities, sensitivity
 from edgec.compress.calibration.session import Session
 from edgec.compress.quantize import QUANTIZERS
 from edgec.errors import ModelError
@@ -21,7 +23,8 @@ from edgec.ir.weight_use import weight_uses
 from edgec.passes import simplify
 from edgec.pipeline import CompileOptions, run_stages
 from edgec.plan import quantizable
-from tests.compress.graphs import tied_text_model
+from tests.compress.graphs import plan_for, tied_text_model
+from tests.heal.networks import classifier, pictures
 
 
 def test_divergence_of_a_language_model(tiny_llama: Path) -> None:
@@ -63,6 +66,48 @@ def test_relative_error_of_a_graph() -> None:
     samples = [{"ids": np.array([0, 7, 49])}]
     losses = sensitivities(model, ["linear", "gemm", "embed"], samples)
     assert all(0.001 < loss < 0.2 for loss in losses.values())
+
+
+def test_losses_of_codes_that_there_are(tmp_path: Path) -> None:
+    """Those of a classifier, on as many pictures as are asked for."""
+    model = classifier()
+    samples = read_samples(model, pictures(tmp_path, 6))
+    names = quantizable(model)
+    plan = plan_for(dict.fromkeys(names, 4))
+    coded = compress(model, plan, samples=samples)
+    losses = sensitivities(model, names, samples, coded=coded, pictures=4)
+    name = "second.project"
+    use, copy = weight_uses(model.model)[name], model.model.clone()
+    array = use.from_matrix(dequantize(coded.packed[name]))
+    copy.graph.initializers[name].const_value = onnx_ir.Tensor(array, name=name)
+    logits = [
+        [Session(m, list(m.model.graph), ["logits"], s, {})(s)["logits"][0] for s in samples[:4]]
+        for m in (model, dataclasses.replace(model, model=copy))
+    ]
+    expected = [kl_divergence(log_softmax(a), log_softmax(b)) for a, b in zip(*logits, strict=True)]
+    assert losses[name] == pytest.approx(np.mean(expected), rel=1e-3)
+    assert losses[name] != pytest.approx(sensitivities(model, names, samples)[name], rel=0.1)
+
+
+def test_a_classifier_is_planned_by_the_losses_of_its_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, folder = classifier(), tmp_path / "pictures"
+    folder.mkdir()
+    onnx.save(onnx_ir.to_proto(model.model), tmp_path / "net.onnx")
+    (tmp_path / "task.json").write_text(json.dumps(model.task))
+    options = CompileOptions(
+        task=str(tmp_path / "task.json"), calibration=pictures(folder, 8), target_bpw=3.5, stop_after="plan"
+    )
+    plans = []
+    for _ in range(2):
+        work = run_stages(tmp_path / "net.onnx", "phone-6gb", options=options)
+        assert work.plan is not None and work.model is not None
+        plans.append(work.plan)
+        monkeypatch.setattr("edgec.pipeline.planning._losses_of_codes", lambda *given: None)
+    alone = [{t.name: t.reason.split("alone ")[-1] for t in plan.tensors if t.quantized} for plan in plans]
+    assert alone[0].keys() == alone[1].keys() == set(quantizable(work.model)) and alone[0] != alone[1]
+    sizes = {name: use.elements for name, use in weight_uses(work.model.model).items()}
+    bits = [sum(t.bits * sizes[t.name] for t in plan.tensors if t.quantized) for plan in plans]
+    assert bits[0] == pytest.approx(bits[1], rel=0.1)
 
 
 def test_values_that_are_not_finite_are_said() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from edgec.errors import DoesNotFitError
-from edgec.ir.plan import PROBE_BITS, TERNARY, WEIGHT_BITS, Bits
+from edgec.ir.plan import PROBE_BITS, TERNARY, WEIGHT_BITS, Bits, TensorPlan
 from edgec.ir.weight_use import WeightUse
-from edgec.plan.allocate import NARROW, SPANS, _loss, allocate, expected_loss
+from edgec.plan.allocate import NARROW, SPANS, _loss, allocate, at_probe, expected_loss
 from edgec.plan.memory import matrix_bytes
 
 
@@ -49,6 +49,15 @@ def test_close_to_the_best_of_all_choices(bits_per_weight: float) -> None:
     every = (dict(zip(USES, bits, strict=True)) for bits in itertools.product(WEIGHT_BITS, repeat=len(USES)))
     best = min(loss(bits) for bits in every if size(bits) <= budget)
     assert loss(found) <= 2 * best
+
+
+def test_a_loss_at_other_bits_is_that_at_the_bits_of_probes() -> None:
+    for bits, size, compact in ((2, 32, True), (PROBE_BITS, 32, True), (5, 64, False), (8, 128, True)):
+        tensor = TensorPlan("a", bits, size, "compact" if compact else "asymmetric", "")
+        assert at_probe(_loss(0.3, bits, size, compact), tensor) == pytest.approx(0.3)
+    assert at_probe(_loss(0.3, TERNARY, 32, True), TensorPlan("a", 2, 32, "ternary", "")) == pytest.approx(0.3)
+    errors = {(PROBE_BITS, 32): 0.04, (4, 32): 0.02}
+    assert at_probe(0.1, TensorPlan("a", 4, 32, "compact", ""), errors) == pytest.approx(0.2)
 
 
 def test_ternary_weights_where_bytes_are_few() -> None:

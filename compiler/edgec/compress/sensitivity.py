@@ -16,10 +16,12 @@ import onnx_ir
 from edgec.compress.calibration.feeds import decoder_feeds
 from edgec.compress.calibration.samples import Sample
 from edgec.compress.calibration.session import Session
+from edgec.compress.dequantize import dequantize
 from edgec.compress.finite import check_all_finite
 from edgec.compress.prune.blocks import blocks
 from edgec.compress.quantize import QUANTIZERS
 from edgec.errors import ModelError
+from edgec.ir.compressed import CompressedModel, PackedTensor
 from edgec.ir.model import ModelIR
 from edgec.ir.plan import PROBE_BITS
 from edgec.ir.store import Store, key_of
@@ -37,12 +39,15 @@ def sensitivities(
     names: Sequence[str],
     samples: Sequence[Sample],
     *,
+    coded: CompressedModel | None = None,
+    pictures: int = _PICTURES,
     operations: float = OPERATIONS,
     store: Store | None = None,
     source_key: str = "",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, float]:
-    """The loss of each matrix in `names` at `PROBE_BITS`, on the first samples.
+    """The loss of each matrix in `names` at `PROBE_BITS`, or with the codes of `coded`, on the first samples (of a
+    classifier, the first `pictures`).
 
     A matrix is changed in the block where it lies, and only what follows is computed again. For language models all
     runs together take about `operations` multiplications and additions. Losses that `store` has are not measured
@@ -50,7 +55,9 @@ def sensitivities(
     The whole model is held as float. Raises `ModelError` where the output is not finite.
     """
     uses = weight_uses(model.model)
-    few = _few(model, len(names), samples, operations)
+    few = _few(model, len(names), samples, operations, pictures)
+    if coded is not None:
+        store = None  # a loss at `PROBE_BITS` is another one
     base = key_of("loss", source_key, PROBE_BITS, few)
     losses = {name: loss for name in names if (loss := _kept(store, key_of(base, name))) is not None}
     if len(losses) == len(names):
@@ -74,7 +81,7 @@ def sensitivities(
             continue
         if progress is not None:
             progress(name, number, len(names))
-        changed = {name: _quantized(model, uses[name])}
+        changed = {name: _quantized(model, uses[name], None if coded is None else coded.packed[name])}
         if cuts[name] != reached:
             reached = cuts[name]
             session = Session(model, _after(graph, kept, reached), kept, known[0], {}, fed=names)
@@ -82,7 +89,7 @@ def sensitivities(
         measure = divergence if model.kind == "decoder" or classifies(model) else relative_error
         losses[name] = float(np.mean([measure(a, b) for a, b in zip(references, outputs, strict=True)]))
         if not np.isfinite(losses[name]):
-            raise ModelError(f"`{name}` at {PROBE_BITS} bits makes outputs that are not finite on the calibration data")
+            raise ModelError(f"`{name}` in few bits makes outputs that are not finite on the calibration data")
         if store is not None:
             store.save(key_of(base, name), {"loss": np.asarray([losses[name]], np.float64)})
     if progress is not None:
@@ -123,9 +130,9 @@ def _after(graph: onnx_ir.Graph, kept: Sequence[str], start: str | None) -> list
     return nodes[::-1]
 
 
-def _few(model: ModelIR, runs: int, samples: Sequence[Sample], operations: float) -> list[Sample]:
+def _few(model: ModelIR, runs: int, samples: Sequence[Sample], operations: float, pictures: int) -> list[Sample]:
     """The first samples, those of large language models cut so that `runs` runs take so many operations."""
-    few = list(samples[: _PICTURES if classifies(model) else _SAMPLES])
+    few = list(samples[: pictures if classifies(model) else _SAMPLES])
     if model.kind != "decoder":
         return few
     tokens = int(operations / (2 * model.facts.parameters * max(runs, 1) * len(few)))
@@ -137,12 +144,15 @@ def classifies(model: ModelIR) -> bool:
     return task.get("type") == "image-classification" and task.get("scores") == "logits"
 
 
-def _quantized(model: ModelIR, use: WeightUse) -> npt.NDArray[Any]:
+def _quantized(model: ModelIR, use: WeightUse, packed: PackedTensor | None) -> npt.NDArray[Any]:
     tensor = model.model.graph.initializers[use.name].const_value
     assert tensor is not None
     array = tensor.numpy()
-    matrix = np.ascontiguousarray(use.to_matrix(array), np.float32)
-    values = QUANTIZERS["rtn"](PROBE_BITS, None).quantize(matrix).values()
+    if packed is not None:
+        values = dequantize(packed)
+    else:
+        matrix = np.ascontiguousarray(use.to_matrix(array), np.float32)
+        values = QUANTIZERS["rtn"](PROBE_BITS, None).quantize(matrix).values()
     return use.from_matrix(values).astype(array.dtype, copy=False)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgec.errors import UsageError
 from edgec.ir.plan import WEIGHT_BITS
-from edgec.pipeline.data import calibration_samples
+from edgec.pipeline.data import calibration_samples, training_views
 from edgec.pipeline.work import Work
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from edgec.plan import Target
     from edgec.plan.allocate import Errors
     from edgec.profiles import Profile
+
+_JUDGES = 48  # pictures on which losses of codes are measured
 
 
 def plan_for_device(work: Work) -> None:
@@ -46,7 +48,10 @@ def _choose(work: Work) -> None:
     if target is not None:  # a mix was searched with its bits
         searched = work.slimmed.losses if work.slimmed is not None else None
         losses = searched if searched is not None else _losses(work, work.model)
-    plan = _made(work, work.model, target, losses, _errors(work, work.model, losses or {}))
+    errors = _errors(work, work.model, losses or {})
+    plan = _made(work, work.model, target, losses, errors)
+    if losses is not None and (again := _losses_of_codes(work, work.model, plan, errors)) is not None:
+        plan = _made(work, work.model, target, again, errors)
     work.plan = foreseen(work.model, plan, profiles.load(work.profile))
 
 
@@ -150,6 +155,26 @@ def _losses(work: Work, model: ModelIR) -> dict[str, float]:
         source_key=work.key(model),
         progress=work.advance("plan"),
     )
+
+
+def _losses_of_codes(work: Work, model: ModelIR, plan: Plan, errors: Mapping[str, Errors]) -> dict[str, float] | None:
+    """What each matrix of a classifier of pictures loses with the codes that calibration finds, at the bits that `plan`
+    gives it, as it would be at `PROBE_BITS`; None for other models and other data.
+
+    How much less that is than what rounding to nearest loses is very different from one matrix to the next
+    (docs/decisions/0044). Half of the pictures are calibrated on, the other ones judge.
+    """
+    from edgec.compress import compress, needs_samples, sensitivities
+    from edgec.plan import at_probe
+
+    samples = calibration_samples(work, model)
+    if samples is None or len(samples) < 2 or training_views(work, model) is None or not needs_samples(plan):
+        return None
+    advance, quantized = work.advance("plan"), {tensor.name: tensor for tensor in plan.tensors if tensor.quantized}
+    key = work.key(model)
+    coded = compress(model, plan, samples=samples[::2], store=work.cache, source_key=key, progress=advance)
+    found = sensitivities(model, list(quantized), samples[1::2], coded=coded, pictures=_JUDGES, progress=advance)
+    return {name: at_probe(loss, quantized[name], errors.get(name)) for name, loss in found.items()}
 
 
 __all__ = ["foreseen", "plan_for_device"]

@@ -1,6 +1,6 @@
 """The plan stage: a model's shapes and a device profile to a `Plan`."""
 
-from edgec.plan.allocate import NARROW, allocate
+from edgec.plan.allocate import NARROW, allocate, at_probe
 from edgec.plan.bits import quantizable
 from edgec.plan.memory import weight_bytes
 from edgec.plan.planner import Target, make_plan, to_measure
@@ -11,6 +11,7 @@ __all__ = [
     "NARROW",
     "Target",
     "allocate",
+    "at_probe",
     "foresee",
     "foreseen_steps",
     "make_plan",

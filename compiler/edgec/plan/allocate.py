@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from edgec.errors import DoesNotFitError
 from edgec.ir.compressed import GROUP
-from edgec.ir.plan import PROBE_BITS, TERNARY, WEIGHT_BITS, Bits
+from edgec.ir.plan import PROBE_BITS, TERNARY, WEIGHT_BITS, Bits, TensorPlan
 from edgec.ir.weight_use import WeightUse
 from edgec.plan.memory import matrix_bytes
 from edgec.profiles.units import size_text
@@ -113,6 +113,13 @@ def expected_loss(losses: Mapping[str, float], choices: Mapping[str, Choice], *,
     return sum(_loss(losses[name], choice.bits, choice.group_size, compact) for name, choice in choices.items())
 
 
+def at_probe(loss: float, tensor: TensorPlan, errors: Errors | None = None) -> float:
+    """What the matrix that loses `loss` as `tensor` says would lose at `PROBE_BITS`."""
+    bits: Bits = TERNARY if tensor.ternary else tensor.bits
+    one = _loss(1.0, bits, tensor.group_size, tensor.compact, errors)
+    return loss / one if one else 0.0
+
+
 def _options(
     use: WeightUse,
     loss: float,
@@ -176,4 +183,4 @@ def _reason(option: _Option, loss: float, total: float) -> str:
     return f"loses {option.loss:.2g} at {where}, {share:.1f}% of what all lose, alone {loss:.2g} at {PROBE_BITS} bits"
 
 
-__all__ = ["NARROW", "SPANS", "Choice", "allocate", "expected_loss"]
+__all__ = ["NARROW", "SPANS", "Choice", "allocate", "at_probe", "expected_loss"]

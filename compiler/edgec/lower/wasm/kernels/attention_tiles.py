@@ -67,7 +67,7 @@ class Tiles:
     softcap: float | None
 
     def attend(self, position: Expr, row: Expr, rows: Expr, kv_head: Expr, head: Expr, count: Expr, own: Expr) -> None:
-        """For `rows` rows from `row` on, which stands at `position + row`: `count` query heads each, from `head` on
+        """For `rows` rows from `row` on, which stands at `position + row`: `count` query heads each, from `head` on,
         all of `kv_head`. `own` is where this thread's part of `scratch` begins."""
         dim = self.cache.layout.head_dim
         number = bind(rows * count)

@@ -12,7 +12,7 @@ import pytest
 from edgec.ir.plan import PAGE_TOKENS
 from edgec.lower.wasm.kernels.attention import attention, scratch_floats
 from edgec.lower.wasm.kernels.kv_cache import PageLayout, rope_and_append, rope_angles
-from edgec.lower.wasm.target import RELAXED, RELAXED16, SIMD128, Isa
+from edgec.lower.wasm.target import ISAS, RELAXED, RELAXED16, SIMD128, Isa
 from tests.lower.kernel_runner import KernelRunner
 
 CONTEXT = 256
@@ -180,3 +180,37 @@ def test_every_instruction_set_has_the_same_bits(isa: Isa) -> None:
     qkv = plain.random(90)
     chunks = (1, 30, 1, 58)
     assert np.array_equal(Kernels(**shape, isa=isa).run(qkv, chunks), plain.run(qkv, chunks))
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(9, 3, 64), (7, 1, 80), (4, 4, 24), (5, 5, 8)])
+def test_one_row_gives_the_same_bits_everywhere(heads: int, kv_heads: int, dim: int) -> None:
+    """On every instruction set, for every number of threads, and as one of several rows; at the edges of blocks."""
+    layout = PageLayout(layers=1, kv_heads=kv_heads, head_dim=dim, bits=16)
+    random = np.random.default_rng(dim)
+    pages = CONTEXT // PAGE_TOKENS
+    cache = random.integers(-2047, 2048, pages * layout.page_bytes // 2).astype(np.int16).view(np.uint8)
+    floats = cache.reshape(pages, -1)[:, layout.buffers(0)["key_scales"] :]
+    floats[:] = random.uniform(1e-4, 1e-3, (pages, floats.shape[1] // 4)).astype(np.float32).view(np.uint8)
+    views = [cache[offset:].copy() for offset in layout.buffers(0).values()]
+    table = np.array([2, 0, 3, 1], np.int32)
+    queries = random.integers(-2047, 2048, (3, heads * dim)).astype(np.int16)
+    scales = random.uniform(1e-4, 1e-3, (3, heads * layout.groups)).astype(np.float32)
+    runners = {
+        name: KernelRunner(attention(layout=layout, heads=heads, context_length=CONTEXT), isa)
+        for name, isa in ISAS.items()
+    }
+
+    def run(isa: str, first: int, rows: int, position: int, threads: int) -> npt.NDArray[np.float32]:
+        output = np.full((rows, heads * dim), np.nan, np.float32)
+        scratch = np.zeros(scratch_floats(layout, heads, CONTEXT) * threads, np.float32)
+        taken = [queries[first : first + rows], scales[first : first + rows]]
+        runners[isa].run([*taken, table, *views, scratch, output], [position + first, rows], threads=threads)
+        return output
+
+    for position in (0, 13, 14, 61, 62, 140, 250):
+        wanted = run("simd128", 0, 3, position, 1)
+        assert np.isfinite(wanted).all()
+        for row in range(3):
+            for isa in ISAS:
+                for threads in (1, 2, 4):
+                    assert np.array_equal(run(isa, row, 1, position, threads)[0], wanted[row])

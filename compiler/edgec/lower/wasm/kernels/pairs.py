@@ -78,9 +78,41 @@ def straight_products(
     return sums
 
 
-def in_turns(pairs: int) -> tuple[int, int]:
-    """`pairs` of `straight_products`, and how many turns."""
-    straight = max(size for size in range(1, _STRAIGHT + 1) if pairs % size == 0)
+def repeated_products(
+    rows: Registers,
+    starts: Sequence[Expr],
+    columns: Buffer,
+    pairs: int,
+    turns: int | Expr = 1,
+    *,
+    stride: int = 2 * SIDE,
+    meanwhile: Callable[[int], None] | None = None,
+) -> Registers:
+    """As `straight_products`; `rows` are pairs in all lanes. `meanwhile(pair)` precedes the pairs of the first turn."""
+    sums = Registers(2 * len(starts), "int32x4")
+
+    def add(starts: Sequence[Expr], columns: Buffer, *, begin: bool) -> None:
+        for pair in range(pairs):
+            if begin and meanwhile is not None:
+                meanwhile(pair)
+            halves = [bind(load(columns, pair * stride + 8 * half, 8)) for half in range(2)]
+            for i, start in enumerate(starts):
+                row = bind(T.reinterpret("int16x8", rows[start + pair]))
+                for half in range(2):
+                    at, product = 2 * i + half, signed_dot(row, halves[half])
+                    sums[at] = product if begin and pair == 0 else in_order("i32x4.add", sums[at], product)
+
+    add(starts, columns, begin=True)
+    if not isinstance(turns, int) or turns > 1:
+        with T.serial(1, turns) as turn:
+            here = [bind(start + turn * pairs) for start in starts]
+            add(here, window(columns, turn * (pairs * stride)), begin=False)
+    return sums
+
+
+def in_turns(pairs: int, most: int = _STRAIGHT) -> tuple[int, int]:
+    """`pairs` of `straight_products`, `most` at most, and how many turns."""
+    straight = max(size for size in range(1, most + 1) if pairs % size == 0)
     return straight, pairs // straight
 
 

@@ -59,7 +59,14 @@ class Variant:
 # LLVM unrolls short loops whole and then orders their loads first. WebAssembly has no end of registers, the machine
 # has 16: what does not fit goes through the stack. The kernels unroll where it pays. (-unroll-threshold itself has no
 # effect from here, LLVM heeds it on a command line only.)
-_LLVM_OPTIONS = ["-unroll-threshold-aggressive:uint=120", "-unroll-threshold-default:uint=120"]
+#
+# To TVM each variable that points somewhere is a type of its own, and to LLVM different types do not overlap: it would
+# not see that a window reads what another one wrote. Parameters are told apart without types, they are `noalias`.
+_LLVM_OPTIONS = [
+    "-unroll-threshold-aggressive:uint=120",
+    "-unroll-threshold-default:uint=120",
+    "-enable-tbaa:bool=0",
+]
 
 
 @cache

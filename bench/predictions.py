@@ -121,8 +121,10 @@ def prepare(source: Source, path: Path, build: Path) -> Found:
                 raise
             planning[name] = None
         first = first or time.perf_counter() - started
-    run_stages(path, "node-server", bundle_of(source, build), here(source, build))
-    return Found(planning, first)
+    work = run_stages(path, "node-server", bundle_of(source, build), here(source, build))
+    assert work.plan is not None
+    # Of the bundle itself: another profile has another number of threads, each with a stack.
+    return Found(planning, first, {"peak_bytes": float(work.plan.prediction.peak_bytes)})
 
 
 def predict(source: Source, path: Path, profile: Path, build: Path) -> dict[str, float]:
@@ -312,7 +314,9 @@ def main() -> None:
     for source in MODELS:
         path = paths[source.name]
         if source.name in found and path is not None:
-            found[source.name].predicted = predict(source, path, profile, arguments.build)
+            memory = found[source.name].predicted["peak_bytes"]
+            speeds = predict(source, path, profile, arguments.build)
+            found[source.name].predicted = {**speeds, "peak_bytes": memory}
     keep()
     text = page(found, profiles.load(str(profile)))
     print(text)

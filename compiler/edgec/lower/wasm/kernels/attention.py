@@ -36,7 +36,7 @@ from edgec.lower.wasm.kernels.builder import (
 )
 from edgec.lower.wasm.kernels.dot import lane
 from edgec.lower.wasm.kernels.kv_cache import Block, CacheBuffers, PageLayout
-from edgec.lower.wasm.kernels.pairs import in_turns, narrowed, repeated_products
+from edgec.lower.wasm.kernels.pairs import factors, in_turns, narrowed, repeated_products
 from edgec.lower.wasm.kernels.softcap import capped
 
 _PAIRS = BLOCK_TOKENS // 2
@@ -295,12 +295,10 @@ class _IntegerValues:
             bind(weighted(bind(load(self._scratch, weights + 4 * j)), load(value_scales, 4 * j)))
             for j in range(VECTORS)
         ]
-        peak = largest_lane(tree_max(scaled))
-        tiny = bind(peak < T.float32(1e-30))
-        inverse = splat(bind(tirx.Select(tiny, T.float32(0.0), T.float32(WEIGHT_LEVELS) / peak)), "float32x4")
-        codes = [bind(math.nearest_integer(scaled[j] * inverse)) for j in range(VECTORS)]
+        inverse, step = factors(largest_lane(tree_max(scaled)), WEIGHT_LEVELS)
+        codes = [bind(math.nearest_integer(scaled[j] * splat(inverse, "float32x4"))) for j in range(VECTORS)]
         for j in range(0, VECTORS, 2):
             four = bind(narrowed(codes[j], codes[j + 1]))
             for i in range(4):
                 self._repeated[head * _PAIRS + 2 * j + i] = lane(four, i)
-        return splat(bind(tirx.Select(tiny, T.float32(0.0), peak / T.float32(WEIGHT_LEVELS))), "float32x4")
+        return splat(step, "float32x4")

@@ -23,7 +23,7 @@ from edgec.lower.wasm.kernels.builder import (
 )
 
 MASKED = -1e30
-WEIGHT_LEVELS = 32767.0
+WEIGHT_LEVELS = 32767
 VECTORS = BLOCK_TOKENS // 4
 
 

@@ -60,22 +60,12 @@ def straight_products(
 ) -> Registers:
     """Register `2 * row + half`: as `pair_products` of `turns` times `pairs` pairs, which are code without a loop whose
     order engines see as it is stated here. `columns` are int16, `stride` from one pair to the next."""
-    sums = Registers(2 * len(rows), "int32x4")
 
-    def add(rows: Sequence[Buffer], columns: Buffer, *, begin: bool) -> None:
-        for pair in range(pairs):
-            halves = [bind(load(columns, pair * stride + 8 * half, 8)) for half in range(2)]
-            for i, codes in enumerate(rows):
-                row = bind(T.reinterpret("int16x8", T.Broadcast(codes[pair], 4)))
-                for half in range(2):
-                    at, product = 2 * i + half, signed_dot(row, halves[half])
-                    sums[at] = product if begin and pair == 0 else in_order("i32x4.add", sums[at], product)
+    def read(turn: Expr | None) -> _Read:
+        here = rows if turn is None else [window(row, turn * pairs) for row in rows]
+        return lambda row, pair: T.Broadcast(here[row][pair], 4)
 
-    add(rows, columns, begin=True)
-    if not isinstance(turns, int) or turns > 1:
-        with T.serial(1, turns) as turn:
-            add([window(row, turn * pairs) for row in rows], window(columns, turn * (pairs * stride)), begin=False)
-    return sums
+    return _in_order(read, len(rows), columns, pairs, turns, stride)
 
 
 def repeated_products(
@@ -89,24 +79,47 @@ def repeated_products(
     meanwhile: Callable[[int], None] | None = None,
 ) -> Registers:
     """As `straight_products`; `rows` are pairs in all lanes. `meanwhile(pair)` precedes the pairs of the first turn."""
-    sums = Registers(2 * len(starts), "int32x4")
 
-    def add(starts: Sequence[Expr], columns: Buffer, *, begin: bool) -> None:
+    def read(turn: Expr | None) -> _Read:
+        here = starts if turn is None else [bind(start + turn * pairs) for start in starts]
+        return lambda row, pair: rows[here[row] + pair]
+
+    return _in_order(read, len(starts), columns, pairs, turns, stride, meanwhile)
+
+
+_Read = Callable[[int, int], Expr]  # row and pair of a turn -> its codes in all lanes, `int32x4`
+
+
+def _in_order(
+    read: Callable[[Expr | None], _Read],
+    rows: int,
+    columns: Buffer,
+    pairs: int,
+    turns: int | Expr,
+    stride: int,
+    meanwhile: Callable[[int], None] | None = None,
+) -> Registers:
+    """What both ways have in common; `read` gets the number of the turn, None for the first one."""
+    sums = Registers(2 * rows, "int32x4")
+
+    def add(turn: Expr | None) -> None:
+        codes = read(turn)
+        here = columns if turn is None else window(columns, turn * (pairs * stride))
         for pair in range(pairs):
-            if begin and meanwhile is not None:
+            if turn is None and meanwhile is not None:
                 meanwhile(pair)
-            halves = [bind(load(columns, pair * stride + 8 * half, 8)) for half in range(2)]
-            for i, start in enumerate(starts):
-                row = bind(T.reinterpret("int16x8", rows[start + pair]))
+            halves = [bind(load(here, pair * stride + 8 * half, 8)) for half in range(2)]
+            for i in range(rows):
+                row = bind(T.reinterpret("int16x8", codes(i, pair)))
                 for half in range(2):
                     at, product = 2 * i + half, signed_dot(row, halves[half])
-                    sums[at] = product if begin and pair == 0 else in_order("i32x4.add", sums[at], product)
+                    first = turn is None and pair == 0
+                    sums[at] = product if first else in_order("i32x4.add", sums[at], product)
 
-    add(starts, columns, begin=True)
+    add(None)
     if not isinstance(turns, int) or turns > 1:
         with T.serial(1, turns) as turn:
-            here = [bind(start + turn * pairs) for start in starts]
-            add(here, window(columns, turn * (pairs * stride)), begin=False)
+            add(turn)
     return sums
 
 

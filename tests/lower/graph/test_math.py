@@ -15,7 +15,10 @@ from edgec.lower.wasm.kernels.builder import KernelBuilder, PrimFunc, load, stor
 from edgec.lower.wasm.linker import link
 from edgec.lower.wasm.target import RELAXED, SIMD128
 
-NAMES = ("exp", "exp_below_zero", "log", "sigmoid", "silu", "tanh", "erf", "gelu", "gelu_tanh", "sin", "cos")
+NAMES = (
+    *("exp", "exp_below_zero", "log", "sigmoid", "silu", "near_sigmoid", "near_silu"),
+    *("tanh", "erf", "gelu", "gelu_tanh", "sin", "cos"),
+)
 COUNT = 1 << 14
 SOURCE, TARGET = 1 << 17, 1 << 18
 Floats = np.ndarray
@@ -63,6 +66,8 @@ def _reference(name: str, x: Floats) -> Floats:
             "log": lambda: np.log(x),
             "sigmoid": lambda: 1 / (1 + np.exp(-x)),
             "silu": lambda: x / (1 + np.exp(-x)),
+            "near_sigmoid": lambda: 1 / (1 + np.exp(-x)),
+            "near_silu": lambda: x / (1 + np.exp(-x)),
             "tanh": lambda: np.tanh(x),
             "erf": lambda: _erf(x),
             "gelu": lambda: 0.5 * x * (1 + _erf(x / math.sqrt(2))),
@@ -83,6 +88,10 @@ def _reference(name: str, x: Floats) -> Floats:
         ("log", 0.5, 2.0, 1e-7, "relative"),
         ("sigmoid", -80.0, 80.0, 2e-7, "relative"),
         ("silu", -80.0, 80.0, 2e-7, "relative"),
+        ("near_sigmoid", -80.0, 80.0, 8e-6, "relative"),
+        ("near_sigmoid", -8.0, 8.0, 4e-6, "relative"),
+        ("near_silu", -80.0, 80.0, 8e-6, "relative"),
+        ("near_silu", -8.0, 8.0, 4e-6, "relative"),
         ("tanh", -10.0, 10.0, 1.5e-7, "relative"),
         ("tanh", -0.7, 0.7, 1.5e-7, "relative"),
         ("erf", -5.0, 5.0, 1.5e-7, "relative"),
@@ -133,6 +142,7 @@ def test_limits(compiled: dict[str, bytes]) -> None:
     assert run("exp") == [1.0, np.inf, 0.0, np.inf, 0.0, np.inf]
     smallest = pytest.approx(0.0, abs=2e-38)  # of the normal numbers, see `_exp_negative`
     assert run("sigmoid") == [0.5, 1.0, smallest, 1.0, smallest, 1.0]
+    assert run("near_sigmoid") == [0.5, 1.0, smallest, 1.0, smallest, 1.0]
     assert run("tanh") == [0.0, 1.0, -1.0, 1.0, -1.0, 1.0]
     assert run("erf") == [0.0, 1.0, -1.0, 1.0, -1.0, 1.0]
     assert run("log")[0] == -np.inf and run("log")[2] == -np.inf

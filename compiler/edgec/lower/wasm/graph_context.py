@@ -96,6 +96,11 @@ class GraphContext:
         shapes = [None if v is None or v.shape is None else list(v.shape.dims) for v in node.inputs]
         return Context(node, shapes, [content_of(value) for value in node.inputs])
 
+    @property
+    def quantized(self) -> bool:
+        """Whether there are matrices in codes. Beside 8 bits nobody sees what 12 or more cost."""
+        return bool(self.constants.compressed.packed)
+
     def packed(self, value: ir.Value | None) -> PackedTensor | None:
         return self.constants.compressed.packed.get(value.name or "") if value is not None else None
 

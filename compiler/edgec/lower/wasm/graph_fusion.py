@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from edgec.lower.wasm.kernels.activations import NEAR
 from edgec.lower.wasm.kernels.epilogue import Epilogue
 from edgec.passes import dims as d
 from edgec.passes.base import constant, is_initializer, is_op, only_use, producer, scalar, shape_of
@@ -30,10 +31,12 @@ class Group:
     transposed: bool = False  # `end` is channels last although the anchor's output is not
     nodes: list[ir.Node] = field(default_factory=list)
 
-    def epilogue(self) -> Epilogue:
+    def epilogue(self, *, near: bool) -> Epilogue:
+        """`near`: with an activation of the few bits that codes leave."""
         shifted = self.shift is not None
         biased = self.bias is not None or shifted
-        return Epilogue(biased, self.activation, self.residual is not None, shifted=shifted)
+        activation = NEAR.get(self.activation or "", self.activation) if near else self.activation
+        return Epilogue(biased, activation, self.residual is not None, shifted=shifted)
 
 
 def find_groups(graph: ir.Graph) -> dict[ir.Node, Group]:

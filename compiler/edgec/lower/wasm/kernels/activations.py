@@ -34,6 +34,8 @@ ACTIVATIONS: dict[str, Callable[[Expr], Expr]] = {
     "gelu": math.gelu,
     "gelu_tanh": math.gelu_tanh,
     "hard_swish": hard_swish,
+    "near_sigmoid": math.near_sigmoid,
+    "near_silu": math.near_silu,
     "relu": _relu,
     "relu2": _relu2,
     "relu6": _relu6,
@@ -43,4 +45,7 @@ ACTIVATIONS: dict[str, Callable[[Expr], Expr]] = {
 }
 
 # Made of an exponential, which takes as long as many products.
-SMOOTH = frozenset({"gelu", "gelu_tanh", "sigmoid", "silu", "tanh"})
+SMOOTH = frozenset({"gelu", "gelu_tanh", "near_sigmoid", "near_silu", "sigmoid", "silu", "tanh"})
+
+# What stands for an activation beside codes of 8 bits, which are a thousand times as coarse.
+NEAR = {"sigmoid": "near_sigmoid", "silu": "near_silu"}

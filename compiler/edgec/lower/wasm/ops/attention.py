@@ -84,7 +84,7 @@ def lower(context: GraphContext, node: ir.Node) -> None:
         shape=f"{query_heads} heads of {width}",
     )
     many = upper_bound(q.shape[2], context.bounds) >= _FEW
-    if context.constants.compressed.packed and many and is_possible(attention):
+    if context.quantized and many and is_possible(attention):
         codes = _codes(context, attention, k, v, scalars)
         context.call(
             ("integer_attention", attention),

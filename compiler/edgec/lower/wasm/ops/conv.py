@@ -179,15 +179,14 @@ def _dense(
     assert tensor is not None
     use = WeightUse(weight.name or "", static_shape(tensor), "conv", frozenset({"conv"}), 1)
     packed = context.packed(weight)
-    quantized = bool(context.constants.compressed.packed)  # beside 8 bits nobody sees what 12 or more cost
     one = window.kernel == (1, 1) and window.strides == (1, 1) and window.pads == (0, 0)
-    if packed is None and quantized and not one and window.dilations[1] == 1:
+    if packed is None and context.quantized and not one and window.dilations[1] == 1:
         _in_pairs(context, group, use, tensor, window, source, bias, residual, target)
         return
-    pairs = quantized and use.columns <= WIDEST and use.rows >= _MANY
+    pairs = context.quantized and use.columns <= WIDEST and use.rows >= _MANY
     size = (use.rows, use.columns)
     matrix = Matrix(context, use.name, packed, lambda: use.to_matrix(tensor.numpy()), size, pairs=pairs)
-    epilogue = group.epilogue()
+    epilogue = group.epilogue(near=context.quantized)
     if one and window.height == window.output_height and window.width == window.output_width:
         apply_linear(context, matrix, source, epilogue, bias, residual, target)
         return
@@ -248,7 +247,7 @@ def _in_pairs(
         sizes,
         work=Work(activations=activation_bytes([source, codes]), shape=_shape(window)),
     )
-    epilogue = group.epilogue()
+    epilogue = group.epilogue(near=context.quantized)
     tail = [part for part in (residual, target) if part is not None]
     context.call(
         ("conv_pairs", general, use.rows, epilogue),
@@ -311,7 +310,7 @@ def _depthwise(
         return pack_depthwise(array if array.ndim == 4 else array[:, :, None])
 
     filters = context.weight(f"{weight.name}#depthwise", read, columns=static_shape(tensor)[0])
-    epilogue = group.epilogue()
+    epilogue = group.epilogue(near=context.quantized)
     tail = [part for part in (residual, target) if part is not None]
     general = window.of_any_size()
     context.call(
@@ -342,7 +341,7 @@ def _grouped(
         return pack_grouped(array if array.ndim == 4 else array[:, :, None], groups)
 
     filters = context.weight(f"{weight.name}#grouped", read)
-    epilogue = group.epilogue()
+    epilogue = group.epilogue(near=context.quantized)
     tail = [part for part in (residual, target) if part is not None]
     context.call(
         ("grouped_conv", window, groups, outputs, epilogue),

@@ -34,7 +34,7 @@ def lower_group(context: GraphContext, group: Group) -> None:
         bias = bias_vector(context, group.bias.name or "", group.bias.const_value.numpy, matrix.rows)
     residual = context.dense(group.residual) if group.residual is not None else None
     target = context.allocate(end.name or "linear", "float32", context.shape(end), value=end)
-    apply_linear(context, matrix, view, group.epilogue(), bias, residual, target)
+    apply_linear(context, matrix, view, group.epilogue(near=context.quantized), bias, residual, target)
     context.define(end, target)
 
 

@@ -6,7 +6,6 @@ multiplied together by 8 tokens (or features), in the order that is stated here:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -29,6 +28,7 @@ from edgec.lower.wasm.kernels.builder import (
     Integers,
     Registers,
     bind,
+    largest_lanes,
     load,
     splat,
     store,
@@ -174,7 +174,7 @@ class Tiles:
             for j, value in enumerate(found):
                 scaled.set_vector(i * BLOCK_TOKENS + 4 * j, value)
             peaks.append(bind(tree_max(found)))
-        peak = bind(_largest_of_each(peaks))
+        peak = bind(largest_lanes(peaks))
         tiny = peak < splat(1e-30, "float32x4")
         levels, zero = splat(WEIGHT_LEVELS, "float32x4"), splat(0.0, "float32x4")
         inverses = Floats(_TILE)
@@ -207,16 +207,3 @@ class Tiles:
 def _key_scales(cache: CacheBuffers) -> Buffer:
     assert cache.key_scales is not None
     return cache.key_scales
-
-
-def _largest_of_each(vectors: Sequence[Expr]) -> Expr:
-    """The largest lane of each of four vectors."""
-
-    def pick(a: Expr, b: Expr, lanes: Sequence[int]) -> Expr:
-        return tirx.Shuffle([a, b], [tirx.const(lane, "int32") for lane in lanes])
-
-    def both(a: Expr, b: Expr) -> Expr:
-        return bind(tirx.max(pick(a, b, (0, 4, 1, 5)), pick(a, b, (2, 6, 3, 7))))
-
-    first, second = both(*vectors[:2]), both(*vectors[2:])
-    return tirx.max(pick(first, second, (0, 1, 4, 5)), pick(first, second, (2, 3, 6, 7)))

@@ -171,6 +171,20 @@ def largest_lane(vector: Expr) -> Expr:
     return _first_lane(_across(vector, tirx.max))
 
 
+def largest_lanes(vectors: Sequence[Expr]) -> Expr:
+    """The largest lane of each of four vectors."""
+
+    def pick(a: Expr, b: Expr, lanes: Sequence[int]) -> Expr:
+        return tirx.Shuffle([a, b], [tirx.const(lane, "int32") for lane in lanes])
+
+    def both(a: Expr, b: Expr) -> Expr:
+        a, b = bind(a), bind(b)
+        return bind(tirx.max(pick(a, b, (0, 4, 1, 5)), pick(a, b, (2, 6, 3, 7))))
+
+    first, second = both(*vectors[:2]), both(*vectors[2:])
+    return bind(tirx.max(pick(first, second, (0, 1, 4, 5)), pick(first, second, (2, 3, 6, 7))))
+
+
 def sum_of_lanes(vector: Expr) -> Expr:
     """`(v[0] + v[1]) + (v[2] + v[3])`."""
     return _first_lane(_across(vector, lambda left, right: left + right))

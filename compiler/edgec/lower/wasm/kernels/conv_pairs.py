@@ -37,7 +37,7 @@ from edgec.lower.wasm.kernels.builder import (
 from edgec.lower.wasm.kernels.depthwise import Window
 from edgec.lower.wasm.kernels.epilogue import Epilogue, Finish
 from edgec.lower.wasm.kernels.linear_pairs import pack_pairs
-from edgec.lower.wasm.kernels.pairs import BLOCKS, ROWS_TOGETHER, VECTORS, factors, pair_products
+from edgec.lower.wasm.kernels.pairs import BLOCKS, ROWS_TOGETHER, VECTORS, factors, in_turns, straight_products
 from edgec.passes import dims as d
 from edgec.passes.dims import Dim
 
@@ -58,7 +58,7 @@ def pack_filters(matrix: npt.NDArray[np.float32], window: Window) -> tuple[npt.N
     taps = window.kernel[0] * window.kernel[1]
     filters = np.zeros((len(matrix), taps, 2 * pairs_of(window)), np.float32)
     filters[:, :, : window.channels] = matrix.reshape(len(matrix), taps, -1)
-    return pack_pairs(filters.reshape(len(matrix), -1))
+    return pack_pairs(filters.reshape(len(matrix), -1), 1)
 
 
 def picture_codes(w: Window, levels: int) -> PrimFunc:
@@ -140,10 +140,10 @@ def conv_pairs(w: Window, outputs: int, epilogue: Epilogue) -> PrimFunc:
                         row = bind(first_row + i)
                         number = bind(top + row * w.dilations[0])
                         step = bind(splat(row_scales[number], "float32x4"))
-                        starts = [bind(number * padded * pairs + column) for column in columns]
+                        rows = [window(codes, number * padded * pairs + column) for column in columns]
                         with T.serial(0, count) as block:
-                            here = window(weights, ((first + block) * w.kernel[0] + row) * (run * ROWS))
-                            products = pair_products(codes, starts, here, T.int32(run))
+                            here = window(weights, ((first + block) * w.kernel[0] + row) * (run * ROWS), "int16")
+                            products = straight_products(rows, here, *in_turns(run))
                             for v in range(VECTORS):
                                 at = (block * VECTORS + v) * 4
                                 sums.set_vector(at, sums.vector(at) + T.Cast("float32x4", products[v]) * step)

@@ -9,6 +9,7 @@ and the sums are exact. Rows are quantized four at a time, and meet all weights 
 from __future__ import annotations
 
 import math as numbers
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,29 +19,42 @@ from tvm.script.ir_builder import tirx as T
 from edgec.ir.compressed import ROWS
 from edgec.lower.wasm.kernels import math
 from edgec.lower.wasm.kernels.builder import (
+    Buffer,
     Expr,
     Floats,
     Integers,
     KernelBuilder,
     PrimFunc,
+    Registers,
     bind,
+    largest_lanes,
     load,
     splat,
     window,
 )
 from edgec.lower.wasm.kernels.epilogue import Epilogue, Finish
-from edgec.lower.wasm.kernels.pairs import BLOCKS, ROWS_TOGETHER, VECTORS, pair_products, quantize_pairs
+from edgec.lower.wasm.kernels.pairs import (
+    BLOCKS,
+    ROWS_TOGETHER,
+    STRAIGHT,
+    VECTORS,
+    factors,
+    narrowed,
+    straight_products,
+)
 
 WIDEST = 1024  # features of a row; their codes lie on the stack
 _WEIGHT_LEVELS = 8191  # at most; with many features weights get no more bits than those do
 
 
-def pack_pairs(weight: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float32], int]:
-    """`[rows, columns]` -> codes `[ceil(rows / 8), ceil(columns / 2), 8, 2]`, scales of whole blocks of rows, and the
-    largest code that features may have.
+def pack_pairs(
+    weight: npt.NDArray[np.float32], together: int = STRAIGHT
+) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float32], int]:
+    """`[rows, columns]` -> codes `[ceil(rows / 8), pairs, 8, 2]`, scales of whole blocks of rows, and the largest code
+    that features may have. Behind the last column are zeros up to a multiple of `together` pairs.
     """
     rows, columns = weight.shape
-    blocks, pairs = -(-rows // ROWS), -(-columns // 2)
+    blocks, pairs = -(-rows // ROWS), -(-columns // (2 * together)) * together
     padded = np.zeros((blocks * ROWS, pairs * 2), np.float64)
     padded[:rows, :columns] = weight
     largest = np.abs(padded).max(axis=1)
@@ -67,36 +81,68 @@ def linear_pairs(epilogue: Epilogue) -> PrimFunc:
         levels = bind(T.Cast("float32", k.scalar("levels")))
         finish = Finish(epilogue, bias, residual, output, outputs, outputs)
         blocks = bind(tirx.truncdiv(outputs + (ROWS - 1), ROWS))
-        pairs = bind(tirx.truncdiv(columns + 1, 2))
+        turns = bind(tirx.truncdiv(columns + (2 * STRAIGHT - 1), 2 * STRAIGHT))
         tiles = bind(tirx.truncdiv(m + (ROWS_TOGETHER - 1), ROWS_TOGETHER))
         with math.computed_constants(m), T.parallel(0, tiles) as tile:
             codes, steps = Integers(ROWS_TOGETHER * WIDEST // 2), Floats(ROWS_TOGETHER)
 
-            def number_of(row: Expr) -> Expr:
+            def number_of(row: Expr | int) -> Expr:
                 """Of the last tile the last row is repeated."""
                 return bind(tirx.min(tile * ROWS_TOGETHER + row, m - 1))
 
-            with T.serial(0, ROWS_TOGETHER) as row:
-
-                def put(pair: Expr, four: Expr, row: Expr = row) -> None:
-                    codes.set_vector(row * (WIDEST // 2) + pair, four)
-
-                steps[row] = quantize_pairs(window(source, number_of(row) * stride), columns, levels, put)
-            starts = [T.int32(row * (WIDEST // 2)) for row in range(ROWS_TOGETHER)]
+            sources = [window(source, number_of(row) * stride) for row in range(ROWS_TOGETHER)]
+            quantize_together(sources, columns, levels, codes, steps)
+            rows = [codes.window(row * (WIDEST // 2)) for row in range(ROWS_TOGETHER)]
             with T.serial(0, tirx.truncdiv(blocks + (BLOCKS - 1), BLOCKS)) as chunk:
                 first = bind(chunk * BLOCKS)
                 count = bind(tirx.min(blocks - first, BLOCKS))
                 sums = Floats(BLOCKS * VECTORS * 4)
                 with T.serial(0, count) as block:
-                    products = pair_products(codes, starts, window(weights, (first + block) * pairs * ROWS), pairs)
+                    columns_of = window(weights, (first + block) * turns * (STRAIGHT * ROWS), "int16")
+                    products = straight_products(rows, columns_of, STRAIGHT, turns)
                     for half in range(2):
                         scale = bind(load(scales, (first + block) * ROWS + 4 * half))
                         for r in range(ROWS_TOGETHER):
                             exact = T.Cast("float32x4", products[2 * r + half])
                             value = exact * splat(steps[r], "float32x4") * scale
                             sums.set_vector((block * VECTORS + 2 * r + half) * 4, value)
-                with T.serial(0, count) as block, T.serial(0, ROWS_TOGETHER) as row:
+                with T.serial(0, ROWS_TOGETHER) as row, T.serial(0, count) as block:
                     for half in range(2):
                         value = bind(sums.vector((block * VECTORS + 2 * row + half) * 4))
                         finish(first + block, number_of(row), half, value, None)
     return k.func
+
+
+def quantize_together(rows: Sequence[Buffer], columns: Expr, levels: Expr, codes: Integers, steps: Floats) -> None:
+    """Writes pairs of codes of four rows, `WIDEST // 2` apart, with zeros behind the last up to whole eights of
+    features, and the scale of each row. Side by side, so that none waits for its own largest feature.
+    """
+    eights = bind(tirx.truncdiv(columns, 8))
+    rest = bind(columns - eights * 8)
+    last = Floats(8 * len(rows))
+    for at in range(0, 8 * len(rows), 4):
+        last.set_vector(at, splat(0.0, "float32x4"))
+    with T.serial(0, rest) as i:
+        for r, row in enumerate(rows):
+            last[8 * r + i] = row[eights * 8 + i]
+    peaks = Registers(len(rows), "float32x4")
+    for r in range(len(rows)):
+        peaks[r] = tirx.max(tirx.abs(last.vector(8 * r)), tirx.abs(last.vector(8 * r + 4)))
+    with T.serial(0, eights * 2) as i:
+        for r, row in enumerate(rows):
+            peaks[r] = tirx.max(peaks[r], tirx.abs(load(row, i * 4)))
+    inverse, step = factors(largest_lanes([peaks[r] for r in range(len(rows))]), levels)
+    steps.set_vector(0, step)
+    inverses = Floats(len(rows))
+    inverses.set_vector(0, inverse)
+
+    def put(eight: Expr, read: Callable[[int, int], Expr]) -> None:
+        for r in range(len(rows)):
+            own = splat(inverses[r], "float32x4")
+            low, high = (math.nearest_integer(read(r, 4 * half) * own) for half in range(2))
+            codes.set_vector(r * (WIDEST // 2) + eight * 4, narrowed(low, high))
+
+    with T.serial(0, eights) as eight:
+        put(eight, lambda r, i: load(rows[r], eight * 8 + i))
+    with T.If(rest > 0), T.Then():
+        put(eights, lambda r, i: last.vector(8 * r + i))

@@ -273,9 +273,7 @@ def _near_exp_negative(x: Expr) -> Expr:
         fraction = let(t - (y - constant(_SHIFT, t)), lambda f: _horner(f, _EXP2))
         return _from_bits(_bits(fraction) + whole)
 
-    return let(
-        tirx.max(exponent, constant(-125.0, x)), lambda t: let(t + constant(_SHIFT, t), lambda y: reduced(t, y))
-    )
+    return let(tirx.max(exponent, constant(-125.0, x)), lambda t: let(t + constant(_SHIFT, t), lambda y: reduced(t, y)))
 
 
 def tanh(x: Expr) -> Expr:

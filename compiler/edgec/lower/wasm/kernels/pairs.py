@@ -17,12 +17,12 @@ from edgec.lower.wasm.kernels.builder import (
     Buffer,
     Expr,
     Floats,
-    Integers,
     Registers,
     bind,
     largest_lane,
     load,
     splat,
+    wide,
     window,
 )
 from edgec.lower.wasm.kernels.dot import signed_dot
@@ -30,36 +30,16 @@ from edgec.lower.wasm.kernels.dot import signed_dot
 ROWS_TOGETHER = 4
 SIDE = 8  # columns side by side
 VECTORS = 2 * ROWS_TOGETHER  # of the sums of a block of 8 columns: `2 * row + half`
-_STRAIGHT = 4  # pairs at most without a loop; with more, code grows and takes as long
+STRAIGHT = 4  # pairs at most without a loop; with more, code grows and takes as long
 BLOCKS = 8  # whose sums wait for their activation, the constants of which would take the registers of sums
-
-
-def pair_products(rows: Integers | Buffer, starts: Sequence[Expr], columns: Buffer, pairs: Expr) -> Registers:
-    """Register `2 * row + half`: four rows of pairs, which begin at `starts`, by 8 columns, side by side in memory.
-
-    The first pair stands before the loop: a loop that starts with zeros makes engines keep sums in memory.
-    """
-    sums = Registers(2 * ROWS_TOGETHER, "int32x4")
-
-    def add(pair: Expr, *, first: bool) -> None:
-        halves = [bind(T.reinterpret("int16x8", load(columns, pair * SIDE + 4 * half))) for half in range(2)]
-        for i, start in enumerate(starts):
-            row = bind(T.reinterpret("int16x8", T.Broadcast(rows[start + pair], 4)))
-            for half in range(2):
-                product = signed_dot(row, halves[half])
-                sums[2 * i + half] = product if first else sums[2 * i + half] + product
-
-    add(T.int32(0), first=True)
-    with T.serial(1, pairs) as pair:
-        add(pair, first=False)
-    return sums
 
 
 def straight_products(
     rows: Sequence[Buffer], columns: Buffer, pairs: int, turns: int | Expr = 1, stride: int = 2 * SIDE
 ) -> Registers:
-    """Register `2 * row + half`: as `pair_products` of `turns` times `pairs` pairs, which are code without a loop whose
-    order engines see as it is stated here. `columns` are int16, `stride` from one pair to the next."""
+    """Register `2 * row + half`: rows by 8 columns, which lie side by side. `turns` times `pairs` pairs, which are code
+    without a loop whose order engines see as it is stated here. `columns` are int16, `stride` from a pair to the next.
+    """
 
     def read(turn: Expr | None) -> _Read:
         here = rows if turn is None else [window(row, turn * pairs) for row in rows]
@@ -123,7 +103,7 @@ def _in_order(
     return sums
 
 
-def in_turns(pairs: int, most: int = _STRAIGHT) -> tuple[int, int]:
+def in_turns(pairs: int, most: int = STRAIGHT) -> tuple[int, int]:
     """`pairs` of `straight_products`, `most` at most, and how many turns."""
     straight = max(size for size in range(1, most + 1) if pairs % size == 0)
     return straight, pairs // straight
@@ -168,17 +148,16 @@ def quantize_pairs(
 
 
 def factors(largest: Expr, levels: int | Expr) -> tuple[Expr, Expr]:
-    """Codes per unit, and units per code."""
-    tiny = bind(largest < T.float32(1e-30))
-    inverse = bind(tirx.Select(tiny, T.float32(0.0), _float(levels) / largest))
-    return inverse, bind(tirx.Select(tiny, T.float32(0.0), largest / _float(levels)))
+    """Codes per unit, and units per code; of one row, or of four in a vector."""
+    most = wide(T.float32(levels) if isinstance(levels, int) else levels, math.lanes(largest))
+    nothing = math.constant(0.0, largest)
+    tiny = largest < math.constant(1e-30, largest)
+    tiny = tiny if math.lanes(largest) > 1 else bind(tiny)
+    inverse = bind(tirx.Select(tiny, nothing, most / largest))
+    return inverse, bind(tirx.Select(tiny, nothing, largest / most))
 
 
 def narrowed(low: Expr, high: Expr) -> Expr:
     """Two `int32x4` of 16 bits each -> `int32x4` of pairs."""
     narrow = T.call_llvm_pure_intrin("int16x8", "llvm.wasm.narrow.signed.v8i16.v4i32", low, high)
     return T.reinterpret("int32x4", narrow)
-
-
-def _float(value: int | Expr) -> Expr:
-    return T.float32(value) if isinstance(value, int) else value

@@ -122,6 +122,8 @@ WINDOWS = [
     (window_of((5, 3), (1, 2), (4, 0), 5, down=2), (9, 7), (9, 3)),
     (window_of((1, 1), (2, 2), (0, 0), 4), (5, 5), (3, 3)),
     (window_of((2, 2), (1, 1), (0, 0), 1), (2, 2), (1, 1)),
+    (window_of((3, 2), (1, 3), (1, 3), 6), (4, 8), (4, 4)),  # a first window in the padding alone, a last column unread
+    (window_of((1, 3), (1, 1), (0, 4), 2), (2, 1), (2, 1)),  # nothing but padding
 ]
 
 
@@ -129,7 +131,7 @@ WINDOWS = [
 def test_convolution_is_near(number: int) -> None:
     """Strides, padding, odd channels, outputs that fill no block; every thread count and instruction set alike."""
     w, size, out = WINDOWS[number]
-    epilogue, outputs = EPILOGUES[number % 3], (10, 72, 8, 3, 1)[number]
+    epilogue, outputs = EPILOGUES[number % 3], (10, 72, 8, 3, 1, 9, 4)[number]
     picture = floats(2, *size, w.channels)
     picture[1] *= 100
     filters = floats(outputs, *w.kernel, w.channels, seed=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import onnx.helper as oh
 import onnx_ir as ir
 import pytest
 
@@ -90,6 +91,28 @@ def test_transposed_windows_side_by_side_are_products() -> None:
     assert operators(model)["ConvTranspose"] == 0 and operators(model)["DepthToSpace"] == 2
     before = [n.inputs[0].producer().inputs[0].producer() for n in model.graph if n.op_type == "DepthToSpace"]
     assert [node.op_type for node in before] == ["Relu", "Sigmoid"]
+
+
+@pytest.mark.parametrize("size", [(13, 14), (3, 2), (1, 6)])
+def test_maxima_over_growing_windows_are_chained(size: tuple[int, int]) -> None:
+    """The largest window takes the next one that it can; others, and what is no centred maximum, stay."""
+    pools = [([5, 5], [2, 2]), ([9, 9], [4, 4]), ([3, 13], [1, 6]), ([13, 13], [6, 6]), ([4, 4], [2, 1])]
+    nodes = []
+    for i, (kernel, before) in enumerate(pools):
+        behind = [k - 1 - p for k, p in zip(kernel, before, strict=True)]
+        nodes.append(oh.make_node("MaxPool", ["x"], [f"y{i}"], kernel_shape=kernel, pads=before + behind))
+    nodes.append(oh.make_node("MaxPool", ["x"], ["y5"], kernel_shape=[7, 7], pads=[3] * 4, strides=[2, 2]))
+    nodes.append(oh.make_node("AveragePool", ["x"], ["y6"], kernel_shape=[7, 7], pads=[3] * 4))
+    inputs = [oh.make_tensor_value_info("x", 1, [1, 2, *size])]
+    outputs = [oh.make_tensor_value_info(f"y{i}", 1, [1, 2, None, None]) for i in range(7)]
+    graph = oh.make_graph(nodes, "pools", inputs, outputs)
+    model = graphs.graph_model(oh.make_model(graph, opset_imports=[oh.make_opsetid("", 23)]))
+    simplified = simplify(model).model
+    kernels = [list(node.attributes.get_ints("kernel_shape")) for node in simplified.graph]
+    assert kernels == [[5, 5], [5, 5], [3, 13], [5, 5], [4, 4], [7, 7], [7, 7]]
+    feed = {"x": np.random.default_rng(0).normal(-3, 1, (1, 2, *size)).astype(np.float32)}
+    for one, other in zip(graphs.run(model.model, feed), graphs.run(simplified, feed), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_weights_are_still_seen_as_matrices(cnn: ir.Model) -> None:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from edgec.errors import ModelError
 from edgec.ir.model import ModelIR
 from edgec.passes.base import GraphPass, verify
+from edgec.passes.chain_pools import ChainPools
 from edgec.passes.channels_last import ChannelsLast
 from edgec.passes.expand_contrib import ExpandContrib
 from edgec.passes.expand_conv_transpose import ExpandConvTranspose
@@ -57,6 +58,7 @@ PIPELINE: tuple[type[GraphPass], ...] = (
     RemoveExpand,
     FuseQkv,
     FuseGateUp,
+    ChainPools,
     ChannelsLast,
 )
 

@@ -160,6 +160,27 @@ def test_reductions() -> None:
     check(model, feeds, dims={"n": 3}, tolerance=2e-5)
 
 
+@pytest.mark.parametrize("width", [2, 7, 8, 9, 16, 17])
+def test_every_second_element(width: int) -> None:
+    """Both halves, of floats and integers, up to the last element of memory."""
+    weights = {
+        "zero": integers(0),
+        "first": integers(1),
+        "end": integers(100),
+        "axis": integers(-1),
+        "two": integers(2),
+    }
+    nodes = [node("Cast", ["x"], "whole", to=6)]
+    for source in ("x", "whole"):
+        for start in ("zero", "first"):
+            nodes.append(node("Slice", [source, start, "end", "axis", "two"], f"{source}_{start}"))
+    outputs = {
+        f"{source}_{start}": kind for source, kind in (("x", "f"), ("whole", "i4")) for start in ("zero", "first")
+    }
+    model = make_model(nodes, {"x": ("f", ["n", 3, width])}, outputs, weights)
+    check(model, [{"x": floats(n, 3, width, scale=50)} for n in (1, 2)], dims={"n": 2})
+
+
 def test_movement() -> None:
     weights = {
         "shape": integers(0, 4, 3, -1),

@@ -22,6 +22,7 @@ from edgec.ir.compressed import ROWS
 from edgec.lower.wasm.graph_dims import to_tir
 from edgec.lower.wasm.kernels import math
 from edgec.lower.wasm.kernels.builder import (
+    Buffer,
     Expr,
     Floats,
     KernelBuilder,
@@ -37,7 +38,15 @@ from edgec.lower.wasm.kernels.builder import (
 from edgec.lower.wasm.kernels.depthwise import Window
 from edgec.lower.wasm.kernels.epilogue import Epilogue, Finish
 from edgec.lower.wasm.kernels.linear_pairs import pack_pairs
-from edgec.lower.wasm.kernels.pairs import BLOCKS, ROWS_TOGETHER, VECTORS, factors, in_turns, straight_products
+from edgec.lower.wasm.kernels.pairs import (
+    BLOCKS,
+    ROWS_TOGETHER,
+    VECTORS,
+    factors,
+    in_turns,
+    narrowed,
+    straight_products,
+)
 from edgec.passes import dims as d
 from edgec.passes.dims import Dim
 
@@ -85,23 +94,50 @@ def picture_codes(w: Window, levels: int) -> PrimFunc:
                 largest[0] = tirx.max(largest[0], tirx.abs(source[row + whole * 8 + i]))
             inverse, step = factors(bind(largest[0]), levels)
             store(scales, line, step, 1)
-            with T.serial(0, padded) as x:
-                column = bind(x - w.pads[1])
-                inside = bind(tirx.all(column >= 0, column < width))
-                pixel = bind(row + tirx.Select(inside, column, 0) * w.channels)
-                scale = bind(tirx.Select(inside, inverse, T.float32(0.0)))
-                target = bind((line * padded + x) * pairs)
-
-                def code(channel: Expr | int, pixel: Expr = pixel, scale: Expr = scale) -> Expr:
-                    return math.nearest_integer(source[pixel + channel] * scale)
-
-                with T.serial(0, w.channels // 2) as pair:
-                    low = T.bitwise_and(code(pair * 2), T.int32(0xFFFF))
-                    store(codes, target + pair, T.bitwise_or(low, T.shift_left(code(pair * 2 + 1), T.int32(16))), 1)
-                if w.channels % 2:
-                    low = T.bitwise_and(code(w.channels - 1), T.int32(0xFFFF))
-                    store(codes, target + (pairs - 1), low, 1)
+            write = _by_pixel if w.channels % 2 else _together
+            write(w, window(source, row), window(codes, line * padded * pairs), width, padded, inverse)
     return k.func
+
+
+def _together(w: Window, source: Buffer, codes: Buffer, width: Expr, padded: Expr, inverse: Expr) -> None:
+    """A row whose channels are whole pairs: neighbours, between the zeros of the padding."""
+    pairs = pairs_of(w)
+    first = bind(tirx.min(padded, w.pads[1]) * pairs)
+    count = bind(tirx.min(padded * pairs - first, width * pairs))
+    with T.serial(0, first) as i:
+        store(codes, i, T.int32(0), 1)
+    with T.serial(0, padded * pairs - first - count) as i:
+        store(codes, first + count + i, T.int32(0), 1)
+    fours = bind(tirx.truncdiv(count, 4))
+    four_inverse = splat(inverse, "float32x4")
+    with T.serial(0, fours) as four:
+        low, high = (math.nearest_integer(load(source, four * 8 + 4 * half) * four_inverse) for half in range(2))
+        store(codes, first + four * 4, narrowed(low, high))
+    with T.serial(0, count - fours * 4) as i:
+        pair = bind(fours * 4 + i)
+        low, high = (math.nearest_integer(source[pair * 2 + of] * inverse) for of in range(2))
+        store(codes, first + pair, _pair(low, high), 1)
+
+
+def _by_pixel(w: Window, source: Buffer, codes: Buffer, width: Expr, padded: Expr, inverse: Expr) -> None:
+    """A row whose pixels end with half a pair."""
+    pairs = pairs_of(w)
+    with T.serial(0, padded) as x:
+        column = bind(x - w.pads[1])
+        inside = bind(tirx.all(column >= 0, column < width))
+        pixel = bind(tirx.Select(inside, column, 0) * w.channels)
+        scale = bind(tirx.Select(inside, inverse, T.float32(0.0)))
+
+        def code(channel: Expr | int, pixel: Expr = pixel, scale: Expr = scale) -> Expr:
+            return math.nearest_integer(source[pixel + channel] * scale)
+
+        with T.serial(0, w.channels // 2) as pair:
+            store(codes, x * pairs + pair, _pair(code(pair * 2), code(pair * 2 + 1)), 1)
+        store(codes, x * pairs + (pairs - 1), T.bitwise_and(code(w.channels - 1), T.int32(0xFFFF)), 1)
+
+
+def _pair(low: Expr, high: Expr) -> Expr:
+    return T.bitwise_or(T.bitwise_and(low, T.int32(0xFFFF)), T.shift_left(high, T.int32(16)))
 
 
 def conv_pairs(w: Window, outputs: int, epilogue: Epilogue) -> PrimFunc:

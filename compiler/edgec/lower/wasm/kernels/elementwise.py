@@ -151,6 +151,9 @@ def read(buffer: Buffer, dtype: str, index: Expr, step: Dim, step_value: Expr, w
         return T.Broadcast(buffer[index], width)
     if step == 1:
         return load(buffer, index, width)
+    if step == 2 and width == _LANES:  # the second vector ends with the last element, behind which memory may end
+        parts = [bind(load(buffer, index + start, width)) for start in (0, 3)]
+        return tirx.Shuffle(parts, [tirx.const(lane, "int32") for lane in (0, 2, 5, 7)])
     lanes = Floats(width) if dtype == "float32" else Integers(width)
     for lane in range(width):
         lanes[lane] = buffer[index + lane * step_value]

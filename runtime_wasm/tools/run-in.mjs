@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Runs a list of jobs on a bundle in Node or a real browser and prints what came out as JSON.
 //
-//   node tools/run-in.mjs --engine node|chromium|firefox --bundle DIR --prompts FILE [--variant V] [--threads N] [--json]
+//   node tools/run-in.mjs --engine node|chromium|firefox --bundle DIR --prompts FILE [--variant V] [--threads N] [--depth BITS] [--json]
 //       [--max-tokens 64] [--temperature 0] [--seed 0] [--ignore-eos] [--no-hash] [--no-outputs] [--repeat 1] [--no-isolation] [--inline]
 //   node tools/run-in.mjs ... --limits FILE --json
 //
@@ -26,6 +26,7 @@ const { values: flags } = parseArgs({
     limits: { type: "string" },
     variant: { type: "string" },
     threads: { type: "string" },
+    depth: { type: "string" },
     "max-tokens": { type: "string", default: "64" },
     temperature: { type: "string", default: "0" },
     seed: { type: "string", default: "0" },
@@ -48,6 +49,7 @@ function request() {
     load: {
       variant: flags.variant,
       threads: flags.threads ? Number(flags.threads) : undefined,
+      depth: flags.depth ? Number(flags.depth) : undefined,
       worker: !flags.inline,
       cache: "none",
     },

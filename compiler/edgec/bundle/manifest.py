@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from edgec.bundle.golden import Golden
+from edgec.errors import UsageError
 
 FORMAT = "edgec-bundle"
 VERSION = 1
@@ -172,9 +173,13 @@ class Segment:
 class WeightFile:
     file: str
     segments: tuple[Segment, ...]
+    depths: tuple[int, ...] = ()  # at which it is needed, the finest first; empty: at all
 
     def to_json(self) -> dict[str, Any]:
-        return {"file": self.file, "segments": [segment.to_json() for segment in self.segments]}
+        result: dict[str, Any] = {"file": self.file, "segments": [segment.to_json() for segment in self.segments]}
+        if self.depths:
+            result["depths"] = list(self.depths)
+        return result
 
 
 @dataclass(frozen=True)
@@ -226,6 +231,17 @@ class Exit:
     tokens: int
 
 
+COARSEST, FINEST = 2, 4  # bits of nested codes: the fewest, and all of them
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How a device may take the bundle, too: with the upper `bits` bits of its nested codes."""
+
+    bits: int
+    golden: Golden | None
+
+
 @dataclass(frozen=True)
 class Manifest:
     """docs/bundle-format.md, field by field. `files` has every file but the manifest itself."""
@@ -254,6 +270,7 @@ class Manifest:
     computed: tuple[Computed, ...] = ()
     adapters: AdapterSpace | None = None
     exits: tuple[Exit, ...] = ()
+    depths: tuple[Depth, ...] = ()  # below `FINEST`, the finest first
 
     def input(self, name: str) -> Slot:
         return next(slot for slot in self.inputs if slot.name == name)
@@ -265,6 +282,35 @@ class Manifest:
         """Size of all files but the manifest."""
         return sum(info.bytes for info in self.files.values())
 
+    def weight_bytes(self) -> int:
+        """Size of the weight files."""
+        return sum(self.files[name].bytes for name in {weight.file for weight in self.weights})
+
+    @property
+    def depth_bits(self) -> tuple[int, ...]:
+        """Bits of all depths, the finest first; empty where codes are not nested."""
+        return (FINEST, *(depth.bits for depth in self.depths)) if self.depths else ()
+
+    def at_depth(self, bits: int | None) -> Manifest:
+        """What a device has to do with that loads `bits` of the bits of nested codes, all of them for None.
+
+        Raises `UsageError` for a depth that the bundle does not have.
+        """
+        if bits is not None and bits not in self.depth_bits:
+            known = " and ".join(str(depth) for depth in self.depth_bits)
+            raise UsageError(
+                f"`{self.model.name}` has no depth of {bits} bits",
+                hint=f"it has {known}" if known else "compile it with `--nested 3` for that",
+            )
+        if not self.depths:
+            return self
+        bits = bits or FINEST
+        golden = next((depth.golden for depth in self.depths if depth.bits == bits), self.golden)
+        weights = tuple(weight for weight in self.weights if not weight.depths or bits in weight.depths)
+        unused = {weight.file for weight in self.weights} - {weight.file for weight in weights}
+        files = {name: info for name, info in self.files.items() if name not in unused}
+        return dataclasses.replace(self, weights=weights, files=files, golden=golden, depths=())
+
     def to_json(self) -> dict[str, Any]:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if not self.computed:
@@ -273,6 +319,8 @@ class Manifest:
             del fields["adapters"]
         if not self.exits:
             del fields["exits"]
+        if not self.depths:
+            del fields["depths"]
         fields["weights"] = [weight.to_json() for weight in self.weights]
         if self.graphs == default_graphs(self.model.kind, self.inputs, self.outputs):
             del fields["graphs"]

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, TypeVar, cast
 
 from edgec.bundle import dims as dimensions
@@ -14,7 +14,9 @@ from edgec.bundle.adapters import parse_adapter_space
 from edgec.bundle.golden import Golden, parse_decoder_golden, parse_graph_golden
 from edgec.bundle.json_input import Node, invalid, parse
 from edgec.bundle.manifest import (
+    COARSEST,
     EXPANSION,
+    FINEST,
     FORMAT,
     ITEM_BYTES,
     KV,
@@ -30,6 +32,7 @@ from edgec.bundle.manifest import (
     VERSION,
     AdapterSpace,
     Computed,
+    Depth,
     Exit,
     FileInfo,
     GraphInfo,
@@ -56,7 +59,7 @@ _DIMENSION = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _MAX_SIZE = 1 << 32
 _MAX_INT32 = 2**31 - 1
 _DECODER_ENTRIES = {"prefill": ("n", "position"), "head": ("row",), "decode": ("position",)}
-_OPTIONAL = ["adapters", "computed", "exits", "graphs"]
+_OPTIONAL = ["adapters", "computed", "depths", "exits", "graphs"]
 _FIELDS = [field.name for field in dataclasses.fields(Manifest) if field.name not in _OPTIONAL] + ["format", "version"]
 _T = TypeVar("_T")
 
@@ -90,7 +93,8 @@ def parse_manifest(data: bytes) -> Manifest:
     graphs = _graphs(root, decoder, entry_points, inputs, outputs, dims, computed)
     modules = _modules(root["modules"])
     files = _files(root["files"])
-    weights = _weights(root["weights"], memory.weights, files)
+    depths = _depths(root)
+    weights = _weights(root["weights"], memory.weights, files, tuple(depths))
     tokenizer = _tokenizer(root["tokenizer"])
     _check_file_set(root["files"], files, modules, weights, tokenizer)
     _check_generation(root["generation"])
@@ -100,6 +104,10 @@ def parse_manifest(data: bytes) -> Manifest:
         check_transcription(root, graphs, entry_points, inputs, outputs, dims)
     elif kind == "speech-detection":
         check_speech_detection(root, graphs, inputs, outputs)
+
+    def golden(node: Node) -> Golden | None:
+        return _or_null(node, lambda node: _golden(node, graphs, dims, outputs, context_length))
+
     return Manifest(
         edgec=root["edgec"].string(),
         model=model,
@@ -121,11 +129,27 @@ def parse_manifest(data: bytes) -> Manifest:
         generation=root["generation"].free_object(),
         task=None if root["task"].is_null() else root["task"].free_object(),
         accuracy=root["accuracy"].free_object(),
-        golden=_or_null(root["golden"], lambda node: _golden(node, graphs, dims, outputs, context_length)),
+        golden=golden(root["golden"]),
         computed=computed,
         adapters=_adapters(root, decoder, memory.weights, weights),
         exits=_exits(root, entry_points),
+        depths=tuple(Depth(bits, golden(node)) for bits, node in depths.items()),
     )
+
+
+def _depths(root: Node) -> dict[int, Node]:
+    """Bits of each coarser depth, and its golden outputs."""
+    node = root.get("depths")
+    if node is None:
+        return {}
+    depths: dict[int, Node] = {}
+    for element in node.elements():
+        element.fields(["bits", "golden"])
+        bits = element["bits"].integer(COARSEST, min(depths, default=FINEST) - 1)
+        depths[bits] = element["golden"]
+    if not depths:
+        raise node.fail("is empty")
+    return depths
 
 
 def _exits(root: Node, entry_points: Mapping[str, tuple[str, ...]]) -> tuple[Exit, ...]:
@@ -402,26 +426,48 @@ def _files(node: Node) -> dict[str, FileInfo]:
     return files
 
 
-def _weights(node: Node, region: Region, files: Mapping[str, FileInfo]) -> tuple[WeightFile, ...]:
+def _weights(
+    node: Node, region: Region, files: Mapping[str, FileInfo], coarser: tuple[int, ...]
+) -> tuple[WeightFile, ...]:
+    """`coarser` has the bits of the depths below the finest."""
     weights: list[WeightFile] = []
-    ranges: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
     for element in node.elements():
-        element.fields(["file", "segments"])
+        element.fields(["file", "segments"], ["depths"])
         name = element["file"].string(_WEIGHT_FILE)
         if name not in files:
             raise element["file"].fail("is not in `files`")
         segments = tuple(_segment(part, region) for part in element["segments"].elements())
         if not segments or sum(segment.length for segment in segments) != files[name].bytes:
             raise element["segments"].fail(f"do not cover the {files[name].bytes} bytes of the file")
-        for segment in segments:
-            ranges[segment.op, segment.shift].append((segment.target, segment.target + segment.target_bytes))
-        weights.append(WeightFile(name, segments))
+        weights.append(WeightFile(name, segments, _depths_of_file(element, (FINEST, *coarser))))
+    for bits in (FINEST, *coarser):
+        if _overlap(weight for weight in weights if not weight.depths or bits in weight.depths):
+            raise node.fail("has segments with overlapping targets")
+    return tuple(weights)
+
+
+def _depths_of_file(node: Node, known: tuple[int, ...]) -> tuple[int, ...]:
+    """Some of the depths, not all of them; empty where the file is needed at each."""
+    listed = node.get("depths")
+    if listed is None:
+        return ()
+    found = tuple(element.integer(COARSEST, FINEST) for element in listed.elements())
+    if found != tuple(bits for bits in known if bits in found) or len(found) in (0, len(known)):
+        raise listed.fail(f"is {list(found)}, allowed are some of {list(known)} in this order")
+    return found
+
+
+def _overlap(weights: Iterable[WeightFile]) -> bool:
+    """Whether two segments write to the same bits."""
+    ranges: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
+    for segment in (segment for weight in weights for segment in weight.segments):
+        ranges[segment.op, segment.shift].append((segment.target, segment.target + segment.target_bytes))
     copies = ranges.pop(("copy", 0), []) + ranges.pop(("scaled8", 0), [])
     for planes in [[], *ranges.values()]:
         ordered = sorted(copies + planes)
         if any(start < end for (_, end), (start, _) in itertools.pairwise(ordered)):
-            raise node.fail("has segments with overlapping targets")
-    return tuple(weights)
+            return True
+    return False
 
 
 def _segment(node: Node, region: Region) -> Segment:

@@ -1,9 +1,9 @@
 """Cutting the weights of a lowered module into content-addressed files, most important bytes first.
 
 Order: what is no code, then the two top bits of all codes, then the third, then the fourth, then what longer codes
-have below, each in the order of the memory plan. A prefix of the download is thus a usable model. Planes that are
-all zero (the lowest of a 6-bit tensor) are left out: memory starts zeroed. So are bits of scales, zero points and
-floats that are zero (`edgec/ir/narrow.py`).
+have below, each in the order of the memory plan. A prefix of the download is thus a usable model. What only some depths
+of nested codes need has files of its own. Planes that are all zero (the lowest of a 6-bit tensor) are left out: memory
+starts zeroed. So are bits of scales, zero points and floats that are zero (`edgec/ir/narrow.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edgec.bundle.manifest import EXPANSION, WEIGHT_FILE_BYTES, Segment, SegmentOp, expanded
 from edgec.ir import WeightPlacement, narrow, planes
+from edgec.ir.plan import NESTED_BITS
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,14 @@ class _Part:
     start: int = 0  # bytes of the placement's data
     stop: int | None = None  # its end by default
     scaled: npt.NDArray[np.uint8] | None = None  # the stored bytes of `scaled8`, which is not cut further
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Bits of nested codes with which this is needed; empty for all."""
+        if self.op != "bit1":
+            return self.placement.depths if self.placement.kind == "raw" else ()
+        needed = tuple(bits for bits in self.placement.depths if bits > NESTED_BITS - 1 - self.shift)
+        return () if needed == self.placement.depths else needed
 
     @property
     def quantum(self) -> int:
@@ -96,12 +105,19 @@ _PLANES: tuple[tuple[str, SegmentOp, int], ...] = (
 def download_order(placements: Sequence[WeightPlacement], limit: int) -> list[_Part]:
     some = [placement for placement in placements if placement.data.size]
     parts = [part for placement in some if placement.kind == "raw" for part in _raw_parts(placement, limit)]
+    parts.sort(key=_by_depths)
     for kind, op, shift in _PLANES:
         planes_of_all = [_Part(placement, op, shift) for placement in some if placement.kind == kind]
+        planes_of_all.sort(key=_by_depths)
         for part in planes_of_all:
             if not part.is_zero():
                 parts += _trits(part.placement) if op == "bits2" else [part]
     return parts
+
+
+def _by_depths(part: _Part) -> tuple[int, ...]:
+    """What is always needed comes first, then what the finest depth needs."""
+    return tuple(-bits for bits in part.depths)
 
 
 def _trits(placement: WeightPlacement) -> list[_Part]:
@@ -131,18 +147,22 @@ def _raw_parts(placement: WeightPlacement, limit: int) -> list[_Part]:
 
 def weight_files(
     placements: Sequence[WeightPlacement], *, limit: int = WEIGHT_FILE_BYTES
-) -> Iterator[tuple[bytearray, tuple[Segment, ...]]]:
-    """Contents and segments of each file, at most `limit` bytes (a multiple of 64) each.
+) -> Iterator[tuple[bytearray, tuple[Segment, ...], tuple[int, ...]]]:
+    """Content, segments and depths of each file, at most `limit` bytes (a multiple of 64) each.
 
     One file is in memory at a time.
     """
-    content, segments = bytearray(), list[Segment]()
+    content, segments, depths = bytearray(), list[Segment](), tuple[int, ...]()
     for part in download_order(placements, limit):
+        if content and part.depths != depths:
+            yield content, tuple(segments), depths
+            content, segments = bytearray(), []
+        depths = part.depths
         done, total = 0, part.stored_bytes()
         while done < total:
             room = (limit - len(content)) // part.quantum * part.quantum
             if room == 0:
-                yield content, tuple(segments)
+                yield content, tuple(segments), depths
                 content, segments = bytearray(), []
                 continue
             length = min(room, total - done)
@@ -150,4 +170,4 @@ def weight_files(
             segments.append(part.segment(done, length))
             done += length
     if content:
-        yield content, tuple(segments)
+        yield content, tuple(segments), depths

@@ -28,6 +28,7 @@ from edgec.bundle.manifest import (
     AdapterLinear,
     AdapterSpace,
     Computed,
+    Depth,
     Exit,
     FileInfo,
     GraphInfo,
@@ -55,7 +56,7 @@ def write(
     accuracy: Mapping[str, Any],
     out: Path | str,
     report_html: bytes | None = None,
-    golden: Callable[[Bundle], Golden | None] | None = None,
+    golden: Callable[[Bundle, int | None], Golden | None] | None = None,
     force: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Bundle:
@@ -63,8 +64,9 @@ def write(
 
     An edgec bundle or an empty directory at `out` is replaced; anything else only with `force`.
     `golden` is given the bundle while it still lies in its temporary place, whole but for what the
-    call returns. `progress` is called with the number of bytes written since the last call. Raises `OutputError`
-    (disk full, something else in the way) and leaves nothing half-written, on Ctrl-C too.
+    call returns, and a depth of nested codes (None for all bits). `progress` is called with the number of bytes written
+    since the last call. Raises `OutputError` (disk full, something else in the way) and leaves nothing half-written, on
+    Ctrl-C too.
     """
     destination = Path(out)
     check_destination(destination, force=force)
@@ -73,17 +75,17 @@ def write(
         for variant, wasm in sorted(lowered.variants.items()):
             files.add(f"module.{variant}.wasm", wasm)
         weights = []
-        for content, segments in weight_files(lowered.weights):
+        for content, segments, depths in weight_files(lowered.weights):
             name = f"weights/{hashlib.sha256(content).hexdigest()}.bin"
             files.add(name, content)
-            weights.append(WeightFile(name, segments))
+            weights.append(WeightFile(name, segments, depths))
         if model.tokenizer:
             files.add(TOKENIZER_FILE, model.tokenizer.tokenizer_json)
         if report_html is not None:
             files.add(REPORT_FILE, report_html)
         manifest = parse_manifest(_manifest(lowered, model, plan, accuracy, tuple(weights), files.written).dump())
         if golden is not None:
-            manifest = parse_manifest(dataclasses.replace(manifest, golden=golden(Bundle(folder, manifest))).dump())
+            manifest = parse_manifest(_with_golden(Bundle(folder, manifest), golden).dump())
         (folder / MANIFEST_FILE).write_bytes(manifest.dump())
         _replace(folder, destination)
     return Bundle(destination, manifest)
@@ -172,6 +174,11 @@ def _replace(folder: Path, destination: Path) -> None:
         os.unlink(old)
 
 
+def _with_golden(bundle: Bundle, golden: Callable[[Bundle, int | None], Golden | None]) -> Manifest:
+    depths = tuple(Depth(depth.bits, golden(bundle, depth.bits)) for depth in bundle.manifest.depths)
+    return dataclasses.replace(bundle.manifest, golden=golden(bundle, None), depths=depths)
+
+
 def _manifest(
     lowered: LoweredModule,
     model: ModelIR,
@@ -224,6 +231,7 @@ def _manifest(
         computed=tuple(Computed(number.name, number.bound, number.offset) for number in lowered.computed),
         adapters=_adapters(lowered.adapters, facts.source_sha256) if lowered.adapters else None,
         exits=tuple(Exit(**dataclasses.asdict(slot)) for slot in lowered.exits),
+        depths=tuple(Depth(bits, None) for bits in plan.depths),
     )
 
 

@@ -31,15 +31,22 @@ Examples:
 @click.option("--system", metavar="TEXT", help="How the model should behave.")
 @loading.adapter_option
 @loading.sampling_options
+@loading.depth_option
 @loading.engine_options
 def command(
-    bundle: Path, system: str | None, adapter: Path | None, variant: str | None, threads: int | None, **options: Any
+    bundle: Path,
+    system: str | None,
+    adapter: Path | None,
+    depth: str | None,
+    variant: str | None,
+    threads: int | None,
+    **options: Any,
 ) -> None:
     """Talk with the language model in BUNDLE, in the terminal.
 
     Each line is a message. Ctrl-C ends an answer early, Ctrl-D the conversation.
     """
-    with loading.load(bundle, variant=variant, threads=threads) as model:
+    with loading.load(bundle, variant=variant, threads=threads, depth=depth) as model:
         loading.use_adapter(model, adapter)
         Conversation(model, loading.given(options), system).run()
 

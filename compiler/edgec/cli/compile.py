@@ -33,6 +33,7 @@ Examples:
   edgec compile ./my-model --profile phone-4gb --slim 0.9 --heal-minutes 30 --calibration chats.txt
   edgec compile efficientnet.onnx --task task.json --profile phone-6gb --bits 3 --heal-steps 80 --calibration ./pictures
   edgec compile ./my-model --profile phone-6gb --lora ./my-adapter
+  edgec compile ./my-model --profile phone-6gb --nested 3
 """
 
 
@@ -54,6 +55,12 @@ Examples:
     "--group-size",
     type=click.Choice(["32", "64", "128", "row"]),
     help="Columns of a weight matrix that share a scale, instead of the planner's choice; more is smaller and faster.",
+)
+@click.option(
+    "--nested",
+    type=click.Choice(["3", "2", "3,2"]),
+    help="Make the upper 3 or 2 of 4 bits good codes by themselves, so that a device may download and use fewer "
+    "(`--depth`); each depth loses a little more than codes of its own would.",
 )
 @click.option(
     "--target-size", metavar="SIZE", help="Largest download, for example 60MB; bits go where they matter most."
@@ -189,6 +196,7 @@ def command(
     bits: str | None,
     quantizer: Any,
     group_size: str | None,
+    nested: str | None,
     target_size: str | None,
     target_bpw: float | None,
     min_accuracy: float | None,
@@ -265,6 +273,7 @@ def command(
         fixed_inputs=numbers(fixed_inputs) or None,
         quantizer=quantizer,
         group_size=None if group_size is None else LARGEST_GROUP if group_size == "row" else int(group_size),
+        nested=tuple(int(depth) for depth in nested.split(",")) if nested else (),
         target_bytes=_size(target_size) if target_size else None,
         target_bpw=target_bpw,
         min_accuracy=min_accuracy,
@@ -402,6 +411,7 @@ def _show_plan(work: Work, as_json: bool) -> None:
 
 
 def _show_result(work: Work, as_json: bool) -> None:
+    from edgec.bundle.manifest import FINEST
     from edgec.cli import console
     from edgec.report.units import mebibytes
 
@@ -426,6 +436,12 @@ def _show_result(work: Work, as_json: bool) -> None:
         for line in slimming_lines(work.plan):
             out.print(f"  [dim]·[/] {console.plain(line)}")
         out.print()
+    for depth in work.bundle.manifest.depths:
+        at_depth = work.bundle.manifest.at_depth(depth.bits).weight_bytes()
+        out.print(
+            f"  [dim]·[/] {mebibytes(at_depth)} of weights with {depth.bits} of {FINEST} bits, "
+            f"{mebibytes(work.bundle.manifest.at_depth(None).weight_bytes())} with all: `--depth {depth.bits}`"
+        )
     if work.adapter is not None:
         adapter, file = work.adapter, console.plain(work.adapter_file())
         out.print(f"  [bold green]{file}[/]  an adapter: with it {adapter.after:.4g} nats a token are lost, without")
@@ -464,6 +480,7 @@ def _result(work: Work) -> dict[str, Any]:
             "profile": manifest.profile,
             "bytes": manifest.total_bytes(),
             "context_length": manifest.context_length,
+            "depths": {str(bits): manifest.at_depth(bits).weight_bytes() for bits in manifest.depth_bits},
             "golden": manifest.golden is not None,  # whether a device can test itself
         }
     if work.adapter is not None:

@@ -47,6 +47,7 @@ Advance = Callable[[int], None]
 @loading.adapter_option
 @click.option("--report", "page", type=click.Path(path_type=Path), help="Write the numbers as a page (HTML), too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
+@loading.depth_option
 @loading.engine_options
 def command(
     bundle: Path,
@@ -62,6 +63,7 @@ def command(
     adapter: Path | None,
     page: Path | None,
     as_json: bool,
+    depth: str | None,
     variant: str | None,
     threads: int | None,
 ) -> None:
@@ -77,7 +79,7 @@ def command(
     if page is not None and not page.absolute().parent.is_dir():
         raise OutputError(f"`{page}` cannot be written, the folder does not exist")  # now, not after minutes of work
     with (
-        loading.load(bundle, variant=variant, threads=threads, quiet=as_json) as compiled,
+        loading.load(bundle, variant=variant, threads=threads, depth=depth, quiet=as_json) as compiled,
         _reference(model, task, compiled.manifest.context_length, lora) as float_model,
     ):
         loading.use_adapter(compiled, adapter)

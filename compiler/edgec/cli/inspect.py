@@ -83,6 +83,7 @@ def write_text(file: Path, text: str) -> None:
 
 def _show_report(report: Report, tensors: bool) -> None:
     from edgec.cli import console
+    from edgec.report.depths import depth_lines
     from edgec.report.exits import exit_lines
     from edgec.report.units import mebibytes, millions
 
@@ -120,6 +121,8 @@ def _show_report(report: Report, tensors: bool) -> None:
     modules = ", ".join(f"{variant} {mebibytes(size)}" for variant, size in report.modules.items())
     out.print(f"modules: {modules}")
     out.print(f"download: {mebibytes(prediction.download_bytes)}, memory at most: {mebibytes(prediction.peak_bytes)}")
+    for line in depth_lines(report):
+        out.print(f"nested {line}")
     for line in exit_lines(report.exits):
         out.print(f"exit {line}")
     if report.plan.adapters is not None:

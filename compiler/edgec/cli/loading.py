@@ -25,6 +25,12 @@ SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_
 _THREADS = click.option("--threads", type=click.IntRange(min=1), help="Default: all processors.")
 _VARIANT = click.option("--variant", help="The wasm module, for example simd128. Default: the fastest that works.")
 
+_DEPTH = click.option(
+    "--depth",
+    type=click.Choice(["4", "3", "2"]),
+    help="Bits to use of the codes of a bundle that was compiled with `--nested`. Default: all.",
+)
+
 _ADAPTER = click.option(
     "--adapter", type=click.Path(path_type=Path), metavar="FILE", help="Answer with this adapter, see `edgec adapter`."
 )
@@ -35,6 +41,11 @@ Decorated = Callable[..., Any]
 def engine_options(command: Decorated) -> Decorated:
     """--threads and --variant."""
     return _THREADS(_VARIANT(command))
+
+
+def depth_option(command: Decorated) -> Decorated:
+    """--depth."""
+    return _DEPTH(command)
 
 
 def adapter_option(command: Decorated) -> Decorated:
@@ -60,23 +71,29 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in SAMPLING if options.get(name) is not None}
 
 
-def load(bundle: Path, *, variant: str | None, threads: int | None, quiet: bool = False) -> Model:
+def load(
+    bundle: Path, *, variant: str | None, threads: int | None, depth: str | None = None, quiet: bool = False
+) -> Model:
     """`edgec.load` with a progress bar on a terminal."""
     import edgec
 
+    bits = int(depth) if depth else None
     if quiet or not sys.stderr.isatty():
-        return edgec.load(bundle, variant=variant, threads=threads)
+        return edgec.load(bundle, variant=variant, threads=threads, depth=bits)
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
     from edgec import bundle as bundles
     from edgec.cli import console
 
     opened = bundles.read(bundle)
-    total = sum(opened.manifest.files[weight.file].bytes for weight in opened.manifest.weights)
+    weights = opened.manifest.at_depth(bits).weights
+    total = sum(opened.manifest.files[weight.file].bytes for weight in weights)
     columns = (TextColumn("  loading"), BarColumn(bar_width=24, complete_style="cyan"), DownloadColumn())
     with Progress(*columns, console=console.stderr(), transient=True) as bar:
         task = bar.add_task("", total=total)
-        return edgec.load(opened, variant=variant, threads=threads, progress=lambda size: bar.advance(task, size))
+        return edgec.load(
+            opened, variant=variant, threads=threads, depth=bits, progress=lambda size: bar.advance(task, size)
+        )
 
 
 def speed(stats: GenerationStats) -> str:

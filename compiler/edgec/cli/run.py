@@ -80,6 +80,7 @@ Examples:
 @click.option("--quiet", "-q", is_flag=True, help="Print the result alone.")
 @loading.adapter_option
 @loading.sampling_options
+@loading.depth_option
 @loading.engine_options
 def command(
     bundle: Path,
@@ -101,6 +102,7 @@ def command(
     hash_logits: bool,
     quiet: bool,
     adapter: Path | None,
+    depth: str | None,
     variant: str | None,
     threads: int | None,
     **options: Any,
@@ -112,7 +114,7 @@ def command(
     fits an --image, or what in a folder or video fits a TEXT. A speech model writes down --audio, or says where
     somebody speaks in it. Every other graph takes tensors with --input.
     """
-    with loading.load(bundle, variant=variant, threads=threads, quiet=quiet or as_json) as model:
+    with loading.load(bundle, variant=variant, threads=threads, depth=depth, quiet=quiet or as_json) as model:
         loading.use_adapter(model, adapter)
         kind = (model.manifest.task or {}).get("type")
         if model.manifest.model.kind == "decoder":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,12 @@ Examples:
 
 @click.command(epilog=EPILOG)
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--run", "run_too", is_flag=True, help="Also run its small fixed input on every variant that works here.")
+@click.option(
+    "--run",
+    "run_too",
+    is_flag=True,
+    help="Also run its small fixed input on every variant that works here, at every depth of nested codes.",
+)
 @click.option(
     "--engine",
     "engines",
@@ -68,41 +74,43 @@ def command(bundle: Path, run_too: bool, engines: tuple[str, ...], as_json: bool
         listed = [{"code": f.code, "file": f.file, "message": f.message} for f in findings]
         document: dict[str, Any] = {"bundle": str(bundle), "sound": not findings, "findings": listed}
         if run_too:
-            document["self_tests"] = [{"engine": name, **dataclasses.asdict(test)} for name, test in tests]
+            document["self_tests"] = [
+                {"engine": name, "depth": depth, **dataclasses.asdict(test)} for name, depth, test in tests
+            ]
         console.print_json(document)
     elif not quiet:
         for finding in findings:
             click.echo(f"{click.style(finding.code, fg='red')}  {finding.message}")
         if not findings:
             click.echo(f"{click.style('sound', fg='green')}  {bundle}, {mebibytes(hashed)} checked")
-        for name, test in tests:
-            _show(name, test)
+        for name, depth, test in tests:
+            _show(name, depth, test)
     if findings:
         return BundleError.exit_code
-    return RunError.exit_code if any(test.passed is False for _, test in tests) else 0
+    return RunError.exit_code if any(test.passed is False for *_, test in tests) else 0
 
 
-def _self_tests(bundle: Path, engines: Sequence[str]) -> list[tuple[str, SelfTest]]:
-    """(engine, test): in wasmtime one for every variant that it can run."""
+def _self_tests(bundle: Path, engines: Sequence[str]) -> list[tuple[str, int | None, SelfTest]]:
+    """(engine, depth, test): in wasmtime one for every variant that it can run."""
     from edgec import bundle as bundles
     from edgec.run import load
     from edgec.run.engine import runnable_variants
 
     opened, tests = bundles.read(bundle), []
-    for engine in engines:
+    for engine, depth in itertools.product(engines, opened.manifest.depth_bits or (None,)):
         if engine != "wasmtime":
-            tests.append((engine, _in_javascript(engine, bundle)))
+            tests.append((engine, depth, _in_javascript(engine, bundle, depth)))
             continue
         for variant in runnable_variants(opened):
-            with load(opened, variant=variant) as model:
-                tests.append((engine, model.self_test()))
+            with load(opened, variant=variant, depth=depth) as model:
+                tests.append((engine, depth, model.self_test()))
     return tests
 
 
-def _in_javascript(engine: str, bundle: Path) -> SelfTest:
+def _in_javascript(engine: str, bundle: Path, depth: int | None) -> SelfTest:
     from edgec.run import Difference, SelfTest
 
-    found = javascript.run_in(engine, bundle, [])["selfTest"]
+    found = javascript.run_in(engine, bundle, [], ["--depth", str(depth)] if depth else [])["selfTest"]
     differences = tuple(
         Difference(one["what"], one["expectedSha256"], one["sha256"], one["largestError"])
         for one in found["differences"]
@@ -111,9 +119,9 @@ def _in_javascript(engine: str, bundle: Path) -> SelfTest:
     return SelfTest(*facts, differences, found["seconds"])
 
 
-def _show(engine: str, test: SelfTest) -> None:
+def _show(engine: str, depth: int | None, test: SelfTest) -> None:
     threads = f"{test.threads} thread{'' if test.threads == 1 else 's'}"
-    where = f"{engine}, {test.variant}, {threads}"
+    where = f"{engine}, {test.variant}, {threads}" + (f", {depth} bits" if depth else "")
     if test.passed is None:
         click.echo(f"{click.style('untested', fg='yellow')}  {where}: the bundle keeps nothing to compare with")
     elif test.passed:

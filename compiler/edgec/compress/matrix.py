@@ -5,11 +5,12 @@ A slab's size does not depend on the number of threads, so codes do not either.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from edgec.compress.pack import TILE_BYTES, pack_nibbles
 from edgec.compress.quantize import InputStatistics, QuantizedRows, Quantizer
 from edgec.errors import ModelError
-from edgec.ir.compressed import GROUP, ROWS, PackedTensor
+from edgec.ir.compressed import GROUP, ROWS, Coarser, PackedTensor
 
 # Weights quantized in one go: three float32 arrays of 2 MiB, the fastest size where it was measured.
 _WEIGHTS_PER_SLAB = 16384 * GROUP
@@ -38,7 +39,7 @@ def pack_matrix(
     Codes of 2 and 3 bits are packed as the upper bits of 4-bit ones, of 5 and 6 bits as those of
     7-bit ones. `locate` turns (row, column) into the index shown in errors. Raises `ModelError` for
     NaN, infinity and values beyond what float16 scales reach. `error` has `relative_rmse` and `max_abs`
-    of the weights and, where the quantizer knows the inputs, `relative_output_error`.
+    of the weights and, where the quantizer knows the inputs, `relative_output_error`; each coarser depth has its own.
     """
     rows, columns = matrix.shape
     bits = quantizer.grid.bits
@@ -49,9 +50,10 @@ def pack_matrix(
     spans = -(-columns // size)
     scales = np.empty((blocks, spans, ROWS), np.float16)
     zeros = np.empty((blocks, spans, ROWS), np.uint8)
+    coarser = [Coarser(grid.bits, np.empty_like(scales), np.empty_like(zeros)) for grid in quantizer.coarser_grids]
 
-    def pack_slab(first: int) -> tuple[float, float, float, float, float]:
-        """Fills in the slab's blocks; squared error, squared weights, largest error, and the first two of outputs."""
+    def pack_slab(first: int) -> list[_Sums]:
+        """Fills in the slab's blocks; the sums of each depth."""
         last = min(first + step, blocks)
         slab = np.ascontiguousarray(matrix[first * ROWS : last * ROWS], np.float32)
         if not np.abs(slab).max() <= _LARGEST_WEIGHT:
@@ -63,24 +65,51 @@ def pack_matrix(
         high[first:last] = pack_nibbles(codes >> np.uint8(4))
         scales[first:last] = _tiled(result.scales, last - first)
         zeros[first:last] = _tiled(result.zeros, last - first)
-        difference = slab - result.values()
-        lost, total = (float(np.square(array).sum(dtype=np.float64)) for array in (difference, slab))
+        for depth, nested in zip(coarser, result.coarser, strict=True):
+            depth.scales[first:last] = _tiled(nested.scales, last - first)
+            depth.zeros[first:last] = _tiled(nested.zeros, last - first)
         rows_of_sample = slice(-(first * ROWS) % stride, None, stride)
-        lost_output, output = (_output_power(array[rows_of_sample], quantizer.inputs) for array in (difference, slab))
-        return lost, total, float(np.abs(difference).max()), lost_output, output
+        return [_sums(slab, depth.values(), rows_of_sample, quantizer.inputs) for depth in (result, *result.coarser)]
 
     step = max(1, _WEIGHTS_PER_SLAB // (columns * ROWS))
     stride = max(1, rows // _SAMPLED_ROWS)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = list(pool.map(pack_slab, range(0, blocks, step)))
-    lost, total = sum(part[0] for part in parts), sum(part[1] for part in parts)
-    worst = max(part[2] for part in parts)
-    error = {"relative_rmse": math.sqrt(lost / total) if total else 0.0, "max_abs": worst}
-    if quantizer.inputs is not None:
-        lost, total = sum(part[3] for part in parts), sum(part[4] for part in parts)
-        error["relative_output_error"] = math.sqrt(lost / total) if total else 0.0
+    error, *errors = (_error(sums, quantizer.inputs is not None) for sums in zip(*parts, strict=True))
+    coarser = [dataclasses.replace(depth, error=other) for depth, other in zip(coarser, errors, strict=True)]
     width = 8 if bits == 8 else 7 if bits > 4 else 4
-    return PackedTensor(name, rows, columns, width, high, low, scales, zeros, error, size)
+    return PackedTensor(name, rows, columns, width, high, low, scales, zeros, error, size, tuple(coarser))
+
+
+class _Sums(NamedTuple):
+    """Of some rows: squared error, squared weights, largest error, and the first two of outputs."""
+
+    lost: float
+    total: float
+    largest: float
+    lost_output: float
+    output: float
+
+
+def _sums(
+    slab: npt.NDArray[np.float32], values: npt.NDArray[np.float32], sample: slice, inputs: InputStatistics | None
+) -> _Sums:
+    difference = slab - values
+    lost, total = (float(np.square(array).sum(dtype=np.float64)) for array in (difference, slab))
+    lost_output, output = (_output_power(array[sample], inputs) for array in (difference, slab))
+    return _Sums(lost, total, float(np.abs(difference).max()), lost_output, output)
+
+
+def _error(sums: Sequence[_Sums], outputs: bool) -> dict[str, float]:
+    lost, total = sum(part.lost for part in sums), sum(part.total for part in sums)
+    error = {
+        "relative_rmse": math.sqrt(lost / total) if total else 0.0,
+        "max_abs": max(part.largest for part in sums),
+    }
+    if outputs:
+        lost, total = sum(part.lost_output for part in sums), sum(part.output for part in sums)
+        error["relative_output_error"] = math.sqrt(lost / total) if total else 0.0
+    return error
 
 
 def _output_power(rows: npt.NDArray[np.float32], inputs: InputStatistics | None) -> float:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from edgec.compress.calibration.samples import Sample
 from edgec.compress.calibration.sites import Wave
 from edgec.errors import ModelError
-from edgec.ir.compressed import PackedTensor
-from edgec.ir.plan import TensorPlan
+from edgec.ir.compressed import Coarser, PackedTensor
+from edgec.ir.plan import NESTED_BITS, TensorPlan
 from edgec.ir.store import Arrays, Store, key_of
 from edgec.ir.weight_use import WeightUse
 
@@ -71,7 +71,8 @@ class TensorStore:
 
 
 def _choice(planned: TensorPlan) -> list[str | int]:
-    return [planned.name, planned.bits, planned.group_size, planned.scheme, planned.quantizer]
+    choice = [planned.name, planned.bits, planned.group_size, planned.scheme, planned.quantizer]
+    return [*choice, *planned.coarser]
 
 
 def _pack(tensor: PackedTensor) -> Arrays:
@@ -80,16 +81,33 @@ def _pack(tensor: PackedTensor) -> Arrays:
         "high": tensor.high,
         "scales": tensor.scales,
         "zeros": tensor.zeros,
-        "error": np.asarray([tensor.error.get(name, np.nan) for name in _ERRORS], np.float64),
+        "error": _errors(tensor.error),
     }
-    return arrays if tensor.low is None else {**arrays, "low": tensor.low}
+    if tensor.low is not None:
+        arrays["low"] = tensor.low
+    for depth in tensor.coarser:
+        of = depth.bits
+        arrays |= {f"scales{of}": depth.scales, f"zeros{of}": depth.zeros, f"error{of}": _errors(depth.error)}
+    return arrays
+
+
+def _errors(error: Mapping[str, float]) -> npt.NDArray[np.float64]:
+    return np.asarray([error.get(name, np.nan) for name in _ERRORS], np.float64)
+
+
+def _named(errors: npt.NDArray[Any]) -> dict[str, float]:
+    return {name: float(number) for name, number in zip(_ERRORS, errors, strict=True) if number == number}
 
 
 def _unpack(name: str, arrays: Arrays) -> PackedTensor:
     rows, columns, bits, size = (int(number) for number in arrays["shape"])
-    error = {name: float(number) for name, number in zip(_ERRORS, arrays["error"], strict=True) if number == number}
     parts = arrays["high"], arrays.get("low"), arrays["scales"], arrays["zeros"]
-    return PackedTensor(name, rows, columns, bits, *parts, error, size)
+    coarser = [
+        Coarser(depth, arrays[f"scales{depth}"], arrays[f"zeros{depth}"], _named(arrays[f"error{depth}"]))
+        for depth in range(NESTED_BITS - 1, 0, -1)
+        if f"scales{depth}" in arrays
+    ]
+    return PackedTensor(name, rows, columns, bits, *parts, _named(arrays["error"]), size, tuple(coarser))
 
 
 __all__ = ["TensorStore"]

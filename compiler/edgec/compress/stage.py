@@ -18,7 +18,7 @@ from edgec.compress.calibration.walk import MoreSamples, Walk, joining_wave
 from edgec.compress.dequantize import dequantize
 from edgec.compress.finite import check_finite
 from edgec.compress.matrix import pack_matrix
-from edgec.compress.quantize import QUANTIZERS, Healed, InputStatistics, QuantizedRows, Quantizer
+from edgec.compress.quantize import QUANTIZERS, Healed, InputStatistics, Nested, QuantizedRows, Quantizer
 from edgec.compress.quantize.awq import Awq
 from edgec.compress.quantize.channels import round_channels
 from edgec.compress.reuse import TensorStore
@@ -273,10 +273,15 @@ def _packed(
         # Groups that next to nothing is in would cost all others of the matrix their compact scales.
         flush = compact and float(np.sqrt(np.square(matrix, dtype=np.float64).mean())) >= _FLUSHING
         group_size = min(planned.group_size, _whole_row(use))
-        kind = QUANTIZERS[planned.quantizer]
-        quantizer = kind(
-            planned.bits, inputs, compact=compact, group_size=group_size, flush=flush, ternary=planned.ternary
-        )
+        if planned.quantizer == Nested.name:
+            quantizer = Nested(
+                planned.bits, inputs, coarser=planned.coarser, compact=compact, group_size=group_size, flush=flush
+            )
+        else:
+            kind = QUANTIZERS[planned.quantizer]
+            quantizer = kind(
+                planned.bits, inputs, compact=compact, group_size=group_size, flush=flush, ternary=planned.ternary
+            )
     packed = pack_matrix(planned.name, matrix, quantizer, lambda row, column: _array_index(use, row, column))
     reuse.save(packed)
     return packed
@@ -310,6 +315,22 @@ def _stored_bytes(tensor: PackedTensor, planned: TensorPlan) -> int:
     return codes + scales + zeros
 
 
+def _depth_report(
+    packed: Mapping[str, PackedTensor], sizes: Mapping[str, int], plan: Plan, bits: int
+) -> dict[str, Any]:
+    """Bytes and error of all matrices with the upper `bits` bits of nested codes."""
+    stored, squares = 0, 0.0
+    for name, tensor in packed.items():
+        planned = plan.tensor(name)
+        assert planned is not None
+        if planned.coarser:
+            planned = dataclasses.replace(planned, bits=bits)
+        stored += _stored_bytes(tensor, planned)
+        squares += sizes[name] * tensor.at_depth(bits).error["relative_rmse"] ** 2
+    quantized = sum(sizes[name] for name in packed)
+    return {"bits": bits, "packed_bytes": stored, "relative_rmse": math.sqrt(squares / quantized)}
+
+
 def _report(packed: Mapping[str, PackedTensor], sizes: Mapping[str, int], plan: Plan) -> dict[str, Any]:
     tensors: dict[str, dict[str, Any]] = {}
     for name, tensor in packed.items():
@@ -325,7 +346,9 @@ def _report(packed: Mapping[str, PackedTensor], sizes: Mapping[str, int], plan: 
         }
     quantized = sum(sizes[name] for name in packed)
     squares = sum(sizes[name] * t["relative_rmse"] ** 2 for name, t in tensors.items())
+    depths = [_depth_report(packed, sizes, plan, bits) for bits in plan.depths]
     return {
+        **({"depths": depths} if depths else {}),
         "tensors": tensors,
         "quantized_parameters": quantized,
         "float_parameters": sum(sizes.values()) - quantized,

@@ -20,6 +20,8 @@ last of which may be shorter):
 `high` holds the upper nibbles of q16 (the whole code at 4 bits), `low` its lower nibbles. 7 bits are what a dot
 product takes in one go (docs/decisions/0011); 8-bit codes are at most 254, so that their halves fit too. A tensor
 planned at 2, 3, 5 or 6 bits has 4- or 7-bit codes whose lowest bits are zero: the bundle leaves their planes out.
+Codes of 4 bits may be nested: with other scales and zero points, their upper 3 or 2 bits are as good as codes that were
+made with so many bits (`compress/quantize/nested.py`), and a device may leave the planes below out.
 Padding rows and features have scale 0 (rows) or code q with q16 == zero contribution handled by
 zero activations (features): their activations are zero, so any code is right.
 """
@@ -27,7 +29,7 @@ zero activations (features): their activations are zero, so any code is right.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +47,16 @@ LARGEST_CODE = {2: 3, 3: 7, 4: 15, 5: 31, 6: 63, 7: 127, 8: 254}  # by planned b
 
 
 @dataclass(frozen=True)
+class Coarser:
+    """Scales and zero points of the codes that are the upper `bits` bits of a tensor's."""
+
+    bits: int  # 2 or 3
+    scales: npt.NDArray[np.float16]  # [blocks, spans, 8]
+    zeros: npt.NDArray[np.uint8]  # [blocks, spans, 8]
+    error: Mapping[str, float] = field(default_factory=dict)  # as that of the tensor
+
+
+@dataclass(frozen=True)
 class PackedTensor:
     """A quantized matrix of `rows` outputs (N) by `columns` inputs (K), in tile order."""
 
@@ -58,6 +70,7 @@ class PackedTensor:
     zeros: npt.NDArray[np.uint8]  # [blocks, spans, 8]
     error: Mapping[str, float] = field(default_factory=dict)  # "relative_rmse", "max_abs", "relative_output_error"
     group_size: int = GROUP  # features of a span
+    coarser: tuple[Coarser, ...] = ()  # of nested codes, the finest first
 
     @property
     def blocks(self) -> int:
@@ -76,6 +89,15 @@ class PackedTensor:
     def spans(self) -> int:
         return -(-self.groups // self.span)
 
+    def at_depth(self, bits: int) -> PackedTensor:
+        """The tensor as it is with the upper `bits` bits of its codes; itself where it has no such depth."""
+        found = next((depth for depth in self.coarser if depth.bits == bits), None)
+        if found is None:
+            return self
+        upper = np.uint8((0xF << (self.bits - bits) & 0xF) * 0x11)  # of both nibbles
+        high, scales, zeros, error = self.high & upper, found.scales, found.zeros, found.error
+        return replace(self, high=high, scales=scales, zeros=zeros, error=error, coarser=())
+
     def verify(self) -> None:
         from edgec.errors import ModelError
 
@@ -88,12 +110,16 @@ class PackedTensor:
         ]
         if self.low is not None:
             shapes.append((self.low, code_shape))
+        for depth in self.coarser:
+            shapes += [(depth.scales, parameter_shape), (depth.zeros, parameter_shape)]
         for array, shape in shapes:
             if array.shape != shape:
                 raise ModelError(f"packed tensor `{self.name}` has an array of shape {array.shape}, expected {shape}")
         if (self.bits > 4) != (self.low is not None):
             low = "a" if self.low is not None else "no"
             raise ModelError(f"packed tensor `{self.name}` has {self.bits} bits but {low} low plane")
+        if self.coarser and self.bits != 4:
+            raise ModelError(f"packed tensor `{self.name}` has coarser depths and {self.bits} bits, expected 4")
 
 
 @dataclass(frozen=True)
@@ -105,6 +131,10 @@ class CompressedModel:
     packed: Mapping[str, PackedTensor]
     report: Mapping[str, Any] = field(default_factory=dict)
     exits: tuple[ExitHead, ...] = ()  # of a decoder, in the order of their layers
+
+    def at_depth(self, bits: int) -> CompressedModel:
+        """What a device has that takes `bits` of the bits of nested codes."""
+        return replace(self, packed={name: tensor.at_depth(bits) for name, tensor in self.packed.items()})
 
     def verify(self) -> None:
         for tensor in self.packed.values():

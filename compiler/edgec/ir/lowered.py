@@ -75,7 +75,8 @@ class WeightPlacement:
     """`data` goes to address `offset`.
 
     `nibbles`: tile-ordered 4-bit codes that the bundle stores as planes of 2, 1 and 1 bits; `bytes`: codes of up
-    to 8 bits, stored as planes of one bit; `raw`: stored and copied as it is.
+    to 8 bits, stored as planes of one bit; `raw`: stored and copied as it is. Data of different `depths` may have the
+    same address.
     """
 
     name: str
@@ -83,6 +84,7 @@ class WeightPlacement:
     offset: int
     data: npt.NDArray[np.uint8]  # one-dimensional
     columns: int = 0  # of `raw` float32 whose columns may have scales of their own, else 0
+    depths: tuple[int, ...] = ()  # bits of nested codes with which this is needed, the finest first; empty: always
 
 
 @dataclass(frozen=True)

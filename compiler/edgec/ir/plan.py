@@ -26,9 +26,11 @@ LARGEST_GROUP = 1 << 15  # columns that share a scale: sums of so many products 
 LARGEST_DECODER_GROUP = 1024  # the same of decoders, which hold a group of activations on a stack
 GROUP_SIZES = f"a multiple of 32, up to {LARGEST_GROUP}"
 FLOAT_BITS = (16, 32)  # of others: bfloat16 in the bundle and float32 in memory, or float32 in both
-QuantizerName = Literal["none", "rtn", "irtn", "hqq", "awq", "gptq", "grid", "healed"]
+QuantizerName = Literal["none", "rtn", "irtn", "hqq", "awq", "gptq", "nested", "grid", "healed"]
 PROBE_BITS = 3  # at which the loss of each matrix is measured before bits are allocated
 ADAPTER_STEP, LARGEST_ADAPTER = 8, 256  # ranks of adapters
+NESTED_BITS = 4  # of codes whose upper bits are codes, too
+NESTED_DEPTHS = ((3,), (2,), (3, 2))  # bits that such upper bits may have together
 CALIBRATED_QUANTIZERS = ("irtn", "awq", "gptq")  # those that look at what a matrix is multiplied with
 
 
@@ -50,6 +52,7 @@ class TensorPlan:
     scheme: Literal["asymmetric", "compact", "ternary", "channels", "float"]
     reason: str
     quantizer: QuantizerName = "rtn"  # how codes are found, `edgec/compress/quantize/`
+    coarser: tuple[int, ...] = ()  # of "nested": bits of the codes that are its codes' upper bits, the finest first
 
     @property
     def quantized(self) -> bool:
@@ -195,6 +198,11 @@ class Plan:
     def tensor(self, name: str) -> TensorPlan | None:
         return self._index().get(name)
 
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Bits of nested codes that a device may take instead of all 4, the finest first."""
+        return tuple(sorted({bits for tensor in self.tensors for bits in tensor.coarser}, reverse=True))
+
     def _index(self) -> dict[str, TensorPlan]:
         cached = self.__dict__.get("_tensor_index")
         if cached is None:
@@ -219,6 +227,13 @@ class Plan:
             seen.add(tensor.name)
             if tensor.bits not in (*WEIGHT_BITS, *FLOAT_BITS):
                 yield f"{where} has `bits` {tensor.bits}, expected 2 to 8, 16 or 32"
+            nested = tensor.bits == NESTED_BITS and tensor.coarser in NESTED_DEPTHS
+            if (tensor.quantizer == "nested") != bool(tensor.coarser) or (tensor.coarser and not nested):
+                yield (
+                    f"{where} has the `quantizer` `{tensor.quantizer}` with `bits` {tensor.bits} and `coarser` "
+                    f"{list(tensor.coarser)}, expected `nested` with {NESTED_BITS} and [3], [2] or [3, 2], or no "
+                    "`coarser`"
+                )
             if tensor.scheme == "channels":
                 if (tensor.bits, tensor.group_size) != (8, 0):
                     yield (
@@ -226,6 +241,8 @@ class Plan:
                         f"{tensor.group_size}, expected 8 and 0"
                     )
                 continue
+            if tensor.coarser and tensor.coarser != self.depths:
+                yield f"{where} has `coarser` {list(tensor.coarser)} where others have {list(self.depths)}"
             if tensor.quantized and tensor.quantizer == "none":
                 yield f"{where} has `bits` {tensor.bits} and no `quantizer`"
             schemes = ["asymmetric", "compact"] if tensor.quantized else ["float"]
@@ -281,6 +298,9 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Plain data with keys in the order of the fields; tensors in the order of the graph."""
         data = dataclasses.asdict(self)
+        for tensor in data["tensors"]:
+            if not tensor["coarser"]:
+                del tensor["coarser"]
         data["dims"] = dict(sorted(self.dims.items()))
         return {key: list(value) if isinstance(value, tuple) else value for key, value in data.items()}
 
@@ -352,6 +372,8 @@ __all__ = [
     "GROUP_SIZES",
     "LARGEST_DECODER_GROUP",
     "LARGEST_GROUP",
+    "NESTED_BITS",
+    "NESTED_DEPTHS",
     "PLAN_FORMAT",
     "TARGET_BPW",
     "TERNARY",

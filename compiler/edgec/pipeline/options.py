@@ -28,6 +28,7 @@ class CompileOptions:
     precision: Literal["auto", "float32"] = "auto"
     quantizer: QuantizerName | None = None  # how codes are found
     group_size: int | None = None  # columns that share a scale
+    nested: tuple[int, ...] = ()  # bits, 3 or 2 or both, that a device may take of codes of 4
     target_bytes: int | None = None  # of the download; bits are then allocated by what each matrix loses
     target_bpw: float | None = None  # the same, in bits per weight, scales and zero points included
     min_accuracy: float | None = None  # the fewest bytes that keep so much of the float model, up to 1
@@ -76,6 +77,7 @@ def check_options(options: CompileOptions) -> None:
     _check_rotation(options)
     _check_healing(options)
     _check_adapters(options)
+    _check_nested(options)
 
 
 def _check_rotation(options: CompileOptions) -> None:
@@ -120,6 +122,23 @@ def _check_adapters(options: CompileOptions) -> None:
         raise UsageError("an adapter fits a whole model, not a slimmed one", hint="merge it with `--lora`")
     if options.profile_kernels:
         raise UsageError("kernels are timed without adapters", hint="leave `--adapters` out")
+
+
+def _check_nested(options: CompileOptions) -> None:
+    """What was trained for one depth is not right for another."""
+    nested = options.nested or (options.plan.depths if options.plan is not None else ())
+    if options.nested and options.plan is not None:
+        raise UsageError("the plan says which codes are nested", hint="make the plan with `--nested`")
+    others = {
+        "healing trains": heals(options),
+        "an adapter that makes up for the codes is trained for": trains_adapter(options),
+        "early exits are trained for": options.exits is not None,
+        "slimming searches bits for": slims(options),
+        "an accuracy is measured at": options.min_accuracy is not None,
+    }
+    for what, asked in others.items():
+        if nested and asked:
+            raise UsageError(f"{what} one depth of nested codes, not for all", hint="leave one of both out")
 
 
 __all__ = ["CompileOptions", "check_options", "heals", "rotates", "slims", "trains_adapter"]

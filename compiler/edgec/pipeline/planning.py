@@ -83,6 +83,7 @@ def _made(
         errors=errors,
         adapter_rank=options.adapter_rank,
         rotated=options.rotate,
+        nested=options.nested,
         compact=True if _searched(work) else None,
     )
     notes = () if model.facts.note is None else (model.facts.note,)

@@ -104,7 +104,7 @@ class Stage:
 # Options that change no weight before it is quantized. With any other, weights are told by their content.
 _HARMLESS = frozenset(
     [
-        *("bits", "context_length", "kv_bits", "max_dims", "precision", "quantizer", "group_size"),
+        *("bits", "context_length", "kv_bits", "max_dims", "precision", "quantizer", "group_size", "nested"),
         *("target_bytes", "target_bpw"),
         *("min_accuracy", "plan", "calibration", "name", "profile_kernels", "cache", "force", "stop_after", "dump"),
         *("adapter_rank", "heal_adapter", "exits", "exit_agreement", "exit_steps"),

@@ -13,7 +13,7 @@ import onnx_ir
 
 from edgec.ir.compressed import GROUP
 from edgec.ir.model import TURN, TURN_BACK, ModelIR
-from edgec.ir.plan import CALIBRATED_QUANTIZERS, TERNARY, Bits, QuantizerName, TensorPlan
+from edgec.ir.plan import CALIBRATED_QUANTIZERS, NESTED_BITS, TERNARY, Bits, QuantizerName, TensorPlan
 from edgec.ir.weight_use import FLOAT_TYPES, WeightUse, is_depthwise_filter, weight_uses
 from edgec.plan.allocate import NARROW, SPANS, Choice
 
@@ -41,16 +41,19 @@ def tensor_plans(
     compact: bool = False,
     group_size: int | None = None,
     roomy: bool = False,
+    nested: tuple[int, ...] = (),
 ) -> tuple[TensorPlan, ...]:
     """A plan for every float initializer, in the graph's order; `bits`, `quantizer` and `group_size` override the rules
     for matrices.
 
     `calibrated` says whether there will be calibration data; `allocated` has the bits that a target allows, `compact`
     saves bits of scales, zero points and convolutions' floats as well, `roomy` gives a graph 7 bits where 4 would do.
+    `nested` has the bits of coarser codes that those of GPTQ are to hold; matrices that were quantized before are
+    quantized again for that.
     """
     uses = weight_uses(model.model)
     rules = _Rules(model, uses, roomy)
-    packed = _Packer(rules, quantizer, calibrated, group_size)
+    packed = _Packer(rules, quantizer, calibrated, group_size, nested)
     plans = []
     for name, value in model.model.graph.initializers.items():
         tensor = value.const_value
@@ -79,6 +82,8 @@ def tensor_plans(
             plans.append(packed(use, bits, "asked for"))
         elif use.grid_bits == TERNARY and quantizer is None:
             plans.append(TensorPlan(name, 2, GROUP, TERNARY, _GRID, "grid"))
+        elif nested and use.grid_bits == NESTED_BITS and _quantizer(use, quantizer, calibrated) == "gptq":
+            plans.append(packed(use, NESTED_BITS, "quantized before, and once more to be nested"))
         elif isinstance(use.grid_bits, int) and quantizer is None:
             plans.append(TensorPlan(name, use.grid_bits, GROUP, "asymmetric", _GRID, "grid"))
         elif rules.recurrent:
@@ -173,6 +178,7 @@ class _Packer:
     quantizer: QuantizerName | None  # asked for
     calibrated: bool
     group_size: int | None  # asked for
+    nested: tuple[int, ...]
 
     def __call__(
         self, use: WeightUse, bits: Bits, reason: str, chosen: int | None = None, compact: bool = False
@@ -181,7 +187,10 @@ class _Packer:
         if bits == TERNARY:
             bits, scheme = 2, TERNARY
         size = min(chosen or self.group_size or self.rules.group_size(use, bits), whole_row(use))
-        return TensorPlan(use.name, bits, size, scheme, reason, _quantizer(use, self.quantizer, self.calibrated))
+        quantizer = _quantizer(use, self.quantizer, self.calibrated)
+        if self.nested and bits == NESTED_BITS and quantizer == "gptq":
+            return TensorPlan(use.name, bits, size, scheme, reason, "nested", self.nested)
+        return TensorPlan(use.name, bits, size, scheme, reason, quantizer)
 
 
 def whole_row(use: WeightUse) -> int:

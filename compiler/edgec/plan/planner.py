@@ -18,6 +18,8 @@ from edgec.ir.plan import (
     GROUP_SIZES,
     LARGEST_ADAPTER,
     LARGEST_DECODER_GROUP,
+    NESTED_BITS,
+    NESTED_DEPTHS,
     PAGE_TOKENS,
     TERNARY,
     VARIANTS,
@@ -86,6 +88,7 @@ def make_plan(
     group_size: int | None = None,
     adapter_rank: int | None = None,
     rotated: bool = False,
+    nested: tuple[int, ...] = (),
 ) -> Plan:
     """Decide how `model` is stored and run on `profile`. How fast that is, `foresee` says.
 
@@ -99,6 +102,7 @@ def make_plan(
     `edgec.compress.sensitivities`) and `errors` (of those in `to_measure`, see
     `edgec.compress.rounding_errors`). Under a target scales and the like are `compact`, unless the weights may have
     been quantized before. `adapter_rank` makes room for adapters of up to that rank. `rotated` says that `model` is.
+    `nested` has the bits (3, 2, or both) that a device may take of codes of 4.
 
     Raises `UsageError` for choices that make no sense and `DoesNotFitError`, with the numbers
     and the nearest thing that would fit.
@@ -111,7 +115,8 @@ def make_plan(
             "the quantizer `awq` scales what matrices are multiplied with, which adapters do not know",
             hint="choose another quantizer, for example `gptq`",
         )
-    calibrated, notes = _calibrated(model, quantizer, calibration, target)
+    _check_nested(model, nested, bits, quantizer, target)
+    calibrated, notes = _calibrated(model, "gptq" if nested else quantizer, calibration, target)
     if rotated:
         notes = [*notes, "the stream is rotated, so that no feature stands out and prompts are read faster: asked for"]
         if _quantized_before(model):
@@ -145,7 +150,12 @@ def make_plan(
             ternary=True,
         )
     roomy = model.decoder is None and _has_room(model, profile)
-    tensors = tensor_plans(model, bits, quantizer, calibrated, allocated, compact, group_size, roomy)
+    tensors = tensor_plans(model, bits, quantizer, calibrated, allocated, compact, group_size, roomy, nested)
+    if nested and not any(tensor.coarser for tensor in tensors):
+        raise UsageError(
+            f"no matrix of `{model.facts.name}` gets {NESTED_BITS} bits on this device, and only those can be nested",
+            hint=f"ask for them with `--bits {NESTED_BITS}`",
+        )
     floats = not any(tensor.quantized for tensor in tensors)
     dims, reasons = ({}, notes) if model.decoder else bounds(model, max_dims)
     if model.decoder and max_dims:
@@ -180,6 +190,29 @@ def _check_choices(
         )
     if longest < BLOCK_TOKENS:
         raise UsageError(f"`{model.facts.name}` has a context of {longest} tokens, the least is {BLOCK_TOKENS}")
+
+
+def _check_nested(
+    model: ModelIR,
+    nested: tuple[int, ...],
+    bits: Bits | None,
+    quantizer: QuantizerName | None,
+    target: Target | None,
+) -> None:
+    if not nested:
+        return
+    if nested not in NESTED_DEPTHS:
+        raise UsageError(
+            f"codes of {NESTED_BITS} bits cannot hold depths of {list(nested)}", hint="choose 3, 2 or both"
+        )
+    if bits not in (None, NESTED_BITS):
+        raise UsageError(f"nested codes have {NESTED_BITS} bits, not {bits}", hint="leave the number of bits out")
+    if target is not None:
+        raise UsageError(
+            "a target gives each matrix bits of its own, nested codes have 4", hint="leave one of them out"
+        )
+    if quantizer not in (None, "gptq"):
+        raise UsageError(f"nested codes are found by GPTQ, not by `{quantizer}`", hint="leave the quantizer out")
 
 
 def _has_room(model: ModelIR, profile: Profile) -> bool:

@@ -67,6 +67,15 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class DepthRow:
+    """All matrices with the upper `bits` bits of nested codes."""
+
+    bits: int
+    packed_bytes: int
+    relative_rmse: float
+
+
+@dataclass(frozen=True)
 class Report:
     model: str
     architecture: str
@@ -81,6 +90,7 @@ class Report:
     modules: Mapping[str, int]  # variant -> bytes
     relative_rmse: float
     exits: tuple[ExitSlot, ...] = ()  # of a decoder
+    depths: tuple[DepthRow, ...] = ()  # below all bits of nested codes
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -113,6 +123,7 @@ class Report:
             "packed_bytes": self.packed_bytes,
             "float_bytes": 4 * self.float_parameters,
             "exits": [asdict(exit) for exit in self.exits],
+            "depths": [asdict(depth) for depth in self.depths],
             "memory": dict(self.memory),
             "modules": dict(self.modules),
             "layers": [
@@ -196,6 +207,10 @@ def _report(
         modules=dict(sorted(modules.items())),
         relative_rmse=float(accuracy.get("relative_rmse", 0.0)),
         exits=tuple(exits),
+        depths=tuple(
+            DepthRow(int(depth["bits"]), int(depth["packed_bytes"]), float(depth["relative_rmse"]))
+            for depth in accuracy.get("depths", [])
+        ),
     )
 
 

@@ -6,6 +6,7 @@ import html
 
 from edgec.report import svg
 from edgec.report.data import REGIONS, Report
+from edgec.report.depths import depths_section
 from edgec.report.exits import exits_section
 from edgec.report.reached import accuracy_section
 from edgec.report.slimming import slimming_section
@@ -51,6 +52,7 @@ def render(report: Report) -> str:
         slimming_section(report.plan),
         accuracy_section(report.plan),
         exits_section(report.exits),
+        depths_section(report),
         _reasons(report),
         _tensors(report),
     ]

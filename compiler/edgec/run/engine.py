@@ -16,7 +16,7 @@ import numpy.typing as npt
 import wasmtime
 
 from edgec.bundle import Bundle
-from edgec.bundle.manifest import Computed, Segment, Slot, expanded
+from edgec.bundle.manifest import FINEST, Computed, Segment, Slot, expanded
 from edgec.errors import BundleError, RunError, UsageError
 from edgec.ir.narrow import merge_narrow, merge_scaled
 from edgec.ir.planes import merge_trits
@@ -93,15 +93,18 @@ class Engine:
         *,
         variant: str | None = None,
         threads: int | None = None,
+        depth: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        """Load and check everything. `progress` gets the number of weight bytes since the last call.
+        """Load and check everything. `progress` gets the number of weight bytes since the last call; `depth` is how
+        many bits of nested codes are loaded, all by default.
 
         Raises `BundleError` for damaged files or a module that breaks the ABI.
         """
         started = time.perf_counter()
         self.bundle = bundle
-        self.manifest = bundle.manifest
+        self.manifest = bundle.manifest.at_depth(depth)
+        self.depth = (depth or FINEST) if bundle.manifest.depths else None  # bits of nested codes that are loaded
         self.variant, self.threads = choose_variant(bundle, variant, threads)
         self.shared = self.variant.endswith("-threads")
         self._engine = wasmtime.Engine(make_config())

@@ -84,16 +84,17 @@ def self_test(engine: Engine, state: DecoderState | None) -> SelfTest:
     return SelfTest(passed, engine.variant, engine.threads, compared, tuple(found), seconds)
 
 
-def make_golden(bundle: Bundle) -> Golden | None:
-    """What the plain module gives on one thread; None for a graph that cannot be tested with these numbers.
+def make_golden(bundle: Bundle, depth: int | None = None) -> Golden | None:
+    """What the plain module gives on one thread, at a depth of nested codes; None for a graph that cannot be tested
+    with these numbers.
 
     It is computed twice, the second time with other bytes in all memory that the ABI leaves
     undefined. A graph may trap or read outside its tensors where inputs are indices or divisors, for
     which zeros and ones are no good. A decoder has no such excuse: raises `RunError`.
     """
     if bundle.manifest.model.kind == "graph":
-        return _try(bundle, GREATEST_DIM) or _try(bundle, None)
-    with Engine(bundle, variant="simd128", threads=1) as engine:
+        return _try(bundle, depth, GREATEST_DIM) or _try(bundle, depth, None)
+    with Engine(bundle, depth=depth, variant="simd128", threads=1) as engine:
         first, again = _twice(engine, None)
     if first != again:
         raise RunError(
@@ -103,8 +104,8 @@ def make_golden(bundle: Bundle) -> Golden | None:
     return first
 
 
-def _try(bundle: Bundle, greatest: int | None) -> Golden | None:
-    with Engine(bundle, variant="simd128", threads=1) as engine:
+def _try(bundle: Bundle, depth: int | None, greatest: int | None) -> Golden | None:
+    with Engine(bundle, depth=depth, variant="simd128", threads=1) as engine:
         try:
             first, again = _twice(engine, greatest)
         except RunError:

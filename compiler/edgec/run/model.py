@@ -41,16 +41,18 @@ def load(
     *,
     variant: str | None = None,
     threads: int | None = None,
+    depth: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Model:
-    """Load a bundle; every file is checked against the manifest before it is used.
+    """Load a bundle; every file that is used is checked against the manifest before.
 
     `variant` and `threads` choose the wasm module (by default the fastest that works here, on all
-    CPUs); results are the same with each. `progress` is called with the number of weight bytes
-    loaded since the last call. Raises `BundleError` for a damaged bundle.
+    CPUs); results are the same with each. `depth` takes 3 or 2 bits of the codes of a bundle that was compiled with
+    `--nested`, in place of all 4. `progress` is called with the number of weight bytes
+    loaded since the last call. Raises `BundleError` for a damaged bundle, `UsageError` for a depth that it lacks.
     """
     opened = bundle if isinstance(bundle, bundles.Bundle) else bundles.read(bundle)
-    return Model(Engine(opened, variant=variant, threads=threads, progress=progress))
+    return Model(Engine(opened, variant=variant, threads=threads, depth=depth, progress=progress))
 
 
 class Model:
@@ -329,11 +331,12 @@ class Model:
             return self_test(self.engine, self._state)
 
     def stats(self) -> dict[str, Any]:
-        """Variant, threads, memory and load time of this model."""
+        """Variant, threads, bits of nested codes in use, memory and load time of this model."""
         memory = self.manifest.memory
         return {
             "variant": self.engine.variant,
             "threads": self.engine.threads,
+            "depth": self.engine.depth,
             "memory_bytes": self.engine.memory_bytes,
             "weight_bytes": memory.weights.bytes,
             "download_bytes": self.manifest.total_bytes(),

@@ -115,6 +115,18 @@ export const SHIFTS: Partial<Record<Segment["op"], number>> = { bit1: 1, byte1: 
 export interface WeightFile {
   file: string;
   segments: Segment[];
+  /** Depths at which it is needed, the finest first; empty for all. */
+  depths: number[];
+}
+
+/** Bits of nested codes: the fewest, and all of them. */
+export const COARSEST = 2;
+export const FINEST = 4;
+
+/** How a device may take the bundle, too: with the upper `bits` bits of its nested codes. */
+export interface Depth {
+  bits: number;
+  golden: DecoderGolden | GraphGolden | null;
 }
 
 export interface FileInfo {
@@ -192,4 +204,6 @@ export interface Manifest {
   golden: DecoderGolden | GraphGolden | null;
   adapters: AdapterSpace | null;
   exits: Exit[];
+  /** Below `FINEST`, the finest first. */
+  depths: Depth[];
 }

@@ -2,11 +2,13 @@
 
 import { EdgecError } from "../errors.js";
 import { parseAdapterSpace } from "./adapters.js";
+import { isNeededAt, parseDepths, parseDepthsOfFile } from "./depths.js";
 import { type Dims, evaluate } from "./dims.js";
 import { parseDecoderGolden, parseGraphGolden } from "./golden.js";
 import { type Field, invalid, parseJson } from "./json.js";
 import {
   EXPANSION,
+  FINEST,
   FORMAT,
   ITEM_BYTES,
   MANIFEST_FILE,
@@ -79,7 +81,7 @@ export function parseManifest(data: Uint8Array): Manifest {
       },
     );
   }
-  root.fields(FIELDS, ["adapters", "computed", "exits", "graphs"]);
+  root.fields(FIELDS, ["adapters", "computed", "depths", "exits", "graphs"]);
   const model = parseModel(root.at("model"));
   const decoder = model.kind === "decoder";
   const memory = parseMemory(root.at("memory"));
@@ -97,7 +99,9 @@ export function parseManifest(data: Uint8Array): Manifest {
   const graphs = parseGraphs(root, decoder, { entry_points, inputs, outputs, dims, computed });
   const modules = parseModules(root.at("modules"));
   const files = parseFiles(root.at("files"));
-  const weights = parseWeights(root.at("weights"), memory.weights, files);
+  const depths = parseDepths(root);
+  const known = [FINEST, ...depths.map(([bits]) => bits)];
+  const weights = parseWeights(root.at("weights"), memory.weights, files, known);
   const tokenizer = root.at("tokenizer").orNull(parseTokenizer);
   checkFileSet(root.at("files"), files, [
     ...Object.values(modules),
@@ -111,6 +115,12 @@ export function parseManifest(data: Uint8Array): Manifest {
     checkTranscription(root, task as TranscriptionTask, { graphs, entry_points, inputs, outputs, dims });
   if (task?.type === "speech-detection")
     checkSpeechDetection(root, task as SpeechDetectionTask, { graphs, inputs, outputs });
+  const parseGolden = (field: Field): Manifest["golden"] =>
+    field.orNull((golden) =>
+      decoder
+        ? parseDecoderGolden(golden, vocabularyOf(outputs), context_length)
+        : parseGraphGolden(golden, dims, Object.values(graphs).reduce((sum, graph) => sum + graph.outputs.length, 0)),
+    );
   return {
     edgec: root.at("edgec").string(),
     model,
@@ -133,15 +143,10 @@ export function parseManifest(data: Uint8Array): Manifest {
     generation: root.at("generation").object(),
     task,
     accuracy: root.at("accuracy").object(),
-    golden: root
-      .at("golden")
-      .orNull((golden) =>
-        decoder
-          ? parseDecoderGolden(golden, vocabularyOf(outputs), context_length)
-          : parseGraphGolden(golden, dims, Object.values(graphs).reduce((sum, graph) => sum + graph.outputs.length, 0)),
-      ),
+    golden: parseGolden(root.at("golden")),
     adapters: parseAdapters(root, decoder, memory.weights, weights),
     exits: parseExits(root, decoder, entry_points),
+    depths: depths.map(([bits, golden]) => ({ bits, golden: parseGolden(golden) })),
   };
 }
 
@@ -435,11 +440,15 @@ function parseFiles(field: Field): Record<string, FileInfo> {
 /** Segments that overwrite; others are OR-ed into what is there. */
 const WRITES: readonly Segment["op"][] = ["copy", "scaled8"];
 
-function parseWeights(field: Field, region: Region, files: Record<string, FileInfo>): WeightFile[] {
-  const copies: [number, number][] = [];
-  const planes = new Map<string, [number, number][]>();
+/** `known` has the bits of all depths. */
+function parseWeights(
+  field: Field,
+  region: Region,
+  files: Record<string, FileInfo>,
+  known: readonly number[],
+): WeightFile[] {
   const weights = field.elements().map((element) => {
-    element.fields(["file", "segments"]);
+    element.fields(["file", "segments"], ["depths"]);
     const file = element.at("file").string(WEIGHT_FILE);
     if (!files[file]) throw element.at("file").fail("is not in `files`");
     const segments = element
@@ -450,20 +459,28 @@ function parseWeights(field: Field, region: Region, files: Record<string, FileIn
     if (segments.length === 0 || total !== files[file].bytes) {
       throw element.at("segments").fail(`do not cover the ${files[file].bytes} bytes of the file`);
     }
-    for (const segment of segments) {
-      const { op, shift, target } = segment;
-      const kind = `${op}.${shift}`;
-      if (!planes.has(kind)) planes.set(kind, []);
-      (WRITES.includes(op) ? copies : planes.get(kind)!).push([target, target + targetBytes(segment)]);
-    }
-    return { file, segments };
+    return { file, segments, depths: parseDepthsOfFile(element, known) };
   });
-  for (const some of [[], ...planes.values()]) {
-    const ordered = [...copies, ...some].sort((a, b) => a[0] - b[0]);
-    if (ordered.some(([start], i) => i > 0 && ordered[i - 1][1] > start))
-      throw field.fail("has segments with overlapping targets");
+  for (const bits of known) {
+    if (overlap(weights.filter((file) => isNeededAt(file, bits)))) throw field.fail("has segments with overlapping targets");
   }
   return weights;
+}
+
+/** Whether two segments write to the same bits. */
+function overlap(weights: WeightFile[]): boolean {
+  const copies: [number, number][] = [];
+  const planes = new Map<string, [number, number][]>();
+  for (const segment of weights.flatMap(({ segments }) => segments)) {
+    const { op, shift, target } = segment;
+    const kind = `${op}.${shift}`;
+    if (!planes.has(kind)) planes.set(kind, []);
+    (WRITES.includes(op) ? copies : planes.get(kind)!).push([target, target + targetBytes(segment)]);
+  }
+  return [[], ...planes.values()].some((some) => {
+    const ordered = [...copies, ...some].sort((a, b) => a[0] - b[0]);
+    return ordered.some(([start], i) => i > 0 && ordered[i - 1][1] > start);
+  });
 }
 
 function parseSegment(field: Field, region: Region): Segment {

@@ -1,6 +1,7 @@
 /** From a source to a running engine: manifest, module, weights, threads. */
 
-import { MANIFEST_FILE, type Manifest, type Variant } from "../bundle/manifest.js";
+import { atDepth } from "../bundle/depths.js";
+import { FINEST, MANIFEST_FILE, type Manifest, type Variant } from "../bundle/manifest.js";
 import { parseManifest } from "../bundle/parse.js";
 import { Engine, createMemory } from "../engine/engine.js";
 import { chooseVariant, detectFeatures } from "../engine/features.js";
@@ -22,6 +23,8 @@ export interface LoaderOptions {
   startedAt: number;
   threads?: number;
   variant?: Variant;
+  /** Bits to load of the codes of a bundle that was compiled with `--nested`: 4 (the default), 3 or 2. */
+  depth?: number;
   cache?: "auto" | CacheKind;
   manifestSha256?: string;
   retry?: Partial<RetryPolicy>;
@@ -39,6 +42,8 @@ export interface LoaderOptions {
 export interface Loaded {
   engine: Engine;
   variant: Variant;
+  /** Bits of nested codes that were loaded, null where codes are not nested. */
+  depth: number | null;
   tokenizer: Tokenizer | null;
   /** Fails where the template is not valid. */
   template: Promise<ChatTemplate> | null;
@@ -70,7 +75,9 @@ export async function readManifest(bytes: Uint8Array, manifestSha256: string | u
 export async function load(source: Source, manifestBytes: Uint8Array, options: LoaderOptions): Promise<Loaded> {
   const opening = openCache(options.cache ?? "auto");
   const features = detectFeatures();
-  const manifest = await readManifest(manifestBytes, options.manifestSha256);
+  const whole = await readManifest(manifestBytes, options.manifestSha256);
+  const manifest = atDepth(whole, options.depth);
+  const depth = whole.depths.length > 0 ? (options.depth ?? FINEST) : null;
   const cache = await opening;
   throwIfAborted(options.signal);
   const { variant, threads } = chooseVariant(manifest, features, options);
@@ -101,7 +108,7 @@ export async function load(source: Source, manifestBytes: Uint8Array, options: L
     const { downloadedBytes, cachedBytes, cacheKind } = files;
     const loadSeconds = (wallTime() - options.startedAt) / 1000;
     const figures = { cache: cacheKind, downloadedBytes, cachedBytes, loadSeconds };
-    return { engine: loaded, variant, tokenizer: text, template, taskCode, ...figures };
+    return { engine: loaded, variant, depth, tokenizer: text, template, taskCode, ...figures };
   } catch (error) {
     files.stop();
     engine?.dispose();

@@ -47,6 +47,8 @@ export type ModelInfo = Pick<
 export interface Stats {
   variant: string;
   threads: number;
+  /** Bits of nested codes that are used, null where codes are not nested. */
+  depth: number | null;
   cache: CacheKind;
   loadSeconds: number;
   downloadedBytes: number;
@@ -351,10 +353,11 @@ export class Session {
   }
 
   stats(): Stats {
-    const { engine, variant, cache, loadSeconds, downloadedBytes, cachedBytes } = this.loaded;
+    const { engine, variant, depth, cache, loadSeconds, downloadedBytes, cachedBytes } = this.loaded;
     return {
       variant,
       threads: engine.threads,
+      depth,
       cache,
       loadSeconds,
       downloadedBytes,

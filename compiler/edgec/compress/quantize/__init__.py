@@ -8,12 +8,13 @@ from edgec.compress.quantize.gptq import Gptq
 from edgec.compress.quantize.grid import StoredGrid
 from edgec.compress.quantize.healed import Healed
 from edgec.compress.quantize.hqq import HalfQuadratic
+from edgec.compress.quantize.nested import Nested
 from edgec.compress.quantize.rtn import ImportanceRoundToNearest, RoundToNearest
 from edgec.compress.quantize.search import Grid
 
 QUANTIZERS: dict[str, type[Quantizer]] = {
     quantizer.name: quantizer
-    for quantizer in (RoundToNearest, ImportanceRoundToNearest, HalfQuadratic, Awq, Gptq, StoredGrid)
+    for quantizer in (RoundToNearest, ImportanceRoundToNearest, HalfQuadratic, Awq, Gptq, Nested, StoredGrid)
 }
 
-__all__ = ["QUANTIZERS", "Grid", "Healed", "InputStatistics", "Inputs", "QuantizedRows", "Quantizer"]
+__all__ = ["QUANTIZERS", "Grid", "Healed", "InputStatistics", "Inputs", "Nested", "QuantizedRows", "Quantizer"]

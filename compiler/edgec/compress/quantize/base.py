@@ -41,6 +41,7 @@ class QuantizedRows:
     codes: npt.NDArray[np.uint8]  # [rows, columns], below 2^bits
     scales: npt.NDArray[np.float16]  # [rows, groups]
     zeros: npt.NDArray[np.uint8]  # [rows, groups]
+    coarser: tuple[QuantizedRows, ...] = ()  # of which the codes are the upper bits of these, the finest first
 
     def values(self) -> Floats:
         """What the codes mean, float32 `[rows, columns]`."""
@@ -72,6 +73,7 @@ class Quantizer(ABC):
     ) -> None:
         self.grid = Grid(bits, compact, group_size, flush, ternary)
         self.inputs = inputs
+        self.coarser_grids: tuple[Grid, ...] = ()  # of nested codes, the finest first
 
     @abstractmethod
     def quantize(self, rows: Floats) -> QuantizedRows:

@@ -49,14 +49,14 @@ class Gptq(Quantizer):
         super().__init__(bits, inputs, compact=compact, group_size=group_size, flush=flush, ternary=ternary)
         assert inputs is not None and inputs.second_moment is not None
         self.hessian = damped(inputs)
-        self._groups = _group_order(np.diagonal(self.hessian), group_size)
-        order = np.concatenate(self._groups)
-        self._factor = _inverse_factor(self.hessian, order)
+        self.groups = _group_order(np.diagonal(self.hessian), group_size)
+        order = np.concatenate(self.groups)
+        self.factor = _inverse_factor(self.hessian, order)
 
     def quantize(self, rows: Floats) -> QuantizedRows:
         assert self.inputs is not None
-        nearest = _State(rows, round_rows(rows, self.grid, importance(self.inputs.power)), self.hessian)
-        state = _State(rows, self._compensated(rows), self.hessian)
+        nearest = State(rows, round_rows(rows, self.grid, importance(self.inputs.power)), self.hessian)
+        state = State(rows, self._compensated(rows), self.hessian)
         for _ in range(_DESCENTS):
             state.descend()
         return _better_rows(state, nearest)
@@ -64,15 +64,15 @@ class Gptq(Quantizer):
     def _compensated(self, rows: Floats) -> QuantizedRows:
         """The paper's algorithm, on columns as rows so that they are contiguous."""
         count, columns = rows.shape
-        order = np.concatenate(self._groups)
+        order = np.concatenate(self.groups)
         left = np.ascontiguousarray(rows.T[order])  # what is still to be represented, in the order of work
         codes = np.empty((columns, count), np.uint8)
-        scales = np.empty((len(self._groups), count), np.float32)
-        zeros = np.empty((len(self._groups), count), np.float32)
+        scales = np.empty((len(self.groups), count), np.float32)
+        zeros = np.empty((len(self.groups), count), np.float32)
         start = 0
-        for features in self._groups:
+        for features in self.groups:
             stop, group = start + features.size, int(features[0]) // self.grid.group_size
-            factor = self._factor[start:stop, start:stop]
+            factor = self.factor[start:stop, start:stop]
             diagonal = np.diagonal(factor)
             part = left[start:stop]
             price = (np.square(diagonal.min() / diagonal)).astype(np.float32)
@@ -86,7 +86,7 @@ class Gptq(Quantizer):
                 codes[features[i]] = code
                 errors[i] = (part[i] - (code - center) * step) / diagonal[i]
                 part[i + 1 :] -= factor[i, i + 1 :, None] * errors[i]
-            left[stop:] -= self._factor[start:stop, stop:].T @ errors
+            left[stop:] -= self.factor[start:stop, stop:].T @ errors
             start = stop
         return QuantizedRows(
             self.grid,
@@ -138,7 +138,7 @@ def _invert_lower(lower: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return inverse
 
 
-class _State:
+class State:
     """Codes and parameters of some rows, with the product of their error and the Hessian kept up to date."""
 
     def __init__(self, rows: Floats, quantized: QuantizedRows, hessian: Floats) -> None:
@@ -163,11 +163,13 @@ class _State:
             part = slice(start, min(start + size, columns))
             before = self.error[part].copy()
             self._descend_codes(group, part)
-            self._refit(group, part)
-            change = self.error[part] - before
-            # Within the group the gradient is up to date already.
-            self.gradient[: part.start] += self.hessian[: part.start, part] @ change
-            self.gradient[part.stop :] += self.hessian[part.stop :, part] @ change
+            self.refit(group, part)
+            self.spread(part, self.error[part] - before)
+
+    def spread(self, part: slice, change: Floats) -> None:
+        """Bring the gradient up to date with a change of the errors of `part`, within which it is already."""
+        self.gradient[: part.start] += self.hessian[: part.start, part] @ change
+        self.gradient[part.stop :] += self.hessian[part.stop :, part] @ change
 
     def _descend_codes(self, group: int, part: slice) -> None:
         step = self.grid.steps(self.scales[group])
@@ -183,7 +185,7 @@ class _State:
             error[i] += change
             gradient += block[:, i, None] * change
 
-    def _refit(self, group: int, part: slice) -> None:
+    def refit(self, group: int, part: slice) -> None:
         """The least-squares scale and zero point for the group's codes, where they are better as stored."""
         codes, gradient, block = self.codes[part], self.gradient[part], self.hessian[part, part]
         curved = block @ codes
@@ -226,7 +228,7 @@ class _State:
         )
 
 
-def _better_rows(state: _State, other: _State) -> QuantizedRows:
+def _better_rows(state: State, other: State) -> QuantizedRows:
     ours, theirs = state.result(), other.quantized
     keep = (state.loss() <= other.loss())[:, None]
     return QuantizedRows(
@@ -237,4 +239,4 @@ def _better_rows(state: _State, other: _State) -> QuantizedRows:
     )
 
 
-__all__ = ["Gptq", "damped"]
+__all__ = ["Gptq", "State", "damped"]

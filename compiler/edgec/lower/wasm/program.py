@@ -87,6 +87,17 @@ class Storage:
 
 
 @dataclass(frozen=True)
+class _Weight:
+    """A constant, or what it is at one depth; see `WeightPlacement`."""
+
+    storage: Storage
+    data: npt.NDArray[np.uint8]
+    kind: WeightKind
+    columns: int
+    depths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class View:
     """An address inside a storage."""
 
@@ -149,7 +160,7 @@ class Program:
     kv: KVLayout | None = None  # table_offset is set by build
     _factories: dict[Hashable, tuple[str, Callable[[Isa], PrimFunc]]] = field(default_factory=dict)
     _storages: list[Storage] = field(default_factory=list)
-    _weights: list[tuple[Storage, npt.NDArray[np.uint8], WeightKind, int]] = field(default_factory=list)
+    _weights: list[_Weight] = field(default_factory=list)
     _inputs: list[tuple[str, Any, tuple[Dimension, ...], Storage]] = field(default_factory=list)
     _outputs: list[tuple[str, Any, tuple[Dimension, ...], Storage]] = field(default_factory=list)
     dims: dict[str, int] = field(default_factory=dict)
@@ -180,12 +191,26 @@ class Program:
         self._storages.append(storage)
         return storage
 
-    def weight(self, name: str, data: npt.NDArray[Any], *, kind: WeightKind = "raw", columns: int = 0) -> Storage:
-        """A constant; `columns` is that of `WeightPlacement`."""
+    def weight(
+        self,
+        name: str,
+        data: npt.NDArray[Any],
+        *,
+        kind: WeightKind = "raw",
+        columns: int = 0,
+        depths: tuple[int, ...] = (),
+    ) -> Storage:
+        """A constant; `columns` and `depths` are those of `WeightPlacement`."""
         content = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
         storage = Storage(name, content.nbytes, "weights")
-        self._weights.append((storage, content, kind, columns))
+        self._weights.append(_Weight(storage, content, kind, columns, depths))
         return storage
+
+    def other_depth(self, storage: Storage, data: npt.NDArray[Any], depth: int) -> None:
+        """What the constant `storage` is at another depth of nested codes, in as many bytes."""
+        content = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+        assert content.nbytes == storage.bytes
+        self._weights.append(_Weight(storage, content, "raw", 0, (depth,)))
 
     def reserve(self, name: str, size: int) -> Storage:
         """Zeros behind the weights, which whoever loads the program may change between calls."""
@@ -241,7 +266,7 @@ class Program:
             storage.offset = space.offset + offset
         position = space.offset + space.bytes
         weights_start = position
-        for storage in [*(storage for storage, *_ in self._weights), *self._reserved]:
+        for storage in [*dict.fromkeys(weight.storage for weight in self._weights), *self._reserved]:
             storage.offset = position
             position = align(position + storage.bytes)
         weights = Region(weights_start, position - weights_start)
@@ -466,8 +491,8 @@ class Program:
                 if number.bound is not None
             ),
             weights=tuple(
-                WeightPlacement(storage.name, kind, storage.offset, data, columns)
-                for storage, data, kind, columns in self._weights
+                WeightPlacement(w.storage.name, w.kind, w.storage.offset, w.data, w.columns, w.depths)
+                for w in self._weights
             ),
             kv=kv,
             adapters=self.adapters() if self.adapters is not None else None,

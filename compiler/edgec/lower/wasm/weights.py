@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.errors import ModelError
-from edgec.ir.compressed import ROWS, CompressedModel, PackedTensor
+from edgec.ir.compressed import ROWS, Coarser, CompressedModel, PackedTensor
 from edgec.lower.wasm.kernels.codes import in_turns
 from edgec.lower.wasm.kernels.linear_float import pack_float
 from edgec.lower.wasm.program import Program, Storage
@@ -70,6 +70,14 @@ def gather_rows(packed: PackedTensor, order: Sequence[int]) -> PackedTensor:
         scales=parameters(packed.scales).astype(np.float16, copy=False),
         zeros=parameters(packed.zeros).astype(np.uint8, copy=False),
         group_size=packed.group_size,
+        coarser=tuple(
+            Coarser(
+                depth.bits,
+                parameters(depth.scales).astype(np.float16, copy=False),
+                parameters(depth.zeros).astype(np.uint8, copy=False),
+            )
+            for depth in packed.coarser
+        ),
     )
 
 
@@ -156,13 +164,17 @@ class WeightStore:
         rows = tensor.rows
         if gated:
             tensor = gather_rows(tensor, interleaved_order(rows // 2))
-        add = self.program.weight
+        add, coarser = self.program.weight, tuple(depth.bits for depth in tensor.coarser)
+        finest = (tensor.bits,) if coarser else ()
         if tensor.low is None:
-            codes = add(f"{tensor.name}#codes", in_turns(tensor.high), kind="nibbles")
+            codes = add(f"{tensor.name}#codes", in_turns(tensor.high), kind="nibbles", depths=(*finest, *coarser))
         else:
             codes = add(f"{tensor.name}#codes", in_turns(byte_codes(tensor)), kind="bytes")
-        scales = add(f"{tensor.name}#scales", in_turns(tensor.scales))
-        zeros = add(f"{tensor.name}#zeros", in_turns(tensor.zeros))
+        scales = add(f"{tensor.name}#scales", in_turns(tensor.scales), depths=finest)
+        zeros = add(f"{tensor.name}#zeros", in_turns(tensor.zeros), depths=finest)
+        for depth in tensor.coarser:
+            self.program.other_depth(scales, in_turns(depth.scales), depth.bits)
+            self.program.other_depth(zeros, in_turns(depth.zeros), depth.bits)
         return Matrix(rows, tensor.columns, tensor.bits, (codes, scales, zeros), tensor.span)
 
     def added(self, name: str, matrix: PackedTensor | npt.NDArray[np.float32]) -> Matrix:

@@ -1,0 +1,136 @@
+"""What nested planes lose against matrices that were quantized for one number of bits.
+
+    python bench/nested.py MODEL... [--text FILE] [--calibration FILE] [--depths 3,2] [--report docs/nested.md]
+
+MODEL is a decoder in floats. The matrices that GPTQ quantizes are nested, and once for each depth quantized by GPTQ
+with its bits alone; all others have 8 bits everywhere. The weights run in the float graph in
+onnxruntime. Without `--text`, the model's own text is what is predicted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from accuracy import PROFILE, Judge, Score, sampled_windows
+
+from edgec import profiles
+from edgec.compress import compress, dequantized_model, generated_samples, read_samples
+from edgec.frontend import load
+from edgec.ir.plan import NESTED_BITS, Plan
+from edgec.passes import simplify
+from edgec.plan import make_plan
+from edgec.run.tokenizer import Tokenizer
+from edgec.whole_file import whole_file
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One depth of the nested codes, and the same number of bits alone."""
+
+    model: str
+    text: str  # what was predicted
+    tokens: int
+    bits: int
+    nested: Score
+    alone: Score
+    seconds: float  # of nesting, all depths together
+    seconds_alone: float
+
+
+def measure(source: str, arguments: argparse.Namespace) -> list[Row]:
+    model = simplify(load(source))
+    assert model.decoder is not None
+    context = min(arguments.context, model.decoder.context_length)
+    if arguments.text:
+        assert model.tokenizer is not None
+        ids = Tokenizer(model.tokenizer.tokenizer_json).encode_plain(arguments.text.read_text())[: arguments.tokens]
+        windows = [ids[start : start + context] for start in range(0, len(ids) - context + 1, context)]
+    else:
+        windows = sampled_windows(model, -(-arguments.tokens // context), context, seed=7)
+    judge = Judge(model, windows)
+    samples = read_samples(model, arguments.calibration) if arguments.calibration else generated_samples(model)
+    plan = make_plan(model, profiles.load(PROFILE), bits=NESTED_BITS, calibration="given")
+    depths = tuple(int(bits) for bits in arguments.depths.split(","))
+    begin = time.perf_counter()
+    nested = compress(model, with_quantizer(plan, "nested", NESTED_BITS, depths), samples=samples)
+    seconds = time.perf_counter() - begin
+    rows = []
+    for bits in (NESTED_BITS, *depths):
+        begin = time.perf_counter()
+        alone = compress(model, with_quantizer(plan, "gptq", bits), samples=samples)
+        row = Row(
+            model=Path(source).name,
+            text=arguments.text.name if arguments.text else "its own text",
+            tokens=sum(len(window) - 1 for window in windows),
+            bits=bits,
+            nested=judge(dequantized_model(nested.at_depth(bits)), 0),
+            alone=judge(dequantized_model(alone), 0),
+            seconds=seconds,
+            seconds_alone=time.perf_counter() - begin,
+        )
+        print(f"{row.model} {bits} bits: KL {row.nested.kl:.5f}, alone {row.alone.kl:.5f}", file=sys.stderr)
+        rows.append(row)
+    return rows
+
+
+def with_quantizer(plan: Plan, quantizer: str, bits: int, depths: tuple[int, ...] = ()) -> Plan:
+    """The plan with another quantizer and number of bits where it has GPTQ."""
+    tensors = tuple(
+        dataclasses.replace(tensor, quantizer=quantizer, bits=bits, coarser=depths)
+        if tensor.quantizer == "gptq"
+        else dataclasses.replace(tensor, bits=8)
+        if tensor.quantized
+        else tensor
+        for tensor in plan.tensors
+    )
+    return dataclasses.replace(plan, tensors=tensors)
+
+
+def page(rows: Sequence[Row]) -> str:
+    """The Markdown page."""
+    lines = [
+        "# Nested planes",
+        "",
+        "This page is written by `bench/nested.py`: one set of 4-bit codes whose upper bits are codes of their own",
+        "(`edgec compile --nested`), against GPTQ for each number of bits alone. Both in the same float graph; all",
+        "other matrices have 8 bits. KL is that of the float model's predictions (nats per token), *perplexity* its",
+        "change against the float model.",
+        "",
+        "| model | tokens | bits | KL nested | alone | difference | perplexity nested | alone | seconds | alone |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row.model} | {row.tokens:,} of {row.text} | {row.bits} | {row.nested.kl:.5f} | {row.alone.kl:.5f} | "
+            f"{row.nested.kl / row.alone.kl - 1:+.1%} | {row.nested.loss:+.2%} | {row.alone.loss:+.2%} | "
+            f"{row.seconds:.0f} | {row.seconds_alone:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--text", type=Path, help="what is predicted")
+    parser.add_argument("--calibration", type=Path, help="what the quantizers are calibrated on")
+    parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--context", type=int, default=512)
+    parser.add_argument("--depths", default="3")
+    parser.add_argument("--report", type=Path, help="write the page there")
+    parser.add_argument("--json", action="store_true", help="print numbers as JSON")
+    arguments = parser.parse_args()
+    rows = [row for source in arguments.models for row in measure(source, arguments)]
+    if arguments.report:
+        with whole_file(arguments.report) as partial:
+            Path(partial).write_text(page(rows))
+    print(json.dumps([dataclasses.asdict(row) for row in rows]) if arguments.json else page(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""Nested planes: codes of 4 bits whose upper 3 or 2 bits are codes of the same matrix, too.
+
+Each depth has scales and zero points of its own, so that its values are as good as its codes allow; only the codes are
+shared. (Park et al. 2024, "Any-Precision LLM", and Nair et al. 2025, "Matryoshka Quantization", share codes likewise.)
+
+The errors of all depths are made small together, each weighted so that one step of its codes counts the same. GPTQ
+(`gptq.py`) gives each column the code whose errors sum to the least, and every depth's remaining columns make up for
+its own error. Coordinate descent on the same sum follows, and a fit of each depth's scales and zero points.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from edgec.compress.quantize.base import Floats, Inputs, InputStatistics, QuantizedRows
+from edgec.compress.quantize.gptq import Gptq, State
+from edgec.compress.quantize.rtn import best_ranges
+from edgec.compress.quantize.search import Grid
+from edgec.ir.compressed import GROUP
+
+_DESCENTS = 3
+
+
+class Nested(Gptq):
+    """`coarser` has the bits of the coarser codes, below `bits`, in descending order."""
+
+    name: ClassVar[str] = "nested"
+    needs: ClassVar[Inputs] = "second moment"
+
+    def __init__(
+        self,
+        bits: int,
+        inputs: InputStatistics | None,
+        *,
+        coarser: Sequence[int],
+        compact: bool = False,
+        group_size: int = GROUP,
+        flush: bool = False,
+    ) -> None:
+        super().__init__(bits, inputs, compact=compact, group_size=group_size, flush=flush)
+        self.coarser_grids = tuple(dataclasses.replace(self.grid, bits=depth) for depth in coarser)
+        self.grids = (self.grid, *self.coarser_grids)
+
+    def quantize(self, rows: Floats) -> QuantizedRows:
+        states = [State(rows, quantized, self.hessian) for quantized in self._compensated_together(rows)]
+        for _ in range(_DESCENTS):
+            _descend(states)
+        finest, *coarser = (state.result() for state in states)
+        return dataclasses.replace(finest, coarser=tuple(coarser))
+
+    def _compensated_together(self, rows: Floats) -> list[QuantizedRows]:
+        """One for each depth."""
+        count, columns = rows.shape
+        order = np.concatenate(self.groups)
+        lefts = [np.ascontiguousarray(rows.T[order]) for _ in self.grids]  # what each depth still has to represent
+        codes = np.empty((columns, count), np.uint8)
+        parameters = [np.empty((2, len(self.groups), count), np.float32) for _ in self.grids]
+        start = 0
+        for features in self.groups:
+            stop, group = start + features.size, int(features[0]) // self.grid.group_size
+            factor = self.factor[start:stop, start:stop]
+            diagonal = np.diagonal(factor)
+            parts = [left[start:stop] for left in lefts]
+            price = np.square(diagonal.min() / diagonal).astype(np.float32)[:, None]
+            found = _common_grid(parts, self.grids, price)
+            for depth, kept in zip(found, parameters, strict=True):
+                kept[:, group] = depth
+            tables = [_table(grid, *depth) for grid, depth in zip(self.grids, found, strict=True)]
+            errors = [np.empty_like(part) for part in parts]
+            for i in range(features.size):
+                codes[features[i]] = code = _best_codes([part[i] for part in parts], tables)
+                for part, table, error in zip(parts, tables, errors, strict=True):
+                    error[i] = (part[i] - _meaning(table, code)) / diagonal[i]
+                    part[i + 1 :] -= factor[i, i + 1 :, None] * error[i]
+            for left, error in zip(lefts, errors, strict=True):
+                left[stop:] -= self.factor[start:stop, stop:].T @ error
+            start = stop
+        return [
+            QuantizedRows(
+                grid,
+                np.ascontiguousarray(codes.T >> np.uint8(self.grid.bits - grid.bits)),
+                np.ascontiguousarray(scales.T.astype(np.float16)),
+                np.ascontiguousarray(zeros.T.astype(np.uint8)),
+            )
+            for grid, (scales, zeros) in zip(self.grids, parameters, strict=True)
+        ]
+
+
+def _common_grid(parts: list[Floats], grids: Sequence[Grid], price: Floats) -> list[tuple[Floats, Floats]]:
+    """(scales, zero points) of each depth for one group, `parts` float32 `[features, rows]` for each.
+
+    Steps of the depths are powers of two of each other, and a coarser value is the middle of the finer ones. The best
+    range of each depth is tried for all of them.
+    """
+    best: list[tuple[Floats, Floats]] = []
+    least: Floats | None = None
+    for part, grid in zip(parts, grids, strict=True):
+        search = best_ranges(part, grid, price)
+        step, center = grid.steps(search.scales), grid.centers(search.zeros)
+        tried = [_aligned(step, center, grid, other) for other in grids]
+        tables = [_table(other, *depth) for other, depth in zip(grids, tried, strict=True)]
+        error = np.zeros(part.shape[1], np.float32)
+        for i in range(part.shape[0]):
+            targets = [other[i] for other in parts]
+            error += price[i] * _costs(targets, tables).min(axis=0)
+        if least is None:
+            best, least = tried, error
+            continue
+        better = error < least
+        least = np.where(better, error, least)
+        best = [
+            (np.where(better, new[0], old[0]), np.where(better, new[1], old[1]))
+            for new, old in zip(tried, best, strict=True)
+        ]
+    return best
+
+
+def _aligned(step: Floats, center: Floats, grid: Grid, other: Grid) -> tuple[Floats, Floats]:
+    """The scales and zero points of `other` that go with steps and centers of `grid`."""
+    ratio = np.float32(2.0 ** (grid.bits - other.bits))  # of the steps
+    scales = other.storable_scales(step * ratio)
+    # The codes 2q and 2q + 1 are the coarser q, in their middle.
+    middle = (ratio - 1) / 2
+    return scales, other.storable_zeros((center - middle) / ratio)
+
+
+def _table(grid: Grid, scales: Floats, zeros: Floats) -> Floats:
+    """What each code of `[rows]` groups means, float32 `[codes, rows]`."""
+    codes = np.arange(int(grid.levels) + 1, dtype=np.float32)[:, None]
+    values: Floats = (codes - grid.centers(zeros)) * grid.steps(scales)
+    return values
+
+
+def _costs(targets: Sequence[Floats], tables: Sequence[Floats]) -> Floats:
+    """The sum of all depths' squared errors for each of the finest codes, `[codes, rows]`, in those of the finest."""
+    count = tables[0].shape[0]
+    total: Floats = np.square(tables[0] - targets[0])
+    for target, table in zip(targets[1:], tables[1:], strict=True):
+        share = table.shape[0] / count
+        each = np.square(table - target) * np.float32(share * share)
+        total += np.repeat(each, count // table.shape[0], axis=0)
+    return total
+
+
+def _best_codes(targets: Sequence[Floats], tables: Sequence[Floats]) -> npt.NDArray[np.uint8]:
+    """Of one column, `[rows]`."""
+    return _costs(targets, tables).argmin(axis=0).astype(np.uint8)
+
+
+def _meaning(table: Floats, codes: npt.NDArray[np.uint8]) -> Floats:
+    """The values in `table` of the finest `codes`."""
+    shift = np.uint8(4 - (table.shape[0].bit_length() - 1))
+    values: Floats = np.take_along_axis(table, (codes >> shift)[None].astype(np.intp), axis=0)[0]
+    return values
+
+
+def _descend(states: list[State]) -> None:
+    """Once over all groups, on the codes that all share."""
+    columns, size = states[0].codes.shape[0], states[0].grid.group_size
+    for group, start in enumerate(range(0, columns, size)):
+        part = slice(start, min(start + size, columns))
+        before = [state.error[part].copy() for state in states]
+        _descend_codes(states, group, part)
+        for state, old in zip(states, before, strict=True):
+            state.refit(group, part)
+            state.spread(part, state.error[part] - old)
+
+
+def _descend_codes(states: list[State], group: int, part: slice) -> None:
+    tables = [_table(state.grid, state.scales[group], state.zeros[group]) for state in states]
+    block = states[0].hessian[part, part]
+    finest = states[0].codes[part]
+    for i in range(block.shape[0]):
+        old = finest[i].astype(np.uint8)
+        values = [_meaning(table, old) for table in tables]
+        # The value that is best for this column alone is what it has and gradient / curvature.
+        targets = [value + state.gradient[part][i] / block[i, i] for state, value in zip(states, values, strict=True)]
+        new = _best_codes(targets, tables)
+        for state, table, value in zip(states, tables, values, strict=True):
+            change = value - _meaning(table, new)
+            state.codes[part][i] = new >> np.uint8(states[0].grid.bits - state.grid.bits)
+            state.error[part][i] += change
+            state.gradient[part] += block[:, i, None] * change
+
+
+__all__ = ["Nested"]

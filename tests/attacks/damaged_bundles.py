@@ -158,6 +158,20 @@ def exits(name: str, code: str | None, why: str, change: Callable[[Manifest], ob
     CASES.append(Case(name, code, why, damage))
 
 
+def depths(name: str, code: str | None, why: str, change: Callable[[Manifest], object]) -> None:
+    """Registers a decoder whose manifest says that its file is for 4 bits, and with other targets for 3, changed."""
+
+    def damage(root: Path) -> None:
+        manifest = json.loads((root / "manifest.json").read_bytes())
+        manifest["depths"] = [{"bits": 3, "golden": manifest["golden"]}]
+        (file,) = manifest["weights"]
+        manifest["weights"] = [{**file, "depths": [4]}, {**file, "depths": [3]}]
+        change(manifest)
+        (root / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+
+    CASES.append(Case(name, code, why, damage))
+
+
 def moved(part: str, by: int) -> Callable[[Manifest], None]:
     """An address of the second linear, `by` bytes from where it was."""
 
@@ -394,6 +408,30 @@ exits("exits-extra", "manifest-invalid", "nothing else is allowed", put("exits",
 exits("exits-no-entry", "manifest-invalid", "it is an entry point", drop("entry_points", "fill_3"))
 exits("exits-no-start", "manifest-invalid", "layers before the first", drop("entry_points", "layers_0"))
 field("exits-graph", "manifest-invalid", "decoders alone", put("exits", value=[]), kind="graph")
+
+# --- depths of nested codes --------------------------------------------------------------------------------
+
+depths("sound-depths", None, "both depths write to the same bits, each has one file", lambda manifest: None)
+depths("sound-depths-null", None, "nothing to compare with", put("depths", 0, "golden", value=None))
+depths("depths-overlap", "manifest-invalid", "both files at 4 bits", drop("weights", 1, "depths"))
+depths("depths-empty", "manifest-invalid", "then it is left out", put("depths", value=[]))
+depths("depths-missing", "manifest-invalid", "files of depths that are not there", drop("depths"))
+depths("depths-all", "manifest-invalid", "all bits are no depth of their own", put("depths", 0, "bits", value=4))
+depths("depths-few", "manifest-invalid", "one bit is too few", put("depths", 0, "bits", value=1))
+depths("depths-extra", "manifest-invalid", "nothing else is allowed", put("depths", 0, "why", value=""))
+depths("depths-golden", "manifest-invalid", "a decoder's", put("depths", 0, "golden", "prompt", value=[]))
+depths("depths-twice", "manifest-invalid", "each once", lambda m: m["depths"].append(m["depths"][0]))
+depths(
+    "depths-order",
+    "manifest-invalid",
+    "the finest first",
+    lambda m: m["depths"].insert(0, {"bits": 2, "golden": None}),
+)
+depths("depths-of-file-all", "manifest-invalid", "then they are left out", put("weights", 0, "depths", value=[4, 3]))
+depths("depths-of-file-none", "manifest-invalid", "a file for nobody", put("weights", 0, "depths", value=[]))
+depths("depths-of-file-unknown", "manifest-invalid", "there is no such depth", put("weights", 0, "depths", value=[2]))
+depths("depths-of-file-twice", "manifest-invalid", "each once", put("weights", 0, "depths", value=[4, 4]))
+depths("depths-of-file-type", "manifest-invalid", "a list", put("weights", 0, "depths", value=4))
 
 # --- room for adapters -------------------------------------------------------------------------------------
 

@@ -36,11 +36,14 @@ class Answer:
     logits_sha256: str
 
 
-def answers(runtime: Runtime, bundle: Path, prompts: Sequence[str], *, max_tokens: int) -> list[Answer]:
+def answers(
+    runtime: Runtime, bundle: Path, prompts: Sequence[str], *, max_tokens: int, depth: int | None = None
+) -> list[Answer]:
     """Greedy chat answers (each prompt its own conversation) and the hash of all their logits."""
     if runtime.engine == "wasmtime":
-        return _in_python(runtime, bundle, prompts, max_tokens)
-    results = in_javascript(runtime, bundle, prompts, "--max-tokens", str(max_tokens))
+        return _in_python(runtime, bundle, prompts, max_tokens, depth)
+    flags = ["--max-tokens", str(max_tokens), *(["--depth", str(depth)] if depth else [])]
+    results = in_javascript(runtime, bundle, prompts, *flags)
     return [Answer(tuple(r["tokenIds"]), r["text"], r["logitsSha256"]) for r in results]
 
 
@@ -69,9 +72,11 @@ def image_job(pixels: npt.NDArray[np.uint8]) -> dict[str, Any]:
     return {"width": width, "height": height, "data": base64.b64encode(pixels.tobytes()).decode()}
 
 
-def _in_python(runtime: Runtime, bundle: Path, prompts: Sequence[str], max_tokens: int) -> list[Answer]:
+def _in_python(
+    runtime: Runtime, bundle: Path, prompts: Sequence[str], max_tokens: int, depth: int | None
+) -> list[Answer]:
     found = []
-    with edgec.run.load(bundle, variant=runtime.variant, threads=runtime.threads) as model:
+    with edgec.run.load(bundle, variant=runtime.variant, threads=runtime.threads, depth=depth) as model:
         for prompt in prompts:
             model.reset()
             messages = [{"role": "user", "content": prompt}]

@@ -71,6 +71,7 @@ def test_a_profile_beside_the_matrix(tmp_path: Path) -> None:
     [
         ('output = "out"', "output = 3", "`output` is `3`, allowed is a text"),
         ('quantizer = "rtn"', 'quantiser = "rtn"', "`quantiser` is not a key\n  hint: did you mean `quantizer`"),
+        ('quantizer = "rtn"', "nested = [4]", "`nested` is `[4]`, allowed is `[3]`"),
         ('quantizer = "rtn"', 'quantizer = "best"', "`quantizer` is `best`, allowed is `rtn`"),
         ("bits = 4", "bits = 9", "`models.small.bits` is `9`"),
         ("bits = 4", "bits = true", "`models.small.bits` is `True`"),

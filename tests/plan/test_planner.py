@@ -226,6 +226,11 @@ def test_a_dimension_that_says_nothing_needs_a_bound() -> None:
         ({"precision": "float32", "bits": 4}, "32 bits"),
         ({"context_length": 0}, "not 0"),
         ({"max_dims": {"n": 3}}, "no dimensions to bound"),
+        ({"nested": (3,)}, "`gptq` needs calibration data"),
+        ({"nested": (3,), "calibration": "own", "bits": 5}, "nested codes have 4 bits, not 5"),
+        ({"nested": (3,), "calibration": "own", "quantizer": "rtn"}, "found by GPTQ, not by `rtn`"),
+        ({"nested": (3,), "calibration": "own", "target": Target(bytes=10**8)}, "a target gives each matrix"),
+        ({"nested": (2, 3), "calibration": "own"}, r"cannot hold depths of \[2, 3\]"),
     ],
 )
 def test_choices_that_make_no_sense(choices: dict[str, Any], message: str) -> None:
@@ -245,6 +250,31 @@ def test_plans_are_stable_and_replayable() -> None:
         text = json.dumps(plan.to_json(), indent=2)
         assert json.dumps(make_plan(model, load("phone-8gb")).to_json(), indent=2) == text
         assert Plan.from_json(json.loads(text)) == plan
+
+
+def test_nested_codes_are_for_matrices_of_four_bits() -> None:
+    plan = make_plan(decoder(), load("phone-8gb"), calibration="own", nested=(3, 2))
+    assert plan.depths == (3, 2)
+    for tensor in plan.tensors:
+        assert tensor.coarser == ((3, 2) if tensor.bits == 4 else ())
+        assert (tensor.quantizer == "nested") == bool(tensor.coarser)
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    large = make_plan(llama_1b(), load("laptop-8gb"), calibration="own", nested=(3,))
+    assert large.depths == (3,) and not any("calibrate" in reason for reason in large.reasons)
+    with pytest.raises(UsageError, match="gets 4 bits on this device") as caught:
+        make_plan(encoder(), load("laptop-8gb"), calibration="given", nested=(3,))
+    assert "--bits 4" in (caught.value.hint or "")
+    asked = make_plan(encoder(), load("laptop-8gb"), calibration="given", nested=(3,), bits=4)
+    assert any(tensor.coarser for tensor in asked.tensors)
+
+
+def test_an_edited_plan_has_one_set_of_depths() -> None:
+    plan = make_plan(decoder(), load("phone-8gb"), calibration="own", nested=(3,))
+    one = next(tensor for tensor in plan.tensors if tensor.coarser)
+    for change in ({"coarser": ()}, {"bits": 3}, {"quantizer": "gptq"}, {"coarser": (1,)}, {"coarser": (3, 2)}):
+        tensors = tuple(dataclasses.replace(t, **change) if t is one else t for t in plan.tensors)
+        with pytest.raises(UsageError, match="coarser"):
+            dataclasses.replace(plan, tensors=tensors).verify()
 
 
 def test_large_decoders_calibrate_themselves_only_when_asked() -> None:

@@ -297,7 +297,7 @@ class Manifest:
         Raises `UsageError` for a depth that the bundle does not have.
         """
         if bits is not None and bits not in self.depth_bits:
-            known = " and ".join(str(depth) for depth in self.depth_bits)
+            known = ", ".join(str(depth) for depth in self.depth_bits)
             raise UsageError(
                 f"`{self.model.name}` has no depth of {bits} bits",
                 hint=f"it has {known}" if known else "compile it with `--nested 3` for that",

@@ -71,7 +71,7 @@ class TensorStore:
 
 
 def _choice(planned: TensorPlan) -> list[str | int]:
-    choice = [planned.name, planned.bits, planned.group_size, planned.scheme, planned.quantizer]
+    choice: list[str | int] = [planned.name, planned.bits, planned.group_size, planned.scheme, planned.quantizer]
     return [*choice, *planned.coarser]
 
 

@@ -30,7 +30,7 @@ from typing import Any
 
 from edgec import profiles
 from edgec.errors import EdgecError, UsageError
-from edgec.ir.plan import LARGEST_GROUP, TARGET_BPW, TERNARY, WEIGHT_BITS
+from edgec.ir.plan import LARGEST_GROUP, NESTED_DEPTHS, TARGET_BPW, TERNARY, WEIGHT_BITS
 from edgec.matrix.cell import Cell
 from edgec.profiles.units import parse_size
 
@@ -49,6 +49,12 @@ def _one_of(*allowed: Any) -> Callable[[Any, Path], Any]:
         return value
 
     return read
+
+
+def _depths(value: Any, _folder: Path) -> tuple[int, ...]:
+    if not isinstance(value, list) or tuple(value) not in NESTED_DEPTHS:
+        raise _Wrong("`[3]`, `[2]` or `[3, 2]`")
+    return tuple(value)
 
 
 def _flag(value: Any, _folder: Path) -> bool:
@@ -112,6 +118,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any, Path], Any]]] = {
     "group_size": ("group_size", _group_size),
     "kv_bits": ("kv_bits", _one_of(16, 32)),
     "max_dim": ("max_dims", _sizes),
+    "nested": ("nested", _depths),
     "precision": ("precision", _one_of("auto", "float32")),
     "rotate": ("rotate", _flag),
     "quantizer": ("quantizer", _one_of("rtn", "irtn", "hqq", "awq", "gptq")),

@@ -42,7 +42,7 @@ export function atDepth(manifest: Manifest, bits: number = FINEST): Manifest {
   const known = depthBits(manifest);
   if (!known.includes(bits) && (known.length > 0 || bits !== FINEST)) {
     throw new EdgecError("invalid-argument", `\`${manifest.model.name}\` has no depth of ${bits} bits`, {
-      hint: known.length > 0 ? `it has ${known.join(" and ")}` : "compile it with `--nested 3` for that",
+      hint: known.length > 0 ? `it has ${known.join(", ")}` : "compile it with `--nested 3` for that",
     });
   }
   if (known.length === 0) return manifest;

@@ -22,6 +22,7 @@ from edgec.compress.quantize.gptq import Gptq, State
 from edgec.compress.quantize.rtn import best_ranges
 from edgec.compress.quantize.search import Grid
 from edgec.ir.compressed import GROUP
+from edgec.ir.plan import NESTED_BITS
 
 _DESCENTS = 3
 
@@ -149,12 +150,13 @@ def _costs(targets: Sequence[Floats], tables: Sequence[Floats]) -> Floats:
 
 def _best_codes(targets: Sequence[Floats], tables: Sequence[Floats]) -> npt.NDArray[np.uint8]:
     """Of one column, `[rows]`."""
-    return _costs(targets, tables).argmin(axis=0).astype(np.uint8)
+    best: npt.NDArray[np.uint8] = _costs(targets, tables).argmin(axis=0).astype(np.uint8)
+    return best
 
 
 def _meaning(table: Floats, codes: npt.NDArray[np.uint8]) -> Floats:
     """The values in `table` of the finest `codes`."""
-    shift = np.uint8(4 - (table.shape[0].bit_length() - 1))
+    shift = np.uint8(NESTED_BITS + 1 - table.shape[0].bit_length())
     values: Floats = np.take_along_axis(table, (codes >> shift)[None].astype(np.intp), axis=0)[0]
     return values
 

@@ -1,10 +1,11 @@
 """What nested planes lose against matrices that were quantized for one number of bits.
 
-    python bench/nested.py MODEL... [--text FILE] [--calibration FILE] [--depths 3,2] [--report docs/nested.md]
+    python bench/nested.py --kept DIR MODEL... [--text FILE] [--calibration FILE] [--depths 3,2]
+    python bench/nested.py --kept DIR --report docs/nested.md
 
 MODEL is a decoder in floats. The matrices that GPTQ quantizes are nested, and once for each depth quantized by GPTQ
-with its bits alone; all others have 8 bits everywhere. The weights run in the float graph in
-onnxruntime. Without `--text`, the model's own text is what is predicted.
+with its bits alone; all others have 8 bits everywhere. The weights run in the float graph in onnxruntime. Without
+`--text`, the model's own text is what is predicted. `--kept` is where rows are written to, and read from for the page.
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ class Row:
     model: str
     text: str  # what was predicted
     tokens: int
+    depths: tuple[int, ...]  # of the nested codes, below 4
     bits: int
     nested: Score
     alone: Score
-    seconds: float  # of nesting, all depths together
+    seconds: float  # of nesting, all depths together, with calibration
     seconds_alone: float
 
 
@@ -64,13 +66,15 @@ def measure(source: str, arguments: argparse.Namespace) -> list[Row]:
     for bits in (NESTED_BITS, *depths):
         begin = time.perf_counter()
         alone = compress(model, with_quantizer(plan, "gptq", bits), samples=samples)
+        size = alone.report["packed_bytes"]  # of both: each depth has as many codes, scales and zero points
         row = Row(
             model=Path(source).name,
             text=arguments.text.name if arguments.text else "its own text",
             tokens=sum(len(window) - 1 for window in windows),
+            depths=depths,
             bits=bits,
-            nested=judge(dequantized_model(nested.at_depth(bits)), 0),
-            alone=judge(dequantized_model(alone), 0),
+            nested=judge(dequantized_model(nested.at_depth(bits)), size),
+            alone=judge(dequantized_model(alone), size),
             seconds=seconds,
             seconds_alone=time.perf_counter() - begin,
         )
@@ -92,6 +96,12 @@ def with_quantizer(plan: Plan, quantizer: str, bits: int, depths: tuple[int, ...
     return dataclasses.replace(plan, tensors=tensors)
 
 
+def read_rows(file: Path) -> list[Row]:
+    return [
+        Row(**row | {name: Score(**row[name]) for name in ("nested", "alone")}) for row in json.loads(file.read_text())
+    ]
+
+
 def page(rows: Sequence[Row]) -> str:
     """The Markdown page."""
     lines = [
@@ -102,34 +112,40 @@ def page(rows: Sequence[Row]) -> str:
         "other matrices have 8 bits. KL is that of the float model's predictions (nats per token), *perplexity* its",
         "change against the float model.",
         "",
-        "| model | tokens | bits | KL nested | alone | difference | perplexity nested | alone | seconds | alone |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| model | tokens | nested | bits | KL | alone | difference | perplexity | alone |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
         lines.append(
-            f"| {row.model} | {row.tokens:,} of {row.text} | {row.bits} | {row.nested.kl:.5f} | {row.alone.kl:.5f} | "
-            f"{row.nested.kl / row.alone.kl - 1:+.1%} | {row.nested.loss:+.2%} | {row.alone.loss:+.2%} | "
-            f"{row.seconds:.0f} | {row.seconds_alone:.0f} |"
+            f"| {row.model} | {row.tokens:,} of {row.text} | {', '.join(map(str, (NESTED_BITS, *row.depths)))} | "
+            f"{row.bits} | {row.nested.kl:.5f} | {row.alone.kl:.5f} | {row.nested.kl / row.alone.kl - 1:+.1%} | "
+            f"{row.nested.loss:+.2%} | {row.alone.loss:+.2%} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("models", nargs="+")
+    parser.add_argument("models", nargs="*")
     parser.add_argument("--text", type=Path, help="what is predicted")
     parser.add_argument("--calibration", type=Path, help="what the quantizers are calibrated on")
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--depths", default="3")
-    parser.add_argument("--report", type=Path, help="write the page there")
-    parser.add_argument("--json", action="store_true", help="print numbers as JSON")
+    parser.add_argument("--kept", type=Path, required=True, metavar="DIR", help="finished rows")
+    parser.add_argument("--report", type=Path, help="write the page there, of all that is in --kept")
     arguments = parser.parse_args()
-    rows = [row for source in arguments.models for row in measure(source, arguments)]
+    for source in arguments.models:
+        rows = measure(source, arguments)
+        arguments.kept.mkdir(parents=True, exist_ok=True)
+        with whole_file(arguments.kept / f"{Path(source).name}-{arguments.depths}.json") as partial:
+            partial.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n")
+    kept = [row for file in sorted(arguments.kept.glob("*.json")) for row in read_rows(file)]
     if arguments.report:
         with whole_file(arguments.report) as partial:
-            Path(partial).write_text(page(rows))
-    print(json.dumps([dataclasses.asdict(row) for row in rows]) if arguments.json else page(rows))
+            partial.write_text(page(kept))
+    else:
+        print(page(kept))
 
 
 if __name__ == "__main__":

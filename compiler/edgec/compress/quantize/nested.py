@@ -22,7 +22,6 @@ from edgec.compress.quantize.gptq import Gptq, State
 from edgec.compress.quantize.rtn import best_ranges
 from edgec.compress.quantize.search import Grid
 from edgec.ir.compressed import GROUP
-from edgec.ir.plan import NESTED_BITS
 
 _DESCENTS = 3
 
@@ -38,7 +37,7 @@ class Nested(Gptq):
         bits: int,
         inputs: InputStatistics | None,
         *,
-        coarser: Sequence[int],
+        coarser: Sequence[int] = (),
         compact: bool = False,
         group_size: int = GROUP,
         flush: bool = False,
@@ -75,8 +74,8 @@ class Nested(Gptq):
             errors = [np.empty_like(part) for part in parts]
             for i in range(features.size):
                 codes[features[i]] = code = _best_codes([part[i] for part in parts], tables)
-                for part, table, error in zip(parts, tables, errors, strict=True):
-                    error[i] = (part[i] - _meaning(table, code)) / diagonal[i]
+                for grid, part, table, error in zip(self.grids, parts, tables, errors, strict=True):
+                    error[i] = (part[i] - _meaning(table, code, self.grid.bits - grid.bits)) / diagonal[i]
                     part[i + 1 :] -= factor[i, i + 1 :, None] * error[i]
             for left, error in zip(lefts, errors, strict=True):
                 left[stop:] -= self.factor[start:stop, stop:].T @ error
@@ -154,10 +153,9 @@ def _best_codes(targets: Sequence[Floats], tables: Sequence[Floats]) -> npt.NDAr
     return best
 
 
-def _meaning(table: Floats, codes: npt.NDArray[np.uint8]) -> Floats:
-    """The values in `table` of the finest `codes`."""
-    shift = np.uint8(NESTED_BITS + 1 - table.shape[0].bit_length())
-    values: Floats = np.take_along_axis(table, (codes >> shift)[None].astype(np.intp), axis=0)[0]
+def _meaning(table: Floats, codes: npt.NDArray[np.uint8], shift: int) -> Floats:
+    """The values in `table` of the finest `codes`, which have `shift` bits more."""
+    values: Floats = np.take_along_axis(table, (codes >> np.uint8(shift))[None].astype(np.intp), axis=0)[0]
     return values
 
 
@@ -175,17 +173,18 @@ def _descend(states: list[State]) -> None:
 
 def _descend_codes(states: list[State], group: int, part: slice) -> None:
     tables = [_table(state.grid, state.scales[group], state.zeros[group]) for state in states]
+    shifts = [states[0].grid.bits - state.grid.bits for state in states]
     block = states[0].hessian[part, part]
     finest = states[0].codes[part]
     for i in range(block.shape[0]):
         old = finest[i].astype(np.uint8)
-        values = [_meaning(table, old) for table in tables]
+        values = [_meaning(table, old, shift) for table, shift in zip(tables, shifts, strict=True)]
         # The value that is best for this column alone is what it has and gradient / curvature.
         targets = [value + state.gradient[part][i] / block[i, i] for state, value in zip(states, values, strict=True)]
         new = _best_codes(targets, tables)
-        for state, table, value in zip(states, tables, values, strict=True):
-            change = value - _meaning(table, new)
-            state.codes[part][i] = new >> np.uint8(states[0].grid.bits - state.grid.bits)
+        for state, table, value, shift in zip(states, tables, values, shifts, strict=True):
+            change = value - _meaning(table, new, shift)
+            state.codes[part][i] = new >> np.uint8(shift)
             state.error[part][i] += change
             state.gradient[part] += block[:, i, None] * change
 

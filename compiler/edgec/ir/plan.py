@@ -31,7 +31,7 @@ PROBE_BITS = 3  # at which the loss of each matrix is measured before bits are a
 ADAPTER_STEP, LARGEST_ADAPTER = 8, 256  # ranks of adapters
 NESTED_BITS = 4  # of codes whose upper bits are codes, too
 NESTED_DEPTHS = ((3,), (2,), (3, 2))  # bits that such upper bits may have together
-CALIBRATED_QUANTIZERS = ("irtn", "awq", "gptq")  # those that look at what a matrix is multiplied with
+CALIBRATED_QUANTIZERS = ("irtn", "awq", "gptq", "nested")  # those that look at what a matrix is multiplied with
 
 
 @dataclass(frozen=True)

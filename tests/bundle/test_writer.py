@@ -205,9 +205,12 @@ def placements() -> list[WeightPlacement]:
     ]
 
 
-def rebuild(files: list[tuple[bytearray, tuple[Segment, ...]]], size: int = 1157) -> planes.Bytes:
+WrittenFile = tuple[bytearray, tuple[Segment, ...], tuple[int, ...]]
+
+
+def rebuild(files: list[WrittenFile], size: int = 1157) -> planes.Bytes:
     memory = np.zeros(size, np.uint8)
-    for content, segments in files:
+    for content, segments, _ in files:
         start = 0
         for segment in segments:
             source = np.frombuffer(bytes(content[start : start + segment.length]), np.uint8)
@@ -239,11 +242,11 @@ def test_weights_are_cut_anywhere_and_come_together_again(limit: int) -> None:
     expected = np.concatenate([expected[:673], gap, expected[673:]])
     assert np.array_equal(rebuild(files), expected)
     assert np.array_equal(rebuild(files[::-1]), expected)
-    assert all(0 < len(content) <= limit for content, _ in files)
+    assert all(0 < len(content) <= limit for content, *_ in files)
 
 
 def test_the_most_important_bytes_come_first() -> None:
-    [(_, segments)] = weight_files(placements())
+    [(_, segments, _)] = weight_files(placements())
     order = [(segment.op, segment.shift, segment.target) for segment in segments]
     assert order == [
         ("copy", 0, 640),
@@ -262,6 +265,26 @@ def test_the_most_important_bytes_come_first() -> None:
         ("byte1", 1, 896),
         ("byte1", 0, 896),
     ]
+
+
+@pytest.mark.parametrize("limit", [64, 192, 1 << 20])
+def test_each_depth_of_nested_codes_has_its_own_files(limit: int) -> None:
+    """What is at one address depends on the depth, and what no depth shares is in no common file."""
+    of_depths = {4: (4,), 3: (3,), 2: (2,)}
+    random = np.random.default_rng(1)
+    codes, plain = (random.integers(0, 256, 640, dtype=np.uint8) for _ in range(2))
+    scales = {bits: random.integers(0, 256, 100, dtype=np.uint8) for bits in of_depths}
+    placed = [WeightPlacement("codes", "nibbles", 0, codes, depths=(4, 3, 2))]
+    placed += [WeightPlacement("scales", "raw", 640, scales[bits], depths=depths) for bits, depths in of_depths.items()]
+    placed.append(WeightPlacement("plain", "nibbles", 768, plain))
+    files = list(weight_files(placed, limit=limit))
+    assert {depths for *_, depths in files} == {(), (4,), (3,), (2,), (4, 3)}
+    for bits in of_depths:
+        memory = rebuild([file for file in files if not file[2] or bits in file[2]], 1408)
+        kept = np.uint8({4: 0xFF, 3: 0xEE, 2: 0xCC}[bits])
+        assert np.array_equal(memory[:640], codes & kept)
+        assert np.array_equal(memory[640:740], scales[bits])
+        assert np.array_equal(memory[768:], plain)
 
 
 @pytest.mark.parametrize("limit", [64, 128, 1 << 20])
@@ -283,7 +306,7 @@ def test_bits_that_are_zero_are_left_out(limit: int, size: int) -> None:
         data = placement.data
         assert np.array_equal(memory[placement.offset : placement.offset + data.size], data), placement.name
     stored: dict[str, int] = {}
-    for _, segments in files:
+    for _, segments, _ in files:
         for segment in segments:
             stored[segment.op] = stored.get(segment.op, 0) + segment.length
     tail = size % 32
@@ -303,7 +326,7 @@ def test_channels_with_scales_are_not_cut(limit: int, op: str) -> None:
     files = list(weight_files(placed, limit=limit))
     memory = rebuild(files, 8192)
     assert all(np.array_equal(memory[p.offset : p.offset + data.size], p.data) for p in placed)
-    first = [segment for _, segments in files for segment in segments if segment.target < 4096]
+    first = [segment for _, segments, _ in files for segment in segments if segment.target < 4096]
     assert {segment.op for segment in first} == {op}
     assert op != "scaled8" or [(s.length, s.columns) for s in first] == [(2 * 64 + 9 * 64, 64)]
 
@@ -315,10 +338,10 @@ def test_long_channels_with_scales_are_cut_between_rows(limit: int) -> None:
     data = (codes * np.float32(2.0) ** np.arange(-32, 32, dtype=np.float32)).view(np.uint8).reshape(-1)
     files = list(weight_files([WeightPlacement("filter", "raw", 128, data, 64)], limit=limit))
     assert np.array_equal(rebuild(files, 128 + data.size)[128:], data)
-    segments = [segment for _, segments in files for segment in segments]
+    segments = [segment for _, segments, _ in files for segment in segments]
     assert {(s.op, s.columns, s.target % 64) for s in segments} == {("scaled8", 64, 0)}
     assert [s.length for s in segments] == [2 * 64 + 16 * 64] * 3 + [2 * 64 + 2 * 64]
-    assert all(len(content) <= limit for content, _ in files)
+    assert all(len(content) <= limit for content, *_ in files)
 
 
 def test_equal_files_are_stored_once(tmp_path: Path) -> None:
@@ -344,8 +367,8 @@ def test_equal_files_are_stored_once(tmp_path: Path) -> None:
 def test_planes_that_are_all_zero_are_left_out() -> None:
     codes = np.random.default_rng(6).integers(0, 256, 1024).astype(np.uint8) & 0xCC
     files = list(weight_files([WeightPlacement("low", "nibbles", 4096, codes)]))
-    assert [segment.op for _, segments in files for segment in segments] == ["bits2"]
-    assert sum(len(content) for content, _ in files) == codes.size // 2
+    assert [segment.op for _, segments, _ in files for segment in segments] == ["bits2"]
+    assert sum(len(content) for content, *_ in files) == codes.size // 2
     np.testing.assert_array_equal(planes.merge(np.frombuffer(bytes(files[0][0]), np.uint8)), codes)
 
 
@@ -358,7 +381,7 @@ def test_ternary_codes_are_five_to_a_byte(limit: int, below: bool) -> None:
     if below:
         codes |= random.integers(0, 256, 1024).astype(np.uint8) & 0x33
     files = list(weight_files([WeightPlacement("ternary", "nibbles", 0, codes)], limit=limit))
-    segments = [segment for _, segments in files for segment in segments if segment.op in ("trits", "bits2")]
+    segments = [segment for _, segments, _ in files for segment in segments if segment.op in ("trits", "bits2")]
     assert sum(segment.target_bytes for segment in segments if segment.op == "trits") == 960
     assert [segment.target_bytes for segment in segments if segment.op == "bits2"] == [64]
     assert all(segment.target % 64 == 0 for segment in segments)

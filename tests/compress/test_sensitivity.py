@@ -11,6 +11,7 @@ import onnx
 import onnx_ir
 import pytest
 
+from edgec.cache import Cache
 from edgec.compress import compress, dequantize, generated_samples, read_samples, sensitivities, sensitivity
 from edgec.compress.calibration.session import Session
 from edgec.compress.quantize import QUANTIZERS
@@ -87,6 +88,18 @@ def test_losses_of_codes_that_there_are(tmp_path: Path) -> None:
     expected = [kl_divergence(log_softmax(a), log_softmax(b)) for a, b in zip(*logits, strict=True)]
     assert losses[name] == pytest.approx(np.mean(expected), rel=1e-3)
     assert losses[name] != pytest.approx(sensitivities(model, names, samples)[name], rel=0.1)
+
+
+def test_losses_of_codes_are_kept_for_these_codes_alone(tmp_path: Path) -> None:
+    model = classifier()
+    samples = read_samples(model, pictures(tmp_path, 6))
+    names = quantizable(model)
+    four, five = (compress(model, plan_for(dict.fromkeys(names, bits)), samples=samples) for bits in (4, 5))
+    cache = Cache(tmp_path / "cache")
+    for coded in (four, five, None, four):
+        kept = sensitivities(model, names, samples, coded=coded, store=cache, source_key="net")
+        assert kept == sensitivities(model, names, samples, coded=coded)
+    assert cache.counts.saved == 3 * len(names) and cache.counts.reused == len(names)
 
 
 def test_a_classifier_is_planned_by_the_losses_of_its_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -255,6 +255,7 @@ def test_plans_are_stable_and_replayable() -> None:
 def test_nested_codes_are_for_matrices_of_four_bits() -> None:
     plan = make_plan(decoder(), load("phone-8gb"), calibration="own", nested=(3, 2))
     assert plan.depths == (3, 2)
+    assert [reason.split()[6] for reason in plan.reasons if reason.startswith("nested codes")] == ["3", "2"]
     for tensor in plan.tensors:
         assert tensor.coarser == ((3, 2) if tensor.bits == 4 else ())
         assert (tensor.quantizer == "nested") == bool(tensor.coarser)

@@ -56,10 +56,9 @@ def sensitivities(
     """
     uses = weight_uses(model.model)
     few = _few(model, len(names), samples, operations, pictures)
-    if coded is not None:
-        store = None  # a loss at `PROBE_BITS` is another one
     base = key_of("loss", source_key, PROBE_BITS, few)
-    losses = {name: loss for name in names if (loss := _kept(store, key_of(base, name))) is not None}
+    keys = {name: _key(base, name, None if coded is None else coded.packed[name]) for name in names}
+    losses = {name: loss for name in names if (loss := _kept(store, keys[name])) is not None}
     if len(losses) == len(names):
         return losses
     kept = ["logits"] if model.kind == "decoder" else [str(value.name) for value in model.model.graph.outputs]
@@ -91,10 +90,17 @@ def sensitivities(
         if not np.isfinite(losses[name]):
             raise ModelError(f"`{name}` in few bits makes outputs that are not finite on the calibration data")
         if store is not None:
-            store.save(key_of(base, name), {"loss": np.asarray([losses[name]], np.float64)})
+            store.save(keys[name], {"loss": np.asarray([losses[name]], np.float64)})
     if progress is not None:
         progress("", len(names), len(names))
     return {name: losses[name] for name in names}
+
+
+def _key(base: str, name: str, coded: PackedTensor | None) -> str:
+    """Of what a matrix loses at `PROBE_BITS`, or with the codes that are given."""
+    if coded is None:
+        return key_of(base, name)
+    return key_of(base, name, coded.bits, coded.group_size, coded.high, coded.low, coded.scales, coded.zeros)
 
 
 def _kept(store: Store | None, key: str) -> float | None:

@@ -174,7 +174,16 @@ def _losses_of_codes(work: Work, model: ModelIR, plan: Plan, errors: Mapping[str
     advance, quantized = work.advance("plan"), {tensor.name: tensor for tensor in plan.tensors if tensor.quantized}
     key = work.key(model)
     coded = compress(model, plan, samples=samples[::2], store=work.cache, source_key=key, progress=advance)
-    found = sensitivities(model, list(quantized), samples[1::2], coded=coded, pictures=_JUDGES, progress=advance)
+    found = sensitivities(
+        model,
+        list(quantized),
+        samples[1::2],
+        coded=coded,
+        pictures=_JUDGES,
+        store=work.cache,
+        source_key=key,
+        progress=advance,
+    )
     return {name: at_probe(loss, quantized[name], errors.get(name)) for name, loss in found.items()}
 
 

@@ -156,6 +156,7 @@ def make_plan(
             f"no matrix of `{model.facts.name}` gets {NESTED_BITS} bits on this device, and only those can be nested",
             hint=f"ask for them with `--bits {NESTED_BITS}`",
         )
+    notes = [*notes, *_nested_notes(model, tensors, nested)]
     floats = not any(tensor.quantized for tensor in tensors)
     dims, reasons = ({}, notes) if model.decoder else bounds(model, max_dims)
     if model.decoder and max_dims:
@@ -213,6 +214,18 @@ def _check_nested(
         )
     if quantizer not in (None, "gptq"):
         raise UsageError(f"nested codes are found by GPTQ, not by `{quantizer}`", hint="leave the quantizer out")
+
+
+def _nested_notes(model: ModelIR, tensors: Sequence[TensorPlan], nested: tuple[int, ...]) -> list[str]:
+    whole, notes = memory.weight_bytes(model, tensors, stored=True), []
+    for bits in nested:
+        at_depth = [dataclasses.replace(tensor, bits=bits) if tensor.coarser else tensor for tensor in tensors]
+        size = memory.weight_bytes(model, at_depth, stored=True)
+        notes.append(
+            f"nested codes: a device may load {bits} of their {NESTED_BITS} bits (`--depth {bits}`), which are "
+            f"{size_text(size)} of weights instead of {size_text(whole)}"
+        )
+    return notes
 
 
 def _has_room(model: ModelIR, profile: Profile) -> bool:

@@ -39,7 +39,7 @@ from edgec.passes.shape_windows import spatial_pads
 
 _STRIP_BYTES = 256 * 1024  # of im2col rows that are made and multiplied at a time: about what a core's cache holds
 
-_MANY = 32  # outputs; fewer do not pay for the codes of their inputs
+_MANY = 16  # outputs; fewer do not pay for the codes of their inputs
 
 _TO_LAST = {3: (0, 2, 1), 4: (0, 2, 3, 1)}
 _TO_FIRST = {3: (0, 2, 1), 4: (0, 3, 1, 2)}

@@ -1,6 +1,6 @@
 /** Entry file of the model worker: holds one `Session` and answers the page. */
 
-import { type FromWorker, type ToWorker, dispatch } from "./api/protocol.js";
+import { type FromWorker, type ToWorker, buffersOf, dispatch } from "./api/protocol.js";
 import { EdgecError, abortError, fromWire, toWire } from "./errors.js";
 import { type BundleSource, CustomSource, type Source, openSource } from "./load/source.js";
 import { isNode } from "./platform.js";
@@ -79,14 +79,16 @@ async function answer(message: Extract<ToWorker, { type: "load" | "call" }>): Pr
   const { signal } = controller;
   try {
     let value: unknown;
+    let moved: Transferable[] = [];
     if (message.type === "load") value = await load(message, signal);
-    else if (session)
+    else if (session) {
       value = await dispatch(session, message.method, message.args, {
         signal,
         emit: (event) => post({ type: "event", id, event }),
       });
-    else throw new EdgecError("internal", "the model has not been loaded");
-    post({ type: "done", id, value });
+      moved = buffersOf(message.method, value);
+    } else throw new EdgecError("internal", "the model has not been loaded");
+    post({ type: "done", id, value }, moved);
   } catch (error) {
     post({ type: "failed", id, error: toWire(error) });
   } finally {

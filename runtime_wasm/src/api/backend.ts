@@ -9,7 +9,7 @@ import type { ModelInfo, Session, SessionOptions } from "../session/session.js";
 import type { WorkerHandle } from "../workers/handle.js";
 import { spawnModelWorker } from "../workers/spawn_model.js";
 import { spawnThread } from "../workers/spawn_thread.js";
-import { type FromWorker, type Method, type ToWorker, type WireOptions, dispatch } from "./protocol.js";
+import { type FromWorker, type Method, type ToWorker, type WireOptions, dispatch, moving } from "./protocol.js";
 
 export interface CallOptions {
   signal?: AbortSignal;
@@ -146,7 +146,7 @@ export class WorkerBackend implements Backend {
         const release = (): void => signal?.removeEventListener("abort", abort);
         this.pending.set(id, { ...options, resolve, reject, release });
         try {
-          this.post({ ...message, id });
+          this.post(...moving({ ...message, id }));
         } catch (cause) {
           reject(
             new EdgecError(

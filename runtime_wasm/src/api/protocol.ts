@@ -1,6 +1,7 @@
 /** What the page and its model worker say to each other, and what each request does. */
 
 import type { WireError } from "../errors.js";
+import type { Tensor, TensorData, TensorInput } from "../session/graph.js";
 import type { Session, SessionOptions } from "../session/session.js";
 
 /** Load options that cross threads as they are. */
@@ -65,4 +66,34 @@ export async function dispatch(
   context: CallContext,
 ): Promise<unknown> {
   return (HANDLERS[method] as Handler)(session, args as never[], context);
+}
+
+/** Buffers that nothing but the answer holds: they move to the page, and are not copied. */
+export function buffersOf(method: Method, answer: unknown): ArrayBuffer[] {
+  if (method !== "run") return [];
+  return Object.values(answer as Record<string, Tensor>).map(({ data }) => data.buffer as ArrayBuffer);
+}
+
+const LARGE = 1 << 16; // bytes
+
+/** The message with copies of a graph's large inputs, and their buffers: to move one takes less than to clone it. */
+export function moving(message: ToWorker): [ToWorker, ArrayBuffer[]] {
+  if (message.type !== "call" || message.method !== "run" || !message.args[0]) return [message, []];
+  const buffers: ArrayBuffer[] = [];
+  const copied = (data: TensorData): TensorData => {
+    const bytes = new Uint8Array(data.byteLength);
+    bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    buffers.push(bytes.buffer);
+    const kind = data[Symbol.toStringTag] as "Float32Array"; // whatever it is; a Node `Buffer` is a Uint8Array
+    return new globalThis[kind](bytes.buffer);
+  };
+  const isLarge = (data: unknown): data is TensorData =>
+    ArrayBuffer.isView(data) && data.byteLength >= LARGE && !(data instanceof DataView);
+  const [inputs, ...others] = message.args as [Readonly<Record<string, TensorInput>>, ...unknown[]];
+  const sent = Object.entries(inputs).map(([name, input]) => {
+    if (isLarge(input)) return [name, copied(input)];
+    const data = (input as { data?: unknown } | undefined)?.data;
+    return [name, isLarge(data) ? { ...input, data: copied(data) } : input];
+  });
+  return [{ ...message, args: [Object.fromEntries(sent), ...others] }, buffers];
 }

@@ -83,8 +83,8 @@ def test_a_decoder_multiplies_every_weight_once_a_token(source: ModelIR, choices
 @pytest.mark.parametrize("choices", [{"bits": 4}, {"bits": 7}, {"bits": 8}, {"precision": "float32"}])
 def test_a_decoder_reads_every_weight_once_and_a_row_of_the_embedding(source: ModelIR, choices: dict[str, Any]) -> None:
     program = decoder(source, **choices)
-    stored = sum(storage.bytes for storage, *_ in program._weights)
-    table = sum(s.bytes for s, *_ in program._weights if "embed" in s.name)
+    stored = sum(weight.storage.bytes for weight in program._weights)
+    table = sum(w.storage.bytes for w in program._weights if "embed" in w.storage.name)
     assert totals(program, "decode", position=3)["weights"] == stored + table // VOCABULARY
 
 
@@ -93,7 +93,7 @@ def test_a_decoder_reads_every_weight_once_and_a_row_of_the_embedding(source: Mo
 def test_so_do_other_families(tmp_path: Path, name: str, choices: dict[str, Any]) -> None:
     model = Family(name, tmp_path).model
     program, network = decoder(model, **choices), match_decoder(model)
-    stored = {storage.name: storage.bytes for storage, *_ in program._weights}
+    stored = {weight.storage.name: weight.storage.bytes for weight in program._weights}
 
     def of(table: str) -> int:
         return sum(size for storage, size in stored.items() if storage.split("#")[0] == table)
@@ -198,7 +198,7 @@ def test_a_convolutional_network(bits: int) -> None:
     program = graph_program(model, bits, {"batch": 3})
     done = totals(program, "run", batch=len(feed["image"]))
     assert done["macs"] == wanted
-    assert done["weights"] >= sum(storage.bytes for storage, *_ in program._weights)  # strips read weights again
+    assert done["weights"] >= sum(weight.storage.bytes for weight in program._weights)  # strips read weights again
     assert done["activations"] > feed["image"].nbytes and done["cache"] == 0
 
 

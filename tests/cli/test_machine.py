@@ -11,9 +11,9 @@ import pytest
 
 from edgec import profiles
 from edgec.cli import machine
-from edgec.cli.machine import Measured, Speeds
+from edgec.cli.machine import Measured, Speeds, make_graph
 from edgec.ir.work import KernelWork
-from edgec.plan.speed import Rates, kernel_seconds
+from edgec.plan.speed import Rates, kernel_seconds, operations
 from edgec.profiles import query
 from tests.cli.conftest import Edgec
 
@@ -76,3 +76,10 @@ def test_this_machine(edgec: Edgec, working_folder: Path, monkeypatch: pytest.Mo
     assert again.code == 10 and "--force" in again.stderr
     assert edgec("profiles", "measure", "-o", "Bad Name.toml").code == 2
     assert edgec("profiles", "measure", "-o", "b.toml", "--threads", "64").code == 2
+
+
+def test_the_network_that_is_measured_has_every_kind_of_kernel(tmp_path: Path) -> None:
+    """Codes of 8 bits, floats, and what moves bytes alone: each has a rate of its own in a profile."""
+    _, works = make_graph(tmp_path, None)
+    assert {work.arithmetic for work in works if operations(work)} == {"codes", "float32"}
+    assert any(work.moved > 0 for work in works)

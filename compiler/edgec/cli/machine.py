@@ -55,7 +55,7 @@ _USABLE_SHARE = 0.5  # of the memory: the system and other programs need the res
 # A narrow convolutional network, in which float layers stand beside those of 7 bits.
 _PIXELS = 32
 _CHANNELS = 192
-_NARROW = 24
+_NARROW = 8  # outputs of a layer in floats; from 16 on its inputs would become codes
 
 
 @dataclass(frozen=True)

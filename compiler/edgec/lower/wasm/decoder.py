@@ -212,7 +212,7 @@ class _Lowering:
             activations=times(m, source.row_bytes + written * (1 if residual is None else 2)),
             group_size=GROUP * matrix.span,
             results=times(m, rows),
-            functions=times(m, written // 4) if epilogue.smooth else 0,
+            functions=times(m, epilogue.exponentials(written // 4)),
             shape=f"{rows}x{columns}",
         )
         entry.call(kernel, *operands, *tables, output, m, work=work, adapter=adapter)

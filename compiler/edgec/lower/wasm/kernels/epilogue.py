@@ -10,7 +10,7 @@ from tvm.script.ir_builder import tirx as T
 
 from edgec.ir.compressed import ROWS
 from edgec.lower.wasm.kernels import math
-from edgec.lower.wasm.kernels.activations import ACTIVATIONS, SMOOTH
+from edgec.lower.wasm.kernels.activations import ACTIVATIONS, NEAR, SMOOTH
 from edgec.lower.wasm.kernels.builder import Buffer, Expr, Floats, Registers, bind, load, store
 from edgec.lower.wasm.kernels.quantize import ROW_TILE
 
@@ -31,10 +31,11 @@ class Epilogue:
     gated: bool = False
     shifted: bool = False
 
-    @property
-    def smooth(self) -> bool:
-        """Whether the activation is made of an exponential."""
-        return self.activation in SMOOTH
+    def exponentials(self, outputs: int) -> int:
+        """How many take as long as the activations of so many outputs."""
+        if self.activation not in SMOOTH:
+            return 0
+        return outputs // 2 if self.activation in NEAR.values() else outputs
 
 
 PLAIN = Epilogue()

@@ -277,7 +277,7 @@ def _sliding_work(
         macs=times(positions, weights),
         arithmetic="float32",
         activations=activation_bytes(buffers),
-        functions=times(positions, outputs) if epilogue.smooth else 0,
+        functions=times(positions, epilogue.exponentials(outputs)),
         shape=_shape(window),
     )
 

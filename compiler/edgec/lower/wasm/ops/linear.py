@@ -147,7 +147,7 @@ def call_linear(
         padded=to_amount(rows, padded(matrix.rows), groups_of(matrix.columns) * GROUP) if matrix.bits != 32 else None,
         group_size=GROUP * matrix.span,
         results=to_amount(rows, matrix.rows),
-        functions=to_amount(rows, matrix.rows) if epilogue.smooth else 0,
+        functions=to_amount(rows, epilogue.exponentials(matrix.rows)),
         shape=f"{matrix.rows}x{matrix.columns}",
     )
     if matrix.levels is not None:

@@ -127,6 +127,28 @@ def sampled_windows(model: ModelIR, count: int, length: int, *, seed: int) -> li
     return windows
 
 
+def judged_windows(model: ModelIR, context: int, arguments: argparse.Namespace) -> list[list[int]]:
+    """Windows of `context` ids of what is predicted, see `add_data_options`."""
+    if not arguments.text:
+        return sampled_windows(model, -(-arguments.tokens // context), context, seed=7)
+    assert model.tokenizer is not None
+    ids = Tokenizer(model.tokenizer.tokenizer_json).encode_plain(arguments.text.read_text())[: arguments.tokens]
+    return [ids[start : start + context] for start in range(0, len(ids) - context + 1, context)]
+
+
+def calibration(model: ModelIR, arguments: argparse.Namespace) -> list[dict[str, np.ndarray]]:
+    """What quantizers are calibrated on, see `add_data_options`."""
+    return read_samples(model, arguments.calibration) if arguments.calibration else generated_samples(model)
+
+
+def add_data_options(parser: argparse.ArgumentParser, *, tokens: int) -> None:
+    """What is predicted and calibrated on; `tokens` is how many by default."""
+    parser.add_argument("--text", type=Path, help="what is predicted")
+    parser.add_argument("--calibration", type=Path, help="what quantizers are calibrated on")
+    parser.add_argument("--tokens", type=int, default=tokens)
+    parser.add_argument("--context", type=int, default=512)
+
+
 def importance_matrix(model: ModelIR, samples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """The mean square of each input feature of each projection, as llama-imatrix collects it."""
     uses = weight_uses(model.model)
@@ -184,14 +206,8 @@ def measure(source: str, arguments: argparse.Namespace) -> Table:
     model = simplify(loaded)
     assert model.decoder is not None
     context = min(arguments.context, model.decoder.context_length)
-    if arguments.text:
-        assert model.tokenizer is not None
-        ids = Tokenizer(model.tokenizer.tokenizer_json).encode_plain(arguments.text.read_text())[: arguments.tokens]
-        windows = [ids[start : start + context] for start in range(0, len(ids) - context + 1, context)]
-    else:
-        windows = sampled_windows(model, -(-arguments.tokens // context), context, seed=7)
-    judge = Judge(model, windows)
-    samples = read_samples(model, arguments.calibration) if arguments.calibration else generated_samples(model)
+    judge = Judge(model, judged_windows(model, context, arguments))
+    samples = calibration(model, arguments)
     losses = sensitivities(model, quantizable(model), samples)
     errors = rounding_errors(model, list(losses), to_measure(model, None), narrow=NARROW)
     imatrix = importance_matrix(loaded, samples)
@@ -300,10 +316,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("models", nargs="*")
     parser.add_argument("--ggml", type=Path, help="libggml-base, see ggml_recipes.py")
-    parser.add_argument("--text", type=Path, help="what is predicted")
-    parser.add_argument("--calibration", type=Path, help="what edgec and the importance matrix are calibrated on")
-    parser.add_argument("--tokens", type=int, default=2048)
-    parser.add_argument("--context", type=int, default=512)
+    add_data_options(parser, tokens=2048)
     parser.add_argument("--recipes", default=",".join(RECIPES))
     parser.add_argument("--kept", type=Path, metavar="DIR", help="finished rows, of this run and of others")
     parser.add_argument("--report", type=Path, help="write the page there, of all that is in --kept")

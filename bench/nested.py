@@ -18,15 +18,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from accuracy import PROFILE, Judge, Score, sampled_windows
+from accuracy import PROFILE, Judge, Score, add_data_options, calibration, judged_windows
 
 from edgec import profiles
-from edgec.compress import compress, dequantized_model, generated_samples, read_samples
+from edgec.compress import compress, dequantized_model
 from edgec.frontend import load
 from edgec.ir.plan import NESTED_BITS, Plan
 from edgec.passes import simplify
 from edgec.plan import make_plan
-from edgec.run.tokenizer import Tokenizer
 from edgec.whole_file import whole_file
 
 
@@ -49,14 +48,8 @@ def measure(source: str, arguments: argparse.Namespace) -> list[Row]:
     model = simplify(load(source))
     assert model.decoder is not None
     context = min(arguments.context, model.decoder.context_length)
-    if arguments.text:
-        assert model.tokenizer is not None
-        ids = Tokenizer(model.tokenizer.tokenizer_json).encode_plain(arguments.text.read_text())[: arguments.tokens]
-        windows = [ids[start : start + context] for start in range(0, len(ids) - context + 1, context)]
-    else:
-        windows = sampled_windows(model, -(-arguments.tokens // context), context, seed=7)
-    judge = Judge(model, windows)
-    samples = read_samples(model, arguments.calibration) if arguments.calibration else generated_samples(model)
+    judge = Judge(model, judged_windows(model, context, arguments))
+    samples = calibration(model, arguments)
     plan = make_plan(model, profiles.load(PROFILE), bits=NESTED_BITS, calibration="given")
     depths = tuple(int(bits) for bits in arguments.depths.split(","))
     begin = time.perf_counter()
@@ -70,7 +63,7 @@ def measure(source: str, arguments: argparse.Namespace) -> list[Row]:
         row = Row(
             model=Path(source).name,
             text=arguments.text.name if arguments.text else "its own text",
-            tokens=sum(len(window) - 1 for window in windows),
+            tokens=sum(len(window) - 1 for window in judge.windows),
             depths=depths,
             bits=bits,
             nested=judge(dequantized_model(nested.at_depth(bits)), size),
@@ -128,10 +121,7 @@ def page(rows: Sequence[Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("models", nargs="*")
-    parser.add_argument("--text", type=Path, help="what is predicted")
-    parser.add_argument("--calibration", type=Path, help="what the quantizers are calibrated on")
-    parser.add_argument("--tokens", type=int, default=4096)
-    parser.add_argument("--context", type=int, default=512)
+    add_data_options(parser, tokens=4096)
     parser.add_argument("--depths", default="3")
     parser.add_argument("--kept", type=Path, required=True, metavar="DIR", help="finished rows")
     parser.add_argument("--report", type=Path, help="write the page there, of all that is in --kept")

@@ -175,6 +175,9 @@ class WeightFile:
     segments: tuple[Segment, ...]
     depths: tuple[int, ...] = ()  # at which it is needed, the finest first; empty: at all
 
+    def needed_at(self, bits: int) -> bool:
+        return not self.depths or bits in self.depths
+
     def to_json(self) -> dict[str, Any]:
         result: dict[str, Any] = {"file": self.file, "segments": [segment.to_json() for segment in self.segments]}
         if self.depths:
@@ -306,7 +309,7 @@ class Manifest:
             return self
         bits = bits or FINEST
         golden = next((depth.golden for depth in self.depths if depth.bits == bits), self.golden)
-        weights = tuple(weight for weight in self.weights if not weight.depths or bits in weight.depths)
+        weights = tuple(weight for weight in self.weights if weight.needed_at(bits))
         unused = {weight.file for weight in self.weights} - {weight.file for weight in weights}
         files = {name: info for name, info in self.files.items() if name not in unused}
         return dataclasses.replace(self, weights=weights, files=files, golden=golden, depths=())

@@ -441,7 +441,7 @@ def _weights(
             raise element["segments"].fail(f"do not cover the {files[name].bytes} bytes of the file")
         weights.append(WeightFile(name, segments, _depths_of_file(element, (FINEST, *coarser))))
     for bits in (FINEST, *coarser):
-        if _overlap(weight for weight in weights if not weight.depths or bits in weight.depths):
+        if _overlap(weight for weight in weights if weight.needed_at(bits)):
             raise node.fail("has segments with overlapping targets")
     return tuple(weights)
 

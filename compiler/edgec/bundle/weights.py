@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgec.bundle.manifest import EXPANSION, WEIGHT_FILE_BYTES, Segment, SegmentOp, expanded
+from edgec.bundle.manifest import EXPANSION, FINEST, WEIGHT_FILE_BYTES, Segment, SegmentOp, expanded
 from edgec.ir import WeightPlacement, narrow, planes
-from edgec.ir.plan import NESTED_BITS
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class _Part:
         """Bits of nested codes with which this is needed; empty for all."""
         if self.op != "bit1":
             return self.placement.depths if self.placement.kind == "raw" else ()
-        needed = tuple(bits for bits in self.placement.depths if bits > NESTED_BITS - 1 - self.shift)
+        needed = tuple(bits for bits in self.placement.depths if bits > FINEST - 1 - self.shift)
         return () if needed == self.placement.depths else needed
 
     @property

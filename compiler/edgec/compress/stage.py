@@ -326,7 +326,7 @@ def _depth_report(
         if planned.coarser:
             planned = dataclasses.replace(planned, bits=bits)
         stored += _stored_bytes(tensor, planned)
-        squares += sizes[name] * tensor.at_depth(bits).error["relative_rmse"] ** 2
+        squares += sizes[name] * (tensor.depth(bits) or tensor).error["relative_rmse"] ** 2
     quantized = sum(sizes[name] for name in packed)
     return {"bits": bits, "packed_bytes": stored, "relative_rmse": math.sqrt(squares / quantized)}
 

@@ -89,9 +89,12 @@ class PackedTensor:
     def spans(self) -> int:
         return -(-self.groups // self.span)
 
+    def depth(self, bits: int) -> Coarser | None:
+        return next((depth for depth in self.coarser if depth.bits == bits), None)
+
     def at_depth(self, bits: int) -> PackedTensor:
         """The tensor as it is with the upper `bits` bits of its codes; itself where it has no such depth."""
-        found = next((depth for depth in self.coarser if depth.bits == bits), None)
+        found = self.depth(bits)
         if found is None:
             return self
         upper = np.uint8((0xF << (self.bits - bits) & 0xF) * 0x11)  # of both nibbles

@@ -115,7 +115,7 @@ def make_plan(
             "the quantizer `awq` scales what matrices are multiplied with, which adapters do not know",
             hint="choose another quantizer, for example `gptq`",
         )
-    _check_nested(model, nested, bits, quantizer, target)
+    _check_nested(nested, bits, quantizer, target)
     calibrated, notes = _calibrated(model, "gptq" if nested else quantizer, calibration, target)
     if rotated:
         notes = [*notes, "the stream is rotated, so that no feature stands out and prompts are read faster: asked for"]
@@ -194,11 +194,7 @@ def _check_choices(
 
 
 def _check_nested(
-    model: ModelIR,
-    nested: tuple[int, ...],
-    bits: Bits | None,
-    quantizer: QuantizerName | None,
-    target: Target | None,
+    nested: tuple[int, ...], bits: Bits | None, quantizer: QuantizerName | None, target: Target | None
 ) -> None:
     if not nested:
         return

@@ -3,7 +3,7 @@
     python bench/same_bytes.py --models DIR --data DIR --work DIR [--only NAME ...] [--plain] [--report PAGE]
 
 The models are those of `real_models.toml`; each is also compiled for a target (`--target-bpw 5`), which measures
-sensitivities, rounds by GPTQ and searches. A compilation is done
+sensitivities, rounds by GPTQ and searches, and language models with nested codes (`--nested 3,2`). A compilation is done
 
     as it is        in one folder, with one thread for each library, in the C locale
     elsewhere       in another folder, with two threads, another locale, time zone and hash seed, all its processes on
@@ -37,7 +37,10 @@ from real_models import EDGEC, PROFILE, Entry, entries
 from edgec.whole_file import whole_file
 
 HERE = Path(__file__).resolve().parent
-TARGET = ("--target-bpw", "5")
+# What follows the name of the folder of --work, and the options.
+PLAIN: dict[str, tuple[str, ...]] = {"": ()}
+TARGET = {"-target": ("--target-bpw", "5")}
+NESTED = {"-nested": ("--nested", "3,2")}
 _PLAIN = {"LC_ALL": "C", "TZ": "UTC", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "1"}
 _OTHER = {
     "LC_ALL": "C.utf8",
@@ -203,7 +206,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="bundles and what is finished")
     parser.add_argument("--only", action="append", metavar="NAME", help="this model; may be given again")
-    parser.add_argument("--plain", action="store_true", help="not for a target too")
+    parser.add_argument("--plain", action="store_true", help="without options, nothing more")
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--report", type=Path, help="write the page there")
     arguments = parser.parse_args()
@@ -212,8 +215,9 @@ def main() -> None:
     for entry in entries(HERE / "real_models.toml", arguments.models.resolve(), places):
         if arguments.only and entry.name not in arguments.only:
             continue
-        for extra in ((),) if arguments.plain else ((), TARGET):
-            work = arguments.work.resolve() / f"{entry.name}{'-target' if extra else ''}"
+        nested = NESTED if entry.what.startswith("language model") else {}
+        for suffix, extra in (PLAIN if arguments.plain else PLAIN | TARGET | nested).items():
+            work = arguments.work.resolve() / f"{entry.name}{suffix}"
             kept = work / "found.json"
             if not kept.is_file():
                 found = measure(entry, extra, work, arguments.kills)

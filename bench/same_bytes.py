@@ -11,8 +11,8 @@ sensitivities, rounds by GPTQ and searches, and language models with nested code
     killed          with SIGKILL for the whole process group, again and again, at moments chosen by a seed; then once
                     more to the end, on what the earlier ones have finished
 
-without sharing a cache, and the files of the bundles are compared by SHA-256. Before the last run of *killed* no bundle
-may stand at the output. What is finished is kept in --work.
+without sharing a cache, and the files of the bundles are compared by SHA-256. What a killed compilation leaves at the
+output is nothing or the whole bundle. What is finished is kept in --work.
 """
 
 from __future__ import annotations
@@ -148,8 +148,11 @@ def measure(entry: Entry, extra: Sequence[str], work: Path, kills: int) -> Found
             os.killpg(process.pid, signal.SIGKILL)
             killed += 1
             process.communicate()
-            if (mortal / "out.edgec").exists():
-                raise SystemExit(f"{entry.name}: a killed compilation left a bundle") from None
+            left = mortal / "out.edgec"
+            if left.exists():  # killed after it was renamed: whole, or the write is at fault
+                if content(left)[2] != expected:
+                    raise SystemExit(f"{entry.name}: a killed compilation left an unfinished bundle") from None
+                shutil.rmtree(left)
         else:
             finished(process)
             break  # what was finished before was enough

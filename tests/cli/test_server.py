@@ -125,6 +125,17 @@ def test_listing_names_the_report(folders: dict[str, Path]) -> None:
     assert row["report"] == "/bundles/a%20b.edgec/report.html"
 
 
+def test_listing_has_the_bytes_of_each_depth(folders: dict[str, Path]) -> None:
+    manifest = json.loads((folders["bundle"] / "manifest.json").read_text())
+    manifest["files"] = {"a": {"bytes": 40}, "b": {"bytes": 5}, "c": {"bytes": 3}, "d": {"bytes": 2}}
+    manifest["weights"] = [{"file": "b", "depths": [4]}, {"file": "c", "depths": [3]}, {"file": "d"}]
+    manifest["depths"] = [{"bits": 3}]
+    (folders["bundle"] / "manifest.json").write_text(json.dumps(manifest))
+    content = site({"tiny": folders["bundle"]}, demo=folders["demo"], runtime=folders["runtime"], isolated=True)
+    (row,) = json.loads(content.documents["/bundles.json"])["bundles"]
+    assert row["depths"] == [{"bits": 4, "bytes": 47}, {"bits": 3, "bytes": 45}]
+
+
 def test_page_and_workers_may_reach_this_server_only(connection: http.client.HTTPConnection) -> None:
     for path in ("/", "/runtime/worker.mjs"):
         response, _ = get(connection, path)

@@ -261,3 +261,24 @@ export async function oneOfSeveralModelsIsChosen(page) {
   assert.equal(await page.text("#chat-name"), "fake-decoder");
   assert.equal(await page.inside(() => document.querySelectorAll(".turn").length), 0);
 }
+
+/** A bundle with nested codes is offered once for each depth, which is tested and stored by itself. */
+export async function oneOfSeveralDepthsIsChosen(page) {
+  await page.server.start(["nested"]);
+  await page.open();
+  const offered = await page.tab.$$eval("#chat-start option", (options) => options.map(({ textContent }) => textContent));
+  assert.equal(offered.length, 2);
+  assert.match(offered[0], /^fake-decoder, 4 bits, \S+ kB$/);
+  assert.match(offered[1], /^fake-decoder, 3 bits, \S+ kB$/);
+  await page.tab.select("#chat-start select", "1");
+  await page.start("chat");
+  assert.equal(await page.text("#chat-name"), "fake-decoder, 3 bits");
+  assert.match(await page.text("#model-facts"), /Depth\s+3 bits of nested codes/);
+  await page.until(() => /Self-test\s+the compiler/.test(document.getElementById("model-facts").innerText));
+  await page.click("#model-facts button");
+  assert.match(await page.text("#chat-start"), /on this device/);
+  await page.tab.select("#chat-start select", "0");
+  assert.match(await page.text("#chat-start"), /needed once/);
+  await page.start("chat");
+  assert.match(await page.text("#model-facts"), /Depth\s+4 bits of nested codes/);
+}

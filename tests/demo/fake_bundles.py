@@ -11,8 +11,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+
 from edgec import bundle
-from edgec.ir import EntryPoint, LoweredModule, TensorSlot, TokenizerAssets
+from edgec.ir import EntryPoint, LoweredModule, TensorPlan, TensorSlot, TokenizerAssets
+from edgec.run import make_golden
 from tests.run import fake_module as fake
 
 TOKENS = 64  # of the encoder's longest text
@@ -109,7 +112,9 @@ _READER = f"""
 
 
 def write_bundles(folder: Path) -> list[Path]:
-    """A bundle for each tool, `story.edgec` (a decoder without a chat template) and `voice.edgec` (it hears speech)."""
+    """A bundle for each tool, `story.edgec` (a decoder without a chat template), `nested.edgec` (it has two depths) and
+    `voice.edgec` (it hears speech).
+    """
     decoder = dataclasses.replace(fake.make_lowered("decoder"), variants=_variants(_SLOW_DECODER))
     chat = bundle.write(
         decoder,
@@ -126,6 +131,7 @@ def write_bundles(folder: Path) -> list[Path]:
         tokenizer=dataclasses.replace(model.tokenizer, chat_template=None),
     )
     story = bundle.write(decoder, model=model, plan=fake.make_plan("decoder"), accuracy={}, out=folder / "story.edgec")
+    nested = _write_nested(decoder, folder / "nested.edgec")
     encoder = _graph(
         _ENCODER,
         ("sequence",),
@@ -154,7 +160,22 @@ def write_bundles(folder: Path) -> list[Path]:
     speech = fake.write_fake_bundle(folder / "speech.edgec", kind="speech")
     voice = fake.write_fake_bundle(folder / "voice.edgec", kind="detector")
     small = [_write_gallery(folder / "gallery.edgec"), _write_reader(folder / "reading.edgec")]
-    return [chat.path, search, images, story.path, speech.path, voice.path, *small]
+    return [chat.path, search, images, story.path, nested, speech.path, voice.path, *small]
+
+
+def _write_nested(decoder: LoweredModule, path: Path) -> Path:
+    """Its scale is another one at each of two depths."""
+    raw, *codes = decoder.weights
+    coarser = 2 * raw.data.view(np.float32)
+    depths = (
+        dataclasses.replace(raw, depths=(4,)),
+        dataclasses.replace(raw, data=coarser.view(np.uint8), depths=(3,)),
+    )
+    lowered = dataclasses.replace(decoder, weights=(*depths, *codes))
+    model = fake.make_model("decoder")
+    weight = TensorPlan("w", 4, 32, "asymmetric", "", "nested", (3,))
+    plan = dataclasses.replace(fake.make_plan("decoder"), tensors=(weight,))
+    return bundle.write(lowered, model=model, plan=plan, accuracy={}, out=path, golden=make_golden).path
 
 
 _COLORS = {"channels": "RGB", "mean": [0, 0, 0], "std": [4096, 4096, 4096]}

@@ -6,7 +6,8 @@ import { TOOLS } from "./tools.js";
  * @typedef {object} Entry
  * @property {string} name of the model
  * @property {string} url absolute, ends in "/"
- * @property {number} bytes of all its files
+ * @property {number} bytes of all its files that are needed
+ * @property {number | undefined} depth bits to load of the nested codes of its weights; undefined where they are not nested
  * @property {string} profile the device class that it was compiled for, or ""
  * @property {string | null} report address of the compiler's report
  */
@@ -39,15 +40,29 @@ export function sortOut(json, base) {
     if (!tool || typeof row.url !== "string") continue;
     const url = new URL(row.url.endsWith("/") ? row.url : `${row.url}/`, base);
     if (url.origin !== base.origin) continue; // the page's policy would refuse it anyway
-    listing[tool.name].push({
-      name: typeof row.name === "string" ? row.name : url.pathname,
-      url: url.href,
-      bytes: typeof row.bytes === "number" ? row.bytes : 0,
-      profile: typeof row.profile === "string" ? row.profile : "",
-      report: typeof row.report === "string" ? new URL(row.report, base).href : null,
-    });
+    const name = typeof row.name === "string" ? row.name : url.pathname;
+    for (const { bits, bytes } of depths(row))
+      listing[tool.name].push({
+        name: bits ? `${name}, ${bits} bits` : name,
+        url: url.href,
+        bytes: typeof bytes === "number" ? bytes : 0,
+        depth: bits,
+        profile: typeof row.profile === "string" ? row.profile : "",
+        report: typeof row.report === "string" ? new URL(row.report, base).href : null,
+      });
   }
   return listing;
+}
+
+/**
+ * What may be loaded of a bundle: one row for each depth of nested codes, or one for all of it.
+ *
+ * @param {{bytes?: unknown, depths?: unknown}} row
+ * @returns {{bits?: number, bytes?: unknown}[]}
+ */
+function depths(row) {
+  const nested = Array.isArray(row.depths) ? row.depths.filter((depth) => typeof depth?.bits === "number") : [];
+  return nested.length ? nested : [{ bytes: row.bytes }];
 }
 
 /** @returns {Listing} */

@@ -24,14 +24,14 @@ export function remember(key, value) {
   }
 }
 
-/** @returns {Set<string>} addresses of the bundles whose files are on this device */
+/** @returns {Set<string>} addresses of the bundles whose files are on this device, of nested ones for each depth */
 export function storedBundles() {
   return new Set((recall("stored") ?? "").split("\n").filter(Boolean));
 }
 
-/** @param {string} url */
-export function addStoredBundle(url) {
-  remember("stored", [...storedBundles().add(url)].join("\n"));
+/** @param {string} address */
+export function addStoredBundle(address) {
+  remember("stored", [...storedBundles().add(address)].join("\n"));
 }
 
 export function forgetStoredBundles() {

@@ -145,6 +145,7 @@ export class Panel {
         "Weights",
         `${bytes(stats.weightBytes)}${info.model.parameters ? `, ${figure((8 * stats.weightBytes) / info.model.parameters)} bits each` : ""}`,
       ],
+      ["Depth", entry?.depth ? `${entry.depth} bits of nested codes` : null],
       ["Activations", plan.activationBits ? `${plan.activationBits} bits` : null],
       ["KV cache", plan.kvBits ? `${plan.kvBits} bits` : null],
       ["Context", info.context_length ? `${info.context_length} tokens` : null],

@@ -55,7 +55,7 @@ export class Slot extends EventTarget {
 
   /** Whether a load needs no network. */
   get stored() {
-    return this.entry !== null && storedBundles().has(this.entry.url);
+    return this.entry !== null && storedBundles().has(storedAs(this.entry));
   }
 
   /** @param {Entry} entry */
@@ -80,6 +80,7 @@ export class Slot extends EventTarget {
     try {
       const model = await this.runtime().load(entry.url, {
         threads: this.threads(),
+        depth: entry.depth,
         signal: controller.signal,
         onProgress: ({ phase, loadedBytes, totalBytes }) => {
           const bytesPerSecond = (1000 * loadedBytes) / Math.max(1, performance.now() - started);
@@ -92,7 +93,7 @@ export class Slot extends EventTarget {
       this.stats = await model.stats();
       this.checked = { result: null };
       this.state = "ready";
-      if (this.stats.cache !== "none") addStoredBundle(entry.url);
+      if (this.stats.cache !== "none") addStoredBundle(storedAs(entry));
       void this.#check(model);
     } catch (error) {
       if (controller.signal.aborted) return;
@@ -169,3 +170,10 @@ export class Slot extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 }
+
+/**
+ * Names the files of a bundle that an entry needs.
+ *
+ * @param {Entry} entry
+ */
+const storedAs = ({ url, depth }) => (depth ? `${url}#${depth}` : url);

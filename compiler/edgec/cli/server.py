@@ -2,7 +2,8 @@
 
     /                      the demo page
     /runtime/...           the built JavaScript runtime
-    /bundles.json          {"bundles": [{"name", "url", "kind", "architecture", "bytes", "task", "profile", "report"}]}
+    /bundles.json          {"bundles": [{"name", "url", "kind", "architecture", "bytes", "task", "profile", "report"}]},
+                           where codes are nested also "depths": [{"bits", "bytes"}], the finest first
     /bundles/NAME/...      the bundles given
 
 Only GET and HEAD, only files inside these folders, links out of them refused. A page from another
@@ -24,6 +25,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from edgec.bundle.manifest import FINEST
 
 # Written out because the operating system's table differs from machine to machine.
 MIME_TYPES = {
@@ -97,7 +100,7 @@ def site(bundles: Mapping[str, Path], *, demo: Path, runtime: Path, isolated: bo
 def _describe(name: str, folder: Path) -> dict[str, Any]:
     manifest = json.loads((folder / "manifest.json").read_bytes())
     model = manifest["model"]
-    return {
+    row = {
         "name": model["name"],
         "url": f"/bundles/{urllib.parse.quote(name)}/",
         "kind": model["kind"],
@@ -107,6 +110,15 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
         "profile": manifest["profile"],
         "report": f"/bundles/{urllib.parse.quote(name)}/report.html" if "report.html" in manifest["files"] else None,
     }
+    if "depths" in manifest:
+        coarser = (depth["bits"] for depth in manifest["depths"])
+        row["depths"] = [_describe_depth(manifest, bits) for bits in (FINEST, *coarser)]
+    return row
+
+
+def _describe_depth(manifest: dict[str, Any], bits: int) -> dict[str, int]:
+    unused = {weight["file"] for weight in manifest["weights"] if bits not in weight.get("depths", (bits,))}
+    return {"bits": bits, "bytes": sum(info["bytes"] for name, info in manifest["files"].items() if name not in unused)}
 
 
 class Server(ThreadingHTTPServer):

@@ -9,6 +9,8 @@ from edgec.compress.dequantize import dequantize
 from edgec.compress.matrix import pack_matrix
 from edgec.compress.quantize import InputStatistics, Nested, QuantizedRows
 from edgec.compress.quantize.gptq import Gptq, damped
+from edgec.compress.quantize.rtn import round_rows
+from edgec.compress.quantize.search import Grid
 from tests.compress.quantize.test_gptq import as_stored, loss, matrix, statistics
 
 SHAPES = [(1, 1), (3, 31), (5, 32), (16, 97), (9, 160)]
@@ -33,7 +35,7 @@ def losses(weights: np.ndarray, inputs: InputStatistics, quantized: dict[int, Qu
     return {bits: float(loss(weights, depth, hessian).sum()) for bits, depth in quantized.items()}
 
 
-@pytest.mark.parametrize(("coarser", "most"), [((3,), {4: 1.4, 3: 1.8}), ((3, 2), {4: 1.8, 3: 1.75, 2: 1.7})])
+@pytest.mark.parametrize(("coarser", "most"), [((3,), {4: 1.3, 3: 1.75}), ((3, 2), {4: 1.7, 3: 1.65, 2: 1.65})])
 def test_every_depth_is_near_to_what_it_could_be_alone(coarser: tuple[int, ...], most: dict[int, float]) -> None:
     """For inputs that are far more correlated than those of real models, from which GPTQ gains most."""
     weights, inputs = matrix(64, 320), statistics(320)
@@ -41,6 +43,32 @@ def test_every_depth_is_near_to_what_it_could_be_alone(coarser: tuple[int, ...],
     alone = losses(weights, inputs, {bits: Gptq(bits, inputs).quantize(weights) for bits in most})
     ratios = {bits: nested[bits] / alone[bits] for bits in most}
     assert all(ratios[bits] <= bound for bits, bound in most.items()), ratios
+
+
+def on_a_grid(rows: int, columns: int) -> np.ndarray:
+    """Weights as a Q4_1 file has them."""
+    return round_rows(matrix(rows, columns), Grid(4), None).values()
+
+
+def test_rows_that_were_quantized_before_keep_their_codes() -> None:
+    weights, inputs = on_a_grid(64, 320), statistics(320)
+    found = Nested(4, inputs, coarser=(3,)).quantize(weights)
+    alone = Gptq(4, inputs).quantize(weights)
+    for name in ("codes", "scales", "zeros"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))
+    nearest = round_rows(weights, Grid(3), inputs.power)
+    ratio = losses(weights, inputs, depths_of(found))[3] / losses(weights, inputs, {3: nearest})[3]
+    assert ratio < 1, ratio
+
+
+def test_rows_that_were_quantized_before_beside_others() -> None:
+    before, new, inputs = on_a_grid(6, 96), matrix(6, 96), statistics(96)
+    mixed = np.stack([before, new], axis=1).reshape(12, 96)
+    quantizer = Nested(4, inputs, coarser=(3, 2))
+    whole = depths_of(quantizer.quantize(mixed))
+    for part, rows in ((before, slice(0, None, 2)), (new, slice(1, None, 2))):
+        for bits, depth in depths_of(quantizer.quantize(part)).items():
+            np.testing.assert_array_equal(depth.values(), whole[bits].values()[rows])
 
 
 def test_bits_that_are_just_cut_off_are_much_worse() -> None:

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from edgec.compress.quantize.base import Floats, Inputs, InputStatistics, QuantizedRows, Quantizer
 from edgec.compress.quantize.rtn import best_ranges, importance, round_rows
+from edgec.compress.quantize.search import Grid
 from edgec.ir.compressed import GROUP
 
 _DAMPING = 0.5  # of each feature's mean square: correlations count so much less
@@ -54,14 +55,18 @@ class Gptq(Quantizer):
         self.factor = _inverse_factor(self.hessian, order)
 
     def quantize(self, rows: Floats) -> QuantizedRows:
+        return self.quantize_to(self.grid, rows)
+
+    def quantize_to(self, grid: Grid, rows: Floats) -> QuantizedRows:
+        """Codes of a grid that may have other bits, with groups as large."""
         assert self.inputs is not None
-        nearest = State(rows, round_rows(rows, self.grid, importance(self.inputs.power)), self.hessian)
-        state = State(rows, self._compensated(rows), self.hessian)
+        nearest = State(rows, round_rows(rows, grid, importance(self.inputs.power)), self.hessian)
+        state = State(rows, self._compensated(grid, rows), self.hessian)
         for _ in range(_DESCENTS):
             state.descend()
         return _better_rows(state, nearest)
 
-    def _compensated(self, rows: Floats) -> QuantizedRows:
+    def _compensated(self, grid: Grid, rows: Floats) -> QuantizedRows:
         """The paper's algorithm, on columns as rows so that they are contiguous."""
         count, columns = rows.shape
         order = np.concatenate(self.groups)
@@ -71,25 +76,25 @@ class Gptq(Quantizer):
         zeros = np.empty((len(self.groups), count), np.float32)
         start = 0
         for features in self.groups:
-            stop, group = start + features.size, int(features[0]) // self.grid.group_size
+            stop, group = start + features.size, int(features[0]) // grid.group_size
             factor = self.factor[start:stop, start:stop]
             diagonal = np.diagonal(factor)
             part = left[start:stop]
             price = (np.square(diagonal.min() / diagonal)).astype(np.float32)
-            search = best_ranges(part, self.grid, price[:, None])
+            search = best_ranges(part, grid, price[:, None])
             scales[group], zeros[group] = search.scales, search.zeros
-            step, center = self.grid.steps(search.scales), self.grid.centers(search.zeros)
+            step, center = grid.steps(search.scales), grid.centers(search.zeros)
             inverse = np.divide(np.float32(1), step, out=np.zeros_like(step), where=step > 0)
             errors = np.empty_like(part)
             for i in range(features.size):
-                code = np.clip(np.rint(part[i] * inverse + center), np.float32(0), self.grid.levels)
+                code = np.clip(np.rint(part[i] * inverse + center), np.float32(0), grid.levels)
                 codes[features[i]] = code
                 errors[i] = (part[i] - (code - center) * step) / diagonal[i]
                 part[i + 1 :] -= factor[i, i + 1 :, None] * errors[i]
             left[stop:] -= self.factor[start:stop, stop:].T @ errors
             start = stop
         return QuantizedRows(
-            self.grid,
+            grid,
             np.ascontiguousarray(codes.T),
             np.ascontiguousarray(scales.T.astype(np.float16)),
             np.ascontiguousarray(zeros.T.astype(np.uint8)),
@@ -156,13 +161,14 @@ class State:
         loss: npt.NDArray[np.float64] = np.einsum("kr,kr->r", self.error, self.gradient, dtype=np.float64)
         return loss
 
-    def descend(self) -> None:
-        """Once over all groups."""
+    def descend(self, *, keep_codes: bool = False) -> None:
+        """Once over all groups: codes, then scale and zero point; these alone with `keep_codes`."""
         columns, size = self.codes.shape[0], self.grid.group_size
         for group, start in enumerate(range(0, columns, size)):
             part = slice(start, min(start + size, columns))
             before = self.error[part].copy()
-            self._descend_codes(group, part)
+            if not keep_codes:
+                self._descend_codes(group, part)
             self.refit(group, part)
             self.spread(part, self.error[part] - before)
 

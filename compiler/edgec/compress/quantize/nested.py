@@ -6,24 +6,31 @@ shared. (Park et al. 2024, "Any-Precision LLM", and Nair et al. 2025, "Matryoshk
 The errors of all depths are made small together, each weighted so that one step of its codes counts the same. GPTQ
 (`gptq.py`) gives each column the code whose errors sum to the least, and every depth's remaining columns make up for
 its own error. Coordinate descent on the same sum follows, and a fit of each depth's scales and zero points.
+
+Rows that lie on a grid already, because they were quantized before, keep their codes: at all bits they lose next to
+nothing, which no better coarser codes are worth. The coarser depths are fitted to them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from edgec.compress.quantize.base import Floats, Inputs, InputStatistics, QuantizedRows
+from edgec.compress.quantize.base import Floats, Inputs, InputStatistics, QuantizedRows, spread
 from edgec.compress.quantize.gptq import Gptq, State
 from edgec.compress.quantize.rtn import best_ranges
 from edgec.compress.quantize.search import Grid
 from edgec.ir.compressed import GROUP
 
-_DESCENTS = 3
+_DESCENTS = 8
+_FITS = 12  # of scales and zero points to codes that no longer change
+_ON_GRID = 0.05  # of the error that rounding makes by chance: a row with less was rounded before
+
+Weights = list[Floats]  # of each depth, `[rows]`: what its squared error counts
 
 
 class Nested(Gptq):
@@ -47,13 +54,63 @@ class Nested(Gptq):
         self.grids = (self.grid, *self.coarser_grids)
 
     def quantize(self, rows: Floats) -> QuantizedRows:
-        states = [State(rows, quantized, self.hessian) for quantized in self._compensated_together(rows)]
-        for _ in range(_DESCENTS):
-            _descend(states)
-        finest, *coarser = (state.result() for state in states)
+        finest = self.quantize_to(self.grid, rows)
+        kept = _on_grid(State(rows, finest, self.hessian))
+        if kept.all():
+            return self._kept(rows, finest)
+        if not kept.any():
+            return self._together(rows, finest)
+        first = self._kept(rows[kept], _rows(finest, kept))
+        return _merged(kept, first, self._together(rows[~kept], _rows(finest, ~kept)))
+
+    def _kept(self, rows: Floats, finest: QuantizedRows) -> QuantizedRows:
+        """The codes stay as they are, coarser depths are fitted to them."""
+        coarser = (_fitted(State(rows, depth, self.hessian)) for depth in self._around(rows, finest)[1:])
         return dataclasses.replace(finest, coarser=tuple(coarser))
 
-    def _compensated_together(self, rows: Floats) -> list[QuantizedRows]:
+    def _together(self, rows: Floats, finest: QuantizedRows) -> QuantizedRows:
+        """The best for each row of what comes of the codes of each depth alone, and of codes for all of them."""
+        alone = [finest, *(self.quantize_to(grid, rows) for grid in self.coarser_grids)]
+        losses = [State(rows, depth, self.hessian).loss() for depth in alone]
+        weights = [
+            np.divide(losses[0], loss, out=np.zeros_like(loss), where=loss > 0).astype(np.float32) for loss in losses
+        ]
+        best: QuantizedRows | None = None
+        least = np.empty(0)
+        for start in (self._compensated_together(rows, weights), *(self._around(rows, depth) for depth in alone)):
+            states = [State(rows, quantized, self.hessian) for quantized in start]
+            for _ in range(_DESCENTS):
+                _descend(states, weights)
+            result, *coarser = map(_fitted, states)
+            result = dataclasses.replace(result, coarser=tuple(coarser))
+            loss = np.sum([weight * state.loss() for weight, state in zip(weights, states, strict=True)], axis=0)
+            if best is None:
+                best, least = result, loss
+                continue
+            better = loss < least
+            best, least = _merged(better, _rows(result, better), _rows(best, ~better)), np.minimum(loss, least)
+        assert best is not None
+        return best
+
+    def _around(self, rows: Floats, alone: QuantizedRows) -> list[QuantizedRows]:
+        """Codes of all depths from those of one: their upper bits, or of all that have them the nearest to the rows."""
+        step, center = alone.grid.steps(alone.scales), alone.grid.centers(alone.zeros)
+        parameters = [_aligned(step, center, alone.grid, grid) for grid in self.grids]
+        more = self.grid.bits - alone.grid.bits
+        lowest = alone.codes << np.uint8(more)
+        (scales, zeros), columns = parameters[0], rows.shape[1]
+        steps = spread(self.grid.steps(scales), columns, self.grid.group_size)
+        wanted = np.divide(rows, steps, out=np.zeros_like(rows), where=steps > 0)
+        wanted += spread(self.grid.centers(zeros), columns, self.grid.group_size)
+        codes = np.clip(np.rint(wanted), lowest, lowest + np.uint8((1 << more) - 1)).astype(np.uint8)
+        return [
+            QuantizedRows(
+                grid, codes >> np.uint8(self.grid.bits - grid.bits), scales.astype(np.float16), zeros.astype(np.uint8)
+            )
+            for grid, (scales, zeros) in zip(self.grids, parameters, strict=True)
+        ]
+
+    def _compensated_together(self, rows: Floats, weights: Weights) -> list[QuantizedRows]:
         """One for each depth."""
         count, columns = rows.shape
         order = np.concatenate(self.groups)
@@ -67,13 +124,13 @@ class Nested(Gptq):
             diagonal = np.diagonal(factor)
             parts = [left[start:stop] for left in lefts]
             price = np.square(diagonal.min() / diagonal).astype(np.float32)[:, None]
-            found = _common_grid(parts, self.grids, price)
+            found = _common_grid(parts, self.grids, price, weights)
             for depth, kept in zip(found, parameters, strict=True):
                 kept[:, group] = depth
             tables = [_table(grid, *depth) for grid, depth in zip(self.grids, found, strict=True)]
             errors = [np.empty_like(part) for part in parts]
             for i in range(features.size):
-                codes[features[i]] = code = _best_codes([part[i] for part in parts], tables)
+                codes[features[i]] = code = _best_codes([part[i] for part in parts], tables, weights)
                 for grid, part, table, error in zip(self.grids, parts, tables, errors, strict=True):
                     error[i] = (part[i] - _meaning(table, code, self.grid.bits - grid.bits)) / diagonal[i]
                     part[i + 1 :] -= factor[i, i + 1 :, None] * error[i]
@@ -91,7 +148,38 @@ class Nested(Gptq):
         ]
 
 
-def _common_grid(parts: list[Floats], grids: Sequence[Grid], price: Floats) -> list[tuple[Floats, Floats]]:
+def _on_grid(state: State) -> npt.NDArray[np.bool_]:
+    """Whether each of the rows was quantized with as many bits before."""
+    columns = np.arange(state.codes.shape[0]) // state.grid.group_size
+    variance = np.square(state.grid.steps(state.scales)) / 12  # of an error that is spread over a step
+    by_chance = np.einsum("k,kr->r", np.diagonal(state.hessian), variance[columns])
+    on_grid: npt.NDArray[np.bool_] = state.loss() <= _ON_GRID * by_chance
+    return on_grid
+
+
+def _rows(quantized: QuantizedRows, chosen: npt.NDArray[np.bool_]) -> QuantizedRows:
+    """Some of them."""
+    coarser = tuple(_rows(depth, chosen) for depth in quantized.coarser)
+    codes, scales, zeros = quantized.codes[chosen], quantized.scales[chosen], quantized.zeros[chosen]
+    return QuantizedRows(quantized.grid, codes, scales, zeros, coarser)
+
+
+def _merged(first: npt.NDArray[np.bool_], one: QuantizedRows, other: QuantizedRows) -> QuantizedRows:
+    """The rows of `one` where `first` says so, those of `other` elsewhere."""
+
+    def both(of_one: npt.NDArray[Any], of_other: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        rows = np.empty((first.size, of_one.shape[1]), of_one.dtype)
+        rows[first], rows[~first] = of_one, of_other
+        return rows
+
+    coarser = tuple(_merged(first, *pair) for pair in zip(one.coarser, other.coarser, strict=True))
+    codes, scales, zeros = (both(getattr(one, name), getattr(other, name)) for name in ("codes", "scales", "zeros"))
+    return QuantizedRows(one.grid, codes, scales, zeros, coarser)
+
+
+def _common_grid(
+    parts: list[Floats], grids: Sequence[Grid], price: Floats, weights: Weights
+) -> list[tuple[Floats, Floats]]:
     """(scales, zero points) of each depth for one group, `parts` float32 `[features, rows]` for each.
 
     Steps of the depths are powers of two of each other, and a coarser value is the middle of the finer ones. The best
@@ -107,7 +195,7 @@ def _common_grid(parts: list[Floats], grids: Sequence[Grid], price: Floats) -> l
         error = np.zeros(part.shape[1], np.float32)
         for i in range(part.shape[0]):
             targets = [other[i] for other in parts]
-            error += price[i] * _costs(targets, tables).min(axis=0)
+            error += price[i] * _costs(targets, tables, weights).min(axis=0)
         if least is None:
             best, least = tried, error
             continue
@@ -136,20 +224,18 @@ def _table(grid: Grid, scales: Floats, zeros: Floats) -> Floats:
     return values
 
 
-def _costs(targets: Sequence[Floats], tables: Sequence[Floats]) -> Floats:
-    """The sum of all depths' squared errors for each of the finest codes, `[codes, rows]`, in those of the finest."""
+def _costs(targets: Sequence[Floats], tables: Sequence[Floats], weights: Weights) -> Floats:
+    """The weighted sum of all depths' squared errors for each of the finest codes, `[codes, rows]`."""
     count = tables[0].shape[0]
-    total: Floats = np.square(tables[0] - targets[0])
-    for target, table in zip(targets[1:], tables[1:], strict=True):
-        share = table.shape[0] / count
-        each = np.square(table - target) * np.float32(share * share)
-        total += np.repeat(each, count // table.shape[0], axis=0)
+    total: Floats = weights[0] * np.square(tables[0] - targets[0])
+    for target, table, weight in zip(targets[1:], tables[1:], weights[1:], strict=True):
+        total += np.repeat(weight * np.square(table - target), count // table.shape[0], axis=0)
     return total
 
 
-def _best_codes(targets: Sequence[Floats], tables: Sequence[Floats]) -> npt.NDArray[np.uint8]:
+def _best_codes(targets: Sequence[Floats], tables: Sequence[Floats], weights: Weights) -> npt.NDArray[np.uint8]:
     """Of one column, `[rows]`."""
-    best: npt.NDArray[np.uint8] = _costs(targets, tables).argmin(axis=0).astype(np.uint8)
+    best: npt.NDArray[np.uint8] = _costs(targets, tables, weights).argmin(axis=0).astype(np.uint8)
     return best
 
 
@@ -159,19 +245,25 @@ def _meaning(table: Floats, codes: npt.NDArray[np.uint8], shift: int) -> Floats:
     return values
 
 
-def _descend(states: list[State]) -> None:
+def _fitted(state: State) -> QuantizedRows:
+    for _ in range(_FITS):
+        state.descend(keep_codes=True)
+    return state.result()
+
+
+def _descend(states: list[State], weights: Weights) -> None:
     """Once over all groups, on the codes that all share."""
     columns, size = states[0].codes.shape[0], states[0].grid.group_size
     for group, start in enumerate(range(0, columns, size)):
         part = slice(start, min(start + size, columns))
         before = [state.error[part].copy() for state in states]
-        _descend_codes(states, group, part)
+        _descend_codes(states, group, part, weights)
         for state, old in zip(states, before, strict=True):
             state.refit(group, part)
             state.spread(part, state.error[part] - old)
 
 
-def _descend_codes(states: list[State], group: int, part: slice) -> None:
+def _descend_codes(states: list[State], group: int, part: slice, weights: Weights) -> None:
     tables = [_table(state.grid, state.scales[group], state.zeros[group]) for state in states]
     shifts = [states[0].grid.bits - state.grid.bits for state in states]
     block = states[0].hessian[part, part]
@@ -181,7 +273,7 @@ def _descend_codes(states: list[State], group: int, part: slice) -> None:
         values = [_meaning(table, old, shift) for table, shift in zip(tables, shifts, strict=True)]
         # The value that is best for this column alone is what it has and gradient / curvature.
         targets = [value + state.gradient[part][i] / block[i, i] for state, value in zip(states, values, strict=True)]
-        new = _best_codes(targets, tables)
+        new = _best_codes(targets, tables, weights)
         for state, table, value, shift in zip(states, tables, values, shifts, strict=True):
             change = value - _meaning(table, new, shift)
             state.codes[part][i] = new >> np.uint8(shift)

@@ -83,7 +83,7 @@ def tensor_plans(
         elif use.grid_bits == TERNARY and quantizer is None:
             plans.append(TensorPlan(name, 2, GROUP, TERNARY, _GRID, "grid"))
         elif nested and use.grid_bits == NESTED_BITS and _quantizer(use, quantizer, calibrated) == "gptq":
-            plans.append(packed(use, NESTED_BITS, "quantized before, and once more to be nested"))
+            plans.append(packed(use, NESTED_BITS, "quantized before: codes are kept, coarser ones fitted to them"))
         elif isinstance(use.grid_bits, int) and quantizer is None:
             plans.append(TensorPlan(name, use.grid_bits, GROUP, "asymmetric", _GRID, "grid"))
         elif rules.recurrent:

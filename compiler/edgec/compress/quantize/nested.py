@@ -3,9 +3,10 @@
 Each depth has scales and zero points of its own, so that its values are as good as its codes allow; only the codes are
 shared. (Park et al. 2024, "Any-Precision LLM", and Nair et al. 2025, "Matryoshka Quantization", share codes likewise.)
 
-The errors of all depths are made small together, each weighted so that one step of its codes counts the same. GPTQ
-(`gptq.py`) gives each column the code whose errors sum to the least, and every depth's remaining columns make up for
-its own error. Coordinate descent on the same sum follows, and a fit of each depth's scales and zero points.
+The errors of all depths are made small together, each as a multiple of what GPTQ (`gptq.py`) leaves of it with that
+depth's codes alone. GPTQ for all depths gives each column the code whose errors sum to the least, and every depth's
+remaining columns make up for its own error. Coordinate descent on the same sum follows, from there and from the codes
+of each depth alone, and a fit of each depth's scales and zero points.
 
 Rows that lie on a grid already, because they were quantized before, keep their codes: at all bits they lose next to
 nothing, which no better coarser codes are worth. The coarser depths are fitted to them.
@@ -69,28 +70,29 @@ class Nested(Gptq):
         return dataclasses.replace(finest, coarser=tuple(coarser))
 
     def _together(self, rows: Floats, finest: QuantizedRows) -> QuantizedRows:
-        """The best for each row of what comes of the codes of each depth alone, and of codes for all of them."""
+        """Codes for all depths, begun with all together and with each depth alone: the best for each row."""
         alone = [finest, *(self.quantize_to(grid, rows) for grid in self.coarser_grids)]
         losses = [State(rows, depth, self.hessian).loss() for depth in alone]
         weights = [
             np.divide(losses[0], loss, out=np.zeros_like(loss), where=loss > 0).astype(np.float32) for loss in losses
         ]
-        best: QuantizedRows | None = None
-        least = np.empty(0)
-        for start in (self._compensated_together(rows, weights), *(self._around(rows, depth) for depth in alone)):
-            states = [State(rows, quantized, self.hessian) for quantized in start]
-            for _ in range(_DESCENTS):
-                _descend(states, weights)
-            result, *coarser = map(_fitted, states)
-            result = dataclasses.replace(result, coarser=tuple(coarser))
-            loss = np.sum([weight * state.loss() for weight, state in zip(weights, states, strict=True)], axis=0)
-            if best is None:
-                best, least = result, loss
-                continue
+        best, least = self._descended(rows, self._compensated_together(rows, weights), weights)
+        for depth in alone:
+            other, loss = self._descended(rows, self._around(rows, depth), weights)
             better = loss < least
-            best, least = _merged(better, _rows(result, better), _rows(best, ~better)), np.minimum(loss, least)
-        assert best is not None
+            best, least = _merged(better, _rows(other, better), _rows(best, ~better)), np.minimum(loss, least)
         return best
+
+    def _descended(
+        self, rows: Floats, start: list[QuantizedRows], weights: Weights
+    ) -> tuple[QuantizedRows, npt.NDArray[np.float64]]:
+        """What coordinate descent makes of a code for all depths, and the weighted loss of each row."""
+        states = [State(rows, depth, self.hessian) for depth in start]
+        for _ in range(_DESCENTS):
+            _descend(states, weights)
+        finest, *coarser = map(_fitted, states)
+        loss = np.sum([weight * state.loss() for weight, state in zip(weights, states, strict=True)], axis=0)
+        return dataclasses.replace(finest, coarser=tuple(coarser)), loss
 
     def _around(self, rows: Floats, alone: QuantizedRows) -> list[QuantizedRows]:
         """Codes of all depths from those of one: their upper bits, or of all that have them the nearest to the rows."""

@@ -3,8 +3,8 @@
     python bench/same_bytes.py --models DIR --data DIR --work DIR [--only NAME ...] [--plain] [--report PAGE]
 
 The models are those of `real_models.toml`; each is also compiled for a target (`--target-bpw 5`), which measures
-sensitivities, rounds by GPTQ and searches, and language models with nested codes (`--nested 3,2`). A compilation is
-done
+sensitivities, rounds by GPTQ and searches, and language models with nested codes (`--bits 4 --nested 3,2`). A
+compilation is done
 
     as it is        in one folder, with one thread for each library, in the C locale
     elsewhere       in another folder, with two threads, another locale, time zone and hash seed, all its processes on
@@ -41,7 +41,7 @@ HERE = Path(__file__).resolve().parent
 # What follows the name of the folder of --work, and the options.
 PLAIN: dict[str, tuple[str, ...]] = {"": ()}
 TARGET = {"-target": ("--target-bpw", "5")}
-NESTED = {"-nested": ("--nested", "3,2")}
+NESTED = {"-nested": ("--bits", "4", "--nested", "3,2")}
 _PLAIN = {"LC_ALL": "C", "TZ": "UTC", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "1"}
 _OTHER = {
     "LC_ALL": "C.utf8",

@@ -248,7 +248,7 @@ export async function numbersAndListingsAreRead(page) {
       name: "A",
       url: "https://host.example/demo/a.edgec/",
       bytes: 5,
-      depth: undefined,
+      depth: null,
       profile: "",
       report: "https://host.example/demo/a.edgec/report.html",
     },

@@ -270,7 +270,11 @@ export async function oneOfSeveralDepthsIsChosen(page) {
   assert.equal(offered.length, 2);
   assert.match(offered[0], /^fake-decoder, 4 bits, \S+ kB$/);
   assert.match(offered[1], /^fake-decoder, 3 bits, \S+ kB$/);
+  const sizes = offered.map((text) => text.split(", ")[2]);
+  assert.notEqual(sizes[0], sizes[1]);
+  assert.equal(await page.text("#chat-start .primary"), `Download and start, ${sizes[0]}`);
   await page.tab.select("#chat-start select", "1");
+  assert.equal(await page.text("#chat-start .primary"), `Download and start, ${sizes[1]}`);
   await page.start("chat");
   assert.equal(await page.text("#chat-name"), "fake-decoder, 3 bits");
   assert.match(await page.text("#model-facts"), /Depth\s+3 bits of nested codes/);

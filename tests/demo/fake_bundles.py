@@ -164,14 +164,15 @@ def write_bundles(folder: Path) -> list[Path]:
 
 
 def _write_nested(decoder: LoweredModule, path: Path) -> Path:
-    """Its scale is another one at each of two depths."""
-    raw, *codes = decoder.weights
+    """Its scale is another one at each of two depths, and the low codes are those of the finer one."""
+    raw, high, low = decoder.weights
     coarser = 2 * raw.data.view(np.float32)
     depths = (
         dataclasses.replace(raw, depths=(4,)),
+        dataclasses.replace(low, kind="raw", depths=(4,)),
         dataclasses.replace(raw, data=coarser.view(np.uint8), depths=(3,)),
     )
-    lowered = dataclasses.replace(decoder, weights=(*depths, *codes))
+    lowered = dataclasses.replace(decoder, weights=(*depths, high))
     model = fake.make_model("decoder")
     weight = TensorPlan("w", 4, 32, "asymmetric", "", "nested", (3,))
     plan = dataclasses.replace(fake.make_plan("decoder"), tensors=(weight,))

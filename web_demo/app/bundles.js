@@ -7,7 +7,7 @@ import { TOOLS } from "./tools.js";
  * @property {string} name of the model
  * @property {string} url absolute, ends in "/"
  * @property {number} bytes of all its files that are needed
- * @property {number | undefined} depth bits to load of the nested codes of its weights; undefined where they are not nested
+ * @property {number | null} depth bits to load of the nested codes of its weights; null where they are not nested
  * @property {string} profile the device class that it was compiled for, or ""
  * @property {string | null} report address of the compiler's report
  */
@@ -46,7 +46,7 @@ export function sortOut(json, base) {
         name: bits ? `${name}, ${bits} bits` : name,
         url: url.href,
         bytes: typeof bytes === "number" ? bytes : 0,
-        depth: bits,
+        depth: bits ?? null,
         profile: typeof row.profile === "string" ? row.profile : "",
         report: typeof row.report === "string" ? new URL(row.report, base).href : null,
       });

@@ -80,7 +80,7 @@ export class Slot extends EventTarget {
     try {
       const model = await this.runtime().load(entry.url, {
         threads: this.threads(),
-        depth: entry.depth,
+        depth: entry.depth ?? undefined,
         signal: controller.signal,
         onProgress: ({ phase, loadedBytes, totalBytes }) => {
           const bytesPerSecond = (1000 * loadedBytes) / Math.max(1, performance.now() - started);

@@ -140,9 +140,9 @@ export function showStart(place, slot, texts, onReady) {
   }
 
   function update() {
-    const { state } = slot;
+    const { state, entry } = slot;
     place.hidden = state === "ready";
-    const key = `${state} ${slot.entry?.url} ${slot.stored} ${slot.error !== null}`;
+    const key = `${state} ${entry?.url} ${entry?.depth} ${slot.stored} ${slot.error !== null}`;
     if (key !== shown) {
       shown = key;
       if (state === "absent") absent();

@@ -39,7 +39,7 @@ from edgec.whole_file import whole_file
 
 HERE = Path(__file__).resolve().parent
 # What follows the name of the folder of --work, and the options.
-PLAIN: dict[str, tuple[str, ...]] = {"": ()}
+NO_OPTIONS: dict[str, tuple[str, ...]] = {"": ()}
 TARGET = {"-target": ("--target-bpw", "5")}
 NESTED = {"-nested": ("--bits", "4", "--nested", "3,2")}
 _PLAIN = {"LC_ALL": "C", "TZ": "UTC", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "1"}
@@ -220,7 +220,7 @@ def main() -> None:
         if arguments.only and entry.name not in arguments.only:
             continue
         nested = NESTED if entry.what.startswith("language model") else {}
-        for suffix, extra in (PLAIN if arguments.plain else PLAIN | TARGET | nested).items():
+        for suffix, extra in (NO_OPTIONS if arguments.plain else NO_OPTIONS | TARGET | nested).items():
             work = arguments.work.resolve() / f"{entry.name}{suffix}"
             kept = work / "found.json"
             if not kept.is_file():

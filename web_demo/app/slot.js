@@ -53,6 +53,11 @@ export class Slot extends EventTarget {
     this.threads = threads;
   }
 
+  /** The entry's place in the list. */
+  get index() {
+    return this.entries.findIndex((entry) => entry === this.entry);
+  }
+
   /** Whether a load needs no network. */
   get stored() {
     return this.entry !== null && storedBundles().has(storedAs(this.entry));

@@ -140,9 +140,9 @@ export function showStart(place, slot, texts, onReady) {
   }
 
   function update() {
-    const { state, entry } = slot;
+    const { state } = slot;
     place.hidden = state === "ready";
-    const key = `${state} ${entry?.url} ${entry?.depth} ${slot.stored} ${slot.error !== null}`;
+    const key = `${state} ${slot.index} ${slot.stored} ${slot.error !== null}`;
     if (key !== shown) {
       shown = key;
       if (state === "absent") absent();
@@ -170,9 +170,6 @@ function chooser(slot) {
     slot.choose(slot.entries[Number(select.value)]);
     select.focus();
   });
-  slot.addEventListener(
-    "change",
-    () => (select.value = String(slot.entries.findIndex((entry) => entry === slot.entry))),
-  );
+  slot.addEventListener("change", () => (select.value = String(slot.index)));
   return h("label", { class: "field" }, "Model", select);
 }

@@ -52,6 +52,18 @@ class QuantizedRows:
         return values
 
 
+def best_rows(first: npt.NDArray[np.bool_], one: QuantizedRows, other: QuantizedRows) -> QuantizedRows:
+    """Each row of `one` where `first` says so, of `other` elsewhere; both have all rows."""
+    mask = first[:, None]
+    return QuantizedRows(
+        one.grid,
+        np.where(mask, one.codes, other.codes),
+        np.where(mask, one.scales, other.scales),
+        np.where(mask, one.zeros, other.zeros),
+        tuple(best_rows(first, *depths) for depths in zip(one.coarser, other.coarser, strict=True)),
+    )
+
+
 class Quantizer(ABC):
     """One matrix's quantizer.
 
@@ -98,4 +110,4 @@ def spread(parameters: Floats, columns: int, size: int) -> Floats:
     return np.repeat(parameters, size, axis=1)[:, :columns]
 
 
-__all__ = ["InputStatistics", "Inputs", "QuantizedRows", "Quantizer", "group_ranges", "spread"]
+__all__ = ["InputStatistics", "Inputs", "QuantizedRows", "Quantizer", "best_rows", "group_ranges", "spread"]

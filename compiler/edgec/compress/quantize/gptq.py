@@ -22,7 +22,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from edgec.compress.quantize.base import Floats, Inputs, InputStatistics, QuantizedRows, Quantizer
+from edgec.compress.quantize.base import Floats, Inputs, InputStatistics, QuantizedRows, Quantizer, best_rows
 from edgec.compress.quantize.rtn import best_ranges, importance, round_rows
 from edgec.compress.quantize.search import Grid
 from edgec.ir.compressed import GROUP
@@ -64,7 +64,7 @@ class Gptq(Quantizer):
         state = State(rows, self._compensated(grid, rows), self.hessian)
         for _ in range(_DESCENTS):
             state.descend()
-        return _better_rows(state, nearest)
+        return best_rows(state.loss() <= nearest.loss(), state.result(), nearest.quantized)
 
     def _compensated(self, grid: Grid, rows: Floats) -> QuantizedRows:
         """The paper's algorithm, on columns as rows so that they are contiguous."""
@@ -232,17 +232,6 @@ class State:
             np.ascontiguousarray(self.scales.T).astype(np.float16),
             np.ascontiguousarray(self.zeros.T).astype(np.uint8),
         )
-
-
-def _better_rows(state: State, other: State) -> QuantizedRows:
-    ours, theirs = state.result(), other.quantized
-    keep = (state.loss() <= other.loss())[:, None]
-    return QuantizedRows(
-        ours.grid,
-        np.where(keep, ours.codes, theirs.codes),
-        np.where(keep, ours.scales, theirs.scales),
-        np.where(keep, ours.zeros, theirs.zeros),
-    )
 
 
 __all__ = ["Gptq", "State", "damped"]

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from edgec.compress.quantize.base import Floats, Inputs, InputStatistics, QuantizedRows, spread
+from edgec.compress.quantize.base import Floats, Inputs, InputStatistics, QuantizedRows, best_rows, spread
 from edgec.compress.quantize.gptq import Gptq, State
 from edgec.compress.quantize.rtn import best_ranges
 from edgec.compress.quantize.search import Grid
@@ -55,32 +55,30 @@ class Nested(Gptq):
         self.grids = (self.grid, *self.coarser_grids)
 
     def quantize(self, rows: Floats) -> QuantizedRows:
-        finest = self.quantize_to(self.grid, rows)
-        kept = _on_grid(State(rows, finest, self.hessian))
+        finest = State(rows, self.quantize_to(self.grid, rows), self.hessian)
+        kept = _on_grid(finest)
         if kept.all():
-            return self._kept(rows, finest)
-        if not kept.any():
-            return self._together(rows, finest)
-        first = self._kept(rows[kept], _rows(finest, kept))
-        return _merged(kept, first, self._together(rows[~kept], _rows(finest, ~kept)))
+            return self._kept(rows, finest.quantized)
+        together = self._together(rows, finest)
+        return best_rows(kept, self._kept(rows, finest.quantized), together) if kept.any() else together
 
     def _kept(self, rows: Floats, finest: QuantizedRows) -> QuantizedRows:
         """The codes stay as they are, coarser depths are fitted to them."""
         coarser = (_fitted(State(rows, depth, self.hessian)) for depth in self._around(rows, finest)[1:])
         return dataclasses.replace(finest, coarser=tuple(coarser))
 
-    def _together(self, rows: Floats, finest: QuantizedRows) -> QuantizedRows:
+    def _together(self, rows: Floats, finest: State) -> QuantizedRows:
         """Codes for all depths, begun with all together and with each depth alone: the best for each row."""
-        alone = [finest, *(self.quantize_to(grid, rows) for grid in self.coarser_grids)]
-        losses = [State(rows, depth, self.hessian).loss() for depth in alone]
+        coarser = (State(rows, self.quantize_to(grid, rows), self.hessian) for grid in self.coarser_grids)
+        alone = [finest, *coarser]
+        losses = [state.loss() for state in alone]
         weights = [
             np.divide(losses[0], loss, out=np.zeros_like(loss), where=loss > 0).astype(np.float32) for loss in losses
         ]
         best, least = self._descended(rows, self._compensated_together(rows, weights), weights)
-        for depth in alone:
-            other, loss = self._descended(rows, self._around(rows, depth), weights)
-            better = loss < least
-            best, least = _merged(better, _rows(other, better), _rows(best, ~better)), np.minimum(loss, least)
+        for state in alone:
+            other, loss = self._descended(rows, self._around(rows, state.quantized), weights)
+            best, least = best_rows(loss < least, other, best), np.minimum(loss, least)
         return best
 
     def _descended(
@@ -157,26 +155,6 @@ def _on_grid(state: State) -> npt.NDArray[np.bool_]:
     by_chance = np.einsum("k,kr->r", np.diagonal(state.hessian), variance[columns])
     on_grid: npt.NDArray[np.bool_] = state.loss() <= _ON_GRID * by_chance
     return on_grid
-
-
-def _rows(quantized: QuantizedRows, chosen: npt.NDArray[np.bool_]) -> QuantizedRows:
-    """Some of them."""
-    coarser = tuple(_rows(depth, chosen) for depth in quantized.coarser)
-    codes, scales, zeros = quantized.codes[chosen], quantized.scales[chosen], quantized.zeros[chosen]
-    return QuantizedRows(quantized.grid, codes, scales, zeros, coarser)
-
-
-def _merged(first: npt.NDArray[np.bool_], one: QuantizedRows, other: QuantizedRows) -> QuantizedRows:
-    """The rows of `one` where `first` says so, those of `other` elsewhere."""
-
-    def both(of_one: npt.NDArray[Any], of_other: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        rows = np.empty((first.size, of_one.shape[1]), of_one.dtype)
-        rows[first], rows[~first] = of_one, of_other
-        return rows
-
-    coarser = tuple(_merged(first, *pair) for pair in zip(one.coarser, other.coarser, strict=True))
-    codes, scales, zeros = (both(getattr(one, name), getattr(other, name)) for name in ("codes", "scales", "zeros"))
-    return QuantizedRows(one.grid, codes, scales, zeros, coarser)
 
 
 def _common_grid(

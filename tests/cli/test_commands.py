@@ -254,6 +254,11 @@ def test_serve_shows_bundles_and_stops_on_interrupt(bundle: Path, tmp_path: Path
 
 def test_serve_refuses_what_is_no_bundle(edgec: Edgec, bundle: Path, tmp_path: Path) -> None:
     assert edgec("serve", tmp_path).code == 2
+    damaged = tmp_path / "damaged.edgec"
+    shutil.copytree(bundle, damaged)
+    (damaged / "manifest.json").write_text('{"format":')
+    refused = edgec("serve", damaged)
+    assert refused.code == 7 and "manifest.json" in refused.stderr and "bug" not in refused.stderr
     twin = tmp_path / "twin" / bundle.name
     shutil.copytree(bundle, twin)
     assert "two bundles" in edgec("serve", bundle, twin).stderr

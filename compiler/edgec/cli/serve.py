@@ -91,7 +91,11 @@ def _listen(content: Site, host: str, port: int | None) -> Server:
 
 
 def _check(bundle: Path) -> None:
+    """A page whose model does not load is a worse place to hear of it."""
+    from edgec.bundle import read
+
     if not (bundle / "manifest.json").is_file():
         raise UsageError(
             f"`{bundle}` is not a bundle", hint="`edgec compile MODEL --profile PROFILE -o OUT.edgec` makes one"
         )
+    read(bundle)
